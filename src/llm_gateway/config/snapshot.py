@@ -1,0 +1,176 @@
+"""The compiled configuration: what a worker is told, in one immutable value sent as msgpack.
+
+Law: no pydantic, no defaults that `schema.py` does not also state, nothing left to resolve: references are followed,
+variables expanded, names checked, paths absolute, seconds as floats. A worker turns it into tables and forgets it.
+It holds secrets: it travels by inherited file descriptor and socketpair, never by path, argument or log.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class ListenerTls(Struct, frozen=True):
+    """`client_ca` set: clients must present a certificate signed by it (mTLS). Files are re-read when they change."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+class Listener(Struct, frozen=True):
+    """One bound address. Exactly one of `port` and `path` (Unix socket) is set."""
+
+    host: str = "0.0.0.0"  # noqa: S104  the brief's default
+    port: int | None = 8080
+    path: str | None = None
+    tls: ListenerTls | None = None
+    proxy_protocol: bool = False
+
+
+class Cors(Struct, frozen=True):
+    """Empty `origins`: CORS is off. "*" allows any."""
+
+    origins: tuple[str, ...] = ()
+    max_age: int = 600
+
+
+class Server(Struct, frozen=True, kw_only=True):
+    """Sizes in bytes, times in seconds."""
+
+    listeners: tuple[Listener, ...]
+    max_connections: int = 10_000
+    timeout: float = 590.0
+    max_body: int = 32 << 20
+    max_header_bytes: int = 32 << 10
+    max_headers: int = 100
+    max_uri: int = 8 << 10
+    header_timeout: float = 10.0
+    body_timeout: float = 30.0
+    idle_timeout: float = 75.0
+    send_timeout: float = 60.0
+    body_memory: int = 256 << 20
+    trusted_proxies: tuple[str, ...] = ()
+    cors: Cors = Cors()
+    lame_duck: float = 10.0
+    drain_timeout: float = 600.0
+
+
+class ProviderKey(Struct, frozen=True):
+    """`id` is a short public name of the key (its position or configured name), fit for logs and metrics."""
+
+    id: str
+    value: str
+    weight: int = 1
+
+
+class ProviderTls(Struct, frozen=True):
+    verify: bool = True
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """`type` is a row of the provider table. `base_url` has no trailing slash and no `/v1` unless the service needs it.
+
+    timeout: one attempt of a plain call; silence: between bytes of a stream; both seconds."""
+
+    name: str
+    type: str
+    base_url: str
+    keys: tuple[ProviderKey, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    api_version: str | None = None
+    region: str | None = None
+    proxy: str | None = None
+    tls: ProviderTls = ProviderTls()
+    connect_timeout: float = 5.0
+    timeout: float | None = None
+    silence: float = 120.0
+    first_chunk: float = 300.0
+    max_retries: int = 2
+    max_connections: int = 1000
+    idle_timeout: float = 60.0
+    deployments: dict[str, str] = {}
+
+
+class Target(Struct, frozen=True):
+    provider: str
+    model: str
+    weight: int = 1
+
+
+class Alias(Struct, frozen=True, kw_only=True):
+    """`fallbacks` are already resolved to targets, in order."""
+
+    name: str
+    strategy: Literal["priority"] = "priority"
+    targets: tuple[Target, ...]
+    fallbacks: tuple[Target, ...] = ()
+    first_chunk: float | None = None
+    timeout: float | None = None
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """A client's key: `digest` = HMAC-SHA-256(secret, whole key), 32 bytes. `models` empty: all."""
+
+    name: str
+    digest: bytes
+    tenant: str = "default"
+    models: tuple[str, ...] = ()
+
+
+class Price(Struct, frozen=True):
+    """Config's own prices, USD per million tokens; None leaves the catalogue's."""
+
+    input: float | None = None
+    output: float | None = None
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+
+class Logging(Struct, frozen=True):
+    """`output`: stdout, stderr or a file's absolute path."""
+
+    level: Literal["trace", "debug", "info", "warn", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+    output: str = "stdout"
+    access: bool = True
+
+
+class Retry(Struct, frozen=True):
+    """Seconds; `budget` is the share of active requests that may be retries, never under `budget_min`."""
+
+    max_attempts: int = 5
+    base: float = 0.5
+    cap: float = 8.0
+    wait_retry_after: float = 2.0
+    budget: float = 0.2
+    budget_min: int = 3
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    generation: int
+    digest: str
+    version: str
+    workers: int
+    data_dir: str
+    secret: bytes
+    server: Server
+    providers: tuple[Provider, ...]
+    aliases: tuple[Alias, ...]
+    keys: tuple[Key, ...]
+    auth_required: bool = True
+    prices: dict[str, Price] = {}
+    logging: Logging = Logging()
+    retry: Retry = Retry()
+    heartbeat: float = 15.0
+    heartbeat_early: bool = False
+    default_provider: str | None = None
+    redis_url: str | None = None
+    journal_on_error: Literal["refuse", "continue"] = "refuse"
+    strict_params: bool = False

@@ -1,0 +1,104 @@
+"""What an API shape is to the rest of the gateway. Pure: bytes and values in, bytes and values out.
+
+A request is seen in three depths, each derived only when needed: `Peek` (the top-level members and the few fields that
+routing needs), then the typed `Conversation`, used only to cross into another shape. Same shape in and out never gets
+deeper than `Peek`: its members are re-joined, so what was checked is what is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Raw, Struct
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.events import Event
+from llm_gateway.core.types import Completion, Conversation, Usage
+
+
+class Peek(Struct, gc=False):
+    """A request body's top level. `members` keeps every field as written (last one wins where a key is repeated)."""
+
+    members: dict[str, Raw]
+    model: str
+    stream: bool = False
+    wants_usage: bool = False
+    max_tokens: int | None = None
+
+
+class Outgoing(Struct, gc=False):
+    """A request or reply as one shape says it. `dropped`: dotted names of what this shape could not say."""
+
+    body: bytes
+    path: str = ""
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+class Summary(Struct, gc=False):
+    """What accounting needs to know of a whole reply. `fault`: an error object inside a 200. `empty`: nothing was said."""
+
+    usage: Usage | None
+    finish: str | None = None
+    fault: Fault | None = None
+
+
+class Passage(Protocol):
+    """One streamed reply on its way to the client, of whole events only; same shape (splice) or crossing.
+
+    feed() takes any cut of the upstream's body and returns what may go to the client now; usually the very same bytes.
+    The final events are kept back for `tail`, which accounting releases. After `ended` or `failed`, feed returns b"".
+    """
+
+    usage: Usage | None
+    finish: str | None  # the shape's own word
+    meaningful: bool  # a client that saw this much would notice a restart
+    ended: bool  # the end mark of the upstream's format went by
+    failed: Fault | None  # an error event went by, or close() came too early
+    characters: int  # of generated text so far; what a cancelled stream is billed by
+    between: bool  # what feed returned so far ends at an event boundary
+
+    def feed(self, data: bytes) -> bytes: ...
+    def close(self) -> bytes: ...  # upstream's clean EOF: a last event may be whole; sets ended, or failed (cut)
+    def tail(self, cost: float | None) -> bytes: ...  # the held last events
+    def fail(self, fault: Fault) -> bytes: ...  # an error event in the client's shape; nothing comes after it
+    def heartbeat(self) -> bytes: ...  # b"" where the shape has none
+
+
+class StreamReader(Protocol):
+    """Upstream bytes in one shape -> events. Tolerates every cut."""
+
+    def feed(self, data: bytes) -> list[Event]: ...
+    def close(self) -> list[Event]: ...
+
+
+class StreamWriter(Protocol):
+    """Events -> bytes in the client's shape."""
+
+    def write(self, event: Event) -> bytes: ...
+    def tail(self, cost: float | None) -> bytes: ...
+    def fail(self, fault: Fault) -> bytes: ...
+    def heartbeat(self) -> bytes: ...
+
+
+class Format(Protocol):
+    """One API shape, both sides. Stateless; one reader, writer or passage per stream."""
+
+    name: str
+    request_headers: frozenset[bytes]  # lower case; the client's, forwarded to a same-shape upstream
+    reply_headers: frozenset[bytes]  # lower case; the upstream's, forwarded to a same-shape client
+
+    def peek(self, body: bytes) -> Peek: ...  # Fault(INVALID, param=...) on anything malformed
+    def forward(self, peek: Peek, model: str) -> Outgoing: ...  # same shape: untouched but for model and usage option
+    def summarise(self, body: bytes) -> Summary: ...  # Fault(UPSTREAM_BROKEN) if it is no reply of this shape
+    def splice(self, peek: Peek) -> Passage: ...
+
+    def read_request(self, peek: Peek) -> Conversation: ...  # Fault(INVALID, param=path)
+    def write_request(self, call: Conversation, model: str) -> Outgoing: ...  # Fault(INVALID) if the meaning would change
+    def read_reply(self, body: bytes) -> Completion: ...
+    def write_reply(self, reply: Completion, call: Conversation) -> Outgoing: ...
+    def stream_reader(self) -> StreamReader: ...
+    def stream_writer(self, call: Conversation) -> StreamWriter: ...
+    def write_error(self, fault: Fault, request_id: str) -> Outgoing: ...
+    def read_error(self, status: int, body: bytes) -> Fault: ...  # this shape's error bodies -> a kind; providers refine it
