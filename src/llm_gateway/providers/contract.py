@@ -1,0 +1,47 @@
+"""Who a provider is and how we knock. Pure: time is an argument, the HTTP request is a returned value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.formats.contract import Format, Outgoing
+
+Operation = Literal["chat"]
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """One provider as configured, with one of its keys. `root`: path prefix without trailing slash ("/v1", "")."""
+
+    provider: str
+    type: str
+    root: str
+    key: str = ""
+    key_id: str = ""
+    api_version: str | None = None
+    region: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    deployments: Mapping[str, str] = {}
+
+
+class Wire(Struct):
+    """One HTTP request, except for what the connection adds (Host, Content-Length, Connection)."""
+
+    method: bytes
+    path: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+class Provider(Protocol):
+    """`static`: address() depends on nothing but the account, format, model and path, so its head may be kept."""
+
+    static: bool
+
+    def formats(self, operation: Operation, model: str) -> tuple[str, ...]: ...  # names, preferred first
+    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire: ...
+    def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault: ...
+    def probe(self, account: Account) -> Wire | None: ...
