@@ -1,0 +1,63 @@
+# The two commands are `make run` and `make test`; each sets up what it needs and a second call starts at once.
+# Needs python3 >= 3.11 with venv, and make (GNU 3.81 or later: what macOS ships).
+
+VENV := .venv
+BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+SETUP := sh scripts/setup.sh
+CONFIG ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format lock bench demo replay faults soak clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/.stamp-runtime ## serve on :8080 with the provider keys of the environment (CONFIG=file.yaml to use a file)
+	@exec $(BIN)/llm-gateway serve $(if $(CONFIG),--config $(CONFIG))
+
+test: $(VENV)/.stamp-dev ## all tests (ARGS="tests/config -k name" for some)
+	@sh scripts/test.sh $(ARGS)
+
+lint: $(VENV)/.stamp-dev ## ruff, mypy --strict, pyright, import law
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.stamp-dev ## what ruff can repair by itself
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.stamp-bootstrap ## recompile requirements/*.txt from *.in, nothing younger than a week
+	sh scripts/lock.sh
+
+bench: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## ours beside nginx, Envoy and the peers, in one run
+	$(BIN)/python bench/run.py $(ARGS)
+
+demo: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## a real small LLM behind the gateway holds a streamed conversation
+	$(BIN)/python bench/demo.py $(ARGS)
+
+replay: $(VENV)/.stamp-dev ## recorded provider traffic as the upstream, through the gateway, with the official SDKs
+	$(BIN)/python bench/replay.py $(ARGS)
+
+faults: $(VENV)/.stamp-dev ## the fault matrix
+	$(BIN)/python bench/faults.py $(ARGS)
+
+soak: $(VENV)/.stamp-dev ## flat memory over 300,000 requests and 20,000 cancelled streams (long)
+	$(BIN)/python bench/soak.py $(ARGS)
+
+clean: ## remove what the above made, but not ./data
+	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.stamp-bootstrap: requirements/bootstrap.txt scripts/setup.sh
+	@$(SETUP) bootstrap $(VENV)
+
+$(VENV)/.stamp-runtime: $(VENV)/.stamp-bootstrap requirements/runtime.txt pyproject.toml
+	@$(SETUP) runtime $(VENV)
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-runtime requirements/dev.txt
+	@$(SETUP) dev $(VENV)
+
+$(BENCH_VENV)/.stamp: $(VENV)/.stamp-bootstrap requirements/bench.txt requirements/bench-nodeps.txt
+	@$(SETUP) bench $(BENCH_VENV) $(VENV)

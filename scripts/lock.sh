@@ -1,0 +1,19 @@
+#!/bin/sh
+# Recompiles the hash-locked files. Nothing younger than a week is taken: most malicious releases are found sooner.
+set -eu
+cd "$(dirname "$0")/.."
+for name in build bootstrap runtime dev; do
+    case $name in
+    bootstrap) constrain='-c requirements/build.txt' ;;
+    dev) constrain='-c requirements/runtime.txt' ;;
+    *) constrain= ;;
+    esac
+    # shellcheck disable=SC2086
+    .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --exclude-newer 7d --generate-hashes --no-header \
+        --no-emit-index-url --no-emit-find-links $constrain --output-file "requirements/$name.txt" "requirements/$name.in"
+done
+# Benchmarks run on this kind of machine only, so these two are not universal.
+.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --exclude-newer 7d --generate-hashes --no-header \
+    --no-emit-index-url --no-emit-find-links --output-file requirements/bench.txt requirements/bench.in
+.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --exclude-newer 7d --generate-hashes --no-header --no-deps \
+    --no-emit-index-url --no-emit-find-links --output-file requirements/bench-nodeps.txt requirements/bench-nodeps.in
