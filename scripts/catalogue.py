@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -103,11 +104,11 @@ def checked() -> str:
     return max(day for note in notes for day in re.findall(stated, note))
 
 
-def main() -> None:
+def main(target: Path) -> None:
     head = json.dumps({"source": "genai-prices", "version": version("genai-prices"), "date": checked()})
     providers = ",\n".join(provider(each) for each in data.providers)
-    TARGET.write_text(f'{head[:-1]}, "providers": [\n{providers}\n]}}\n', encoding="utf-8")
+    target.write_text(f'{head[:-1]}, "providers": [\n{providers}\n]}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET)

@@ -1,0 +1,295 @@
+"""Which models are known, who sells them, what they can do and what they cost.
+
+Law: data in layers: `catalogue.json` (generated: prices, context windows) < `capabilities.json` and `aliases.json` (kept
+by hand) < the caller's config, which lies over this from outside. No clock: prices that change with the date or the hour
+take `now`. An unknown model is None, and an unknown price is None, never 0.
+
+Matching is that of genai-prices: entries in order, by name or pattern, then those of the providers whose models a seller
+resells, then once more with a compact date suffix (-20251211) written out.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from importlib import resources
+
+from msgspec import Raw, Struct, convert, json, structs
+
+from llm_gateway.models.prices import UNITS, Rates, femto
+
+DAY = 86_400
+MEMO_LIMIT = 4096  # names come from clients, so what is remembered of them is bounded
+COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
+
+
+class Clause(Struct, frozen=True):
+    """A pattern for model names; exactly one field is set."""
+
+    starts: str | None = None
+    ends: str | None = None
+    contains: str | None = None
+    equals: str | None = None
+    regex: str | None = None
+    any: tuple[Clause, ...] = ()
+    all: tuple[Clause, ...] = ()
+
+    def matches(self, name: str) -> bool:
+        """`name` in lower case."""
+        if self.starts is not None:
+            return name.startswith(self.starts)
+        if self.ends is not None:
+            return name.endswith(self.ends)
+        if self.contains is not None:
+            return self.contains in name
+        if self.equals is not None:
+            return name == self.equals
+        if self.regex is not None:
+            return re.search(self.regex, name) is not None
+        if self.any:
+            return any(each.matches(name) for each in self.any)
+        return all(each.matches(name) for each in self.all)
+
+
+class Tiered(Struct, frozen=True):
+    base: Decimal
+    tiers: tuple[tuple[int, Decimal], ...]
+
+
+class Price(Struct, frozen=True):
+    """Published rates, and when they hold: `since` Unix seconds, or `daily` (start, end) in seconds of the UTC day."""
+
+    rates: dict[str, Decimal | Tiered]
+    since: int | None = None
+    daily: tuple[int, int] | None = None
+    when: dict[str, str] = {}
+
+    def holds(self, now: float) -> bool:
+        if self.since is not None:
+            return now >= self.since
+        if self.daily is None:
+            return True
+        start, end = self.daily
+        second = now % DAY
+        return start <= second < end if start <= end else second >= start or second < end
+
+
+_PRICES = json.Decoder(tuple[Price, ...])
+
+
+class Entry(Struct, frozen=True):
+    """One model as one seller lists it. Prices are decoded when first asked for."""
+
+    id: str
+    names: tuple[str, ...] = ()
+    patterns: tuple[Clause, ...] = ()
+    context: int | None = None
+    deprecated: bool = False
+    prices: Raw = Raw(b"[]")
+    variants: Raw = Raw(b"[]")
+
+    def matches(self, name: str) -> bool:
+        return name in self.names or any(each.matches(name) for each in self.patterns)
+
+
+class Seller(Struct, frozen=True):
+    id: str
+    name: str
+    models: tuple[Entry, ...]
+    fallbacks: tuple[str, ...] = ()
+
+
+class Published(Struct, frozen=True):
+    """`source`, `version`: of the package the data comes from; `date`: the newest day it says a price was checked."""
+
+    source: str
+    version: str
+    date: str
+    providers: tuple[Seller, ...]
+
+
+class Known(Struct, frozen=True):
+    """The hand-kept names. `sellers`: provider type -> the catalogue's word, where they differ."""
+
+    aliases: dict[str, str]
+    prefixes: tuple[tuple[str, str | None], ...]
+    sellers: dict[str, str]
+
+
+class Capability(Struct, frozen=True):
+    """What models whose name begins with `prefix` can do. Modalities: text, image, audio, video, document."""
+
+    prefix: str
+    max_output: int | None = None
+    context: int | None = None
+    input: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+    tools: bool | None = None
+    schema: bool | None = None
+    reasoning: bool | None = None
+
+
+class Info(Struct, frozen=True, kw_only=True):
+    """What is known of one model; None and () where nothing is."""
+
+    id: str
+    context: int | None = None
+    max_output: int | None = None
+    deprecated: bool = False
+    input: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+    tools: bool | None = None
+    schema: bool | None = None
+    reasoning: bool | None = None
+
+
+class Tariff:
+    """The prices of one entry, compiled. `rates` at a moment; compiled rates are kept, there are few per entry."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._prices = _PRICES.decode(entry.prices)
+        self._variants = _PRICES.decode(entry.variants)
+        self._compiled: dict[tuple[int, tuple[int, ...]], Rates | None] = {}
+
+    def rates(self, now: float, tier: str | None) -> Rates | None:
+        """The last price that holds now, else the first; over it, rate by rate, the first variant of the service tier."""
+        if not self._prices:
+            return None
+        base = next((i for i in range(len(self._prices) - 1, 0, -1) if self._prices[i].holds(now)), 0)
+        variants: tuple[int, ...] = ()
+        if tier is not None and self._variants:
+            when = {"service_tier": tier}
+            variants = tuple(i for i, each in enumerate(self._variants) if each.when == when and each.holds(now))
+        key = (base, variants)
+        if key not in self._compiled:
+            merged: dict[str, Decimal | Tiered] = {}
+            for i in variants:
+                merged = self._variants[i].rates | merged
+            self._compiled[key] = compile_rates(self._prices[base].rates | merged)
+        return self._compiled[key]
+
+
+class Catalogue:
+    """Looks names up. Holds only data; what it remembers of earlier look-ups changes no answer."""
+
+    def __init__(self, published: Published, known: Known, capabilities: tuple[Capability, ...]) -> None:
+        self.source = f"{published.source} {published.version}"
+        self.date = published.date
+        self._known = known
+        self._sellers = {seller.id: seller for seller in published.providers}
+        self._capabilities = sorted(capabilities, key=lambda each: -len(each.prefix))
+        self._entries: dict[tuple[str, str], Entry | None] = {}
+        self._tariffs: dict[tuple[str, str], Tariff | None] = {}
+
+    def resolve(self, name: str) -> tuple[str, str] | None:
+        """(provider type, model) for a bare model name; None if nobody is known for it, or it holds a `/`."""
+        alias = self._known.aliases.get(name)
+        if alias is not None:
+            provider, _, model = alias.partition("/")
+            return provider, model
+        if "/" in name:
+            return None
+        lower = name.lower()
+        for prefix, provider_or_none in self._known.prefixes:
+            if lower.startswith(prefix):
+                return (provider_or_none, name) if provider_or_none is not None else None
+        return None
+
+    def aliases(self) -> dict[str, str]:
+        """Names that stand for another model: name -> `provider/model`."""
+        return dict(self._known.aliases)
+
+    def price(self, provider: str, model: str, now: float, tier: str | None = None) -> Rates | None:
+        """Rates at `now` (Unix seconds), for the service tier the reply names; None: unpriced."""
+        key = (provider, model)
+        try:
+            tariff = self._tariffs[key]
+        except KeyError:
+            entry = self._entry(provider, model)
+            tariff = Tariff(entry) if entry is not None else None
+            if len(self._tariffs) >= MEMO_LIMIT:
+                self._tariffs.clear()
+            self._tariffs[key] = tariff
+        return tariff.rates(now, tier) if tariff is not None else None
+
+    def info(self, provider: str, model: str) -> Info | None:
+        """None if neither layer knows the model."""
+        entry = self._entry(provider, model)
+        return self._describe(model, entry)
+
+    def models(self, provider: str) -> list[Info]:
+        """What the catalogue lists for a provider type, in its order; empty for types nobody publishes a list for."""
+        seller = self._sellers.get(self._known.sellers.get(provider, provider))
+        described = (self._describe(entry.id, entry) for entry in (seller.models if seller else ()))
+        return [info for info in described if info is not None]
+
+    def _describe(self, model: str, entry: Entry | None) -> Info | None:
+        bare = model.lower().rpartition("/")[2]
+        can = next((each for each in self._capabilities if bare.startswith(each.prefix)), None)
+        if entry is None and can is None:
+            return None
+        can = can or Capability(prefix="")
+        return Info(
+            id=model,
+            context=(entry.context if entry is not None else None) or can.context,
+            max_output=can.max_output,
+            deprecated=entry is not None and entry.deprecated,
+            input=can.input,
+            output=can.output,
+            tools=can.tools,
+            schema=can.schema,
+            reasoning=can.reasoning,
+        )
+
+    def _entry(self, provider: str, model: str) -> Entry | None:
+        seller = self._known.sellers.get(provider, provider)
+        name = model.lower()
+        key = (seller, name)
+        if key not in self._entries:
+            if len(self._entries) >= MEMO_LIMIT:
+                self._entries.clear()
+            self._entries[key] = self._find(seller, name) or self._find(seller, COMPACT_DATE.sub(r"-\1-\2-\3", name))
+        return self._entries[key]
+
+    def _find(self, seller_id: str, name: str) -> Entry | None:
+        seller = self._sellers.get(seller_id)
+        if seller is None:
+            return None
+        resold = (self._sellers[each] for each in seller.fallbacks if each in self._sellers)
+        for lister in (seller, *resold):
+            for entry in lister.models:
+                if entry.matches(name):
+                    return entry
+        return None
+
+
+def compile_rates(published: dict[str, Decimal | Tiered]) -> Rates | None:
+    """Flat rates from published ones; None if none of them is per token, search or request (hours, pages, pixels)."""
+    known = {name: (published[key], unit) for name, (key, unit) in UNITS.items() if key in published}
+    if not known:
+        return None
+    starts = {start for price, _ in known.values() if isinstance(price, Tiered) for start, _ in price.tiers}
+    tiers = tuple((start, _flat(known, start)) for start in sorted(starts))
+    return structs.replace(_flat(known, -1), tiers=tiers)
+
+
+def load_catalogue() -> Catalogue:
+    """Reads the data packaged beside this module: about half a megabyte."""
+    folder = resources.files("llm_gateway.models")
+    published = json.decode((folder / "catalogue.json").read_bytes(), type=Published)
+    known = json.decode((folder / "aliases.json").read_bytes(), type=Known)
+    capabilities = json.decode((folder / "capabilities.json").read_bytes(), type=tuple[Capability, ...])
+    return Catalogue(published, known, capabilities)
+
+
+def _flat(known: dict[str, tuple[Decimal | Tiered, int]], start: int) -> Rates:
+    """The rates that hold for prompts just longer than `start`."""
+    flat: dict[str, int] = {}
+    for name, (price, unit) in known.items():
+        chosen = price
+        if isinstance(price, Tiered):
+            passed = [rate for tier_start, rate in price.tiers if tier_start <= start]
+            chosen = passed[-1] if passed else price.base
+        if isinstance(chosen, Decimal):
+            flat[name] = femto(chosen, unit)
+    return convert(flat, Rates)

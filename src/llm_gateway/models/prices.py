@@ -1,0 +1,119 @@
+"""What a reply costs: rates x usage, in integer nano-USD, rounded up once.
+
+Law: pure, never a guess. Rates are integers in femto-USD (1e-15) per unit, in which all but a handful of published prices
+are whole numbers; no sum is done in floats. A detail without a rate of its own is billed at the rate of what it is part of
+(cached tokens as input, reasoning as output). No rates at all is None, "unpriced"; that is never the same as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+from msgspec import Struct, structs
+
+from llm_gateway.core.types import Usage
+
+FEMTO_PER_NANO = 1_000_000
+FEMTO_PER_TOKEN = 10**9  # 1 USD per million tokens, in femto-USD per token
+FEMTO_PER_THOUSANDTH = 10**12  # 1 USD per thousand searches or requests, in femto-USD each
+
+# Field of Rates -> (genai-prices' name of the unit, femto-USD per unit at a price of 1)
+UNITS: dict[str, tuple[str, int]] = {
+    "input": ("input_mtok", FEMTO_PER_TOKEN),
+    "output": ("output_mtok", FEMTO_PER_TOKEN),
+    "cache_read": ("cache_read_mtok", FEMTO_PER_TOKEN),
+    "cache_write": ("cache_write_mtok", FEMTO_PER_TOKEN),
+    "cache_write_1h": ("cache_write_1h_mtok", FEMTO_PER_TOKEN),
+    "audio_input": ("input_audio_mtok", FEMTO_PER_TOKEN),
+    "audio_output": ("output_audio_mtok", FEMTO_PER_TOKEN),
+    "image_input": ("input_image_mtok", FEMTO_PER_TOKEN),
+    "reasoning": ("output_reasoning_mtok", FEMTO_PER_TOKEN),
+    "search": ("web_searches_kcount", FEMTO_PER_THOUSANDTH),
+    "request": ("requests_kcount", FEMTO_PER_THOUSANDTH),
+}
+
+
+class Rates(Struct, frozen=True, kw_only=True, gc=False):
+    """Femto-USD per token, search and request; None: no rate of its own.
+
+    `tiers`: (more input tokens than this, these rates for the whole request), ascending; the published "cliff".
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
+    image_input: int | None = None
+    reasoning: int | None = None
+    search: int | None = None
+    request: int | None = None
+    tiers: tuple[tuple[int, Rates], ...] = ()
+
+
+def femto(price: Decimal, unit: int) -> int:
+    """A price in USD as whole femto-USD per unit. The few published with endless digits (0.08333...) are rounded up."""
+    return math.ceil(price * unit)
+
+
+def override(
+    base: Rates | None,
+    *,
+    input: float | None = None,  # noqa: A002  the unit's name, as in config.yaml
+    output: float | None = None,
+    cache_read: float | None = None,
+    cache_write: float | None = None,
+) -> Rates | None:
+    """`base` with the operator's own prices (USD per million tokens) in place of the published ones; None leaves one.
+
+    An own price holds whatever the prompt's length: it removes the tiers of that rate.
+    """
+    named = {"input": input, "output": output, "cache_read": cache_read, "cache_write": cache_write}
+    own = {name: femto(Decimal(repr(value)), FEMTO_PER_TOKEN) for name, value in named.items() if value is not None}
+    if not own:
+        return base
+    plain = base or Rates()
+    tiers = tuple((above, structs.replace(rates, **own)) for above, rates in plain.tiers)
+    return structs.replace(plain, **own, tiers=tiers)
+
+
+def cost(usage: Usage, rates: Rates | None) -> int | None:
+    """Nano-USD for one reply, rounded up; None if unpriced. Details that exceed their whole never make a bill negative."""
+    if rates is None:
+        return None
+    for above, tier in reversed(rates.tiers):
+        if usage.input > above:
+            rates = tier
+            break
+    femtos = _prompt(usage, rates) + _generated(usage, rates)
+    femtos += usage.searches * (rates.search or 0) + (rates.request or 0)
+    return -(-femtos // FEMTO_PER_NANO)
+
+
+def _prompt(usage: Usage, rates: Rates) -> int:
+    plain = usage.input
+    femtos = 0
+    for count, rate in (
+        (usage.cache_read, rates.cache_read),
+        (usage.cache_write_5m, rates.cache_write),
+        (usage.cache_write_1h, rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h),
+        (usage.audio_input, rates.audio_input),
+        (usage.image_input, rates.image_input),
+    ):
+        if count and rate is not None:
+            plain -= count
+            femtos += count * rate
+    return femtos + max(plain, 0) * (rates.input or 0)
+
+
+def _generated(usage: Usage, rates: Rates) -> int:
+    plain = usage.output
+    femtos = 0
+    for count, rate in ((usage.audio_output, rates.audio_output), (usage.reasoning, rates.reasoning)):
+        if count and rate is not None:
+            plain -= count
+            femtos += count * rate
+    return femtos + max(plain, 0) * (rates.output or 0)
