@@ -23,7 +23,7 @@ class ListenerTls(Struct, frozen=True):
 class Listener(Struct, frozen=True):
     """One bound address. Exactly one of `port` and `path` (Unix socket) is set."""
 
-    host: str = "0.0.0.0"  # noqa: S104  the brief's default
+    host: str = "0.0.0.0"  # the brief's default
     port: int | None = 8080
     path: str | None = None
     tls: ListenerTls | None = None
