@@ -1,0 +1,106 @@
+"""The one mutable record of a request, from its head to its settlement.
+
+Law: data only; whoever owns a stage fills that stage's fields and reads those of earlier stages.
+  ingress    everything down to `body`; admission  `principal`, `peek`;  routing  `target`, `attempts`;
+  egress     `status`, `bytes_out`, `committed`, `first_byte`;            accounting  `cost`, `settled`.
+Times are perf_counter seconds, except `wall` (Unix seconds, for records).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.types import Usage
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Client(Protocol):
+    """Where a reply goes: the connection that a request came in on."""
+
+    alive: bool
+    paused: bool
+
+    def send(self, data: bytes) -> None: ...  # part of a reply
+    def finish(self, x: Exchange, data: bytes) -> None: ...  # the last bytes of a reply; the next request may start
+    def abort(self, x: Exchange) -> None: ...  # the reply broke: the client must not take it for whole
+
+
+class Route(Struct, frozen=True, gc=False):
+    """What a method and path mean. `format` names the API shape the client speaks; `label` is the metrics' word."""
+
+    operation: str
+    format: str
+    label: str
+    body: bool = False
+    open: bool = False
+
+
+class Principal(Struct, frozen=True, gc=False):
+    """Who asks. `models`: the only ones allowed; empty means all."""
+
+    key: str
+    tenant: str
+    models: frozenset[str] = frozenset()
+
+
+class Attempt(Struct, frozen=True, gc=False):
+    """One upstream attempt that did not become the reply; also the record of the one that did. `ms` is its length."""
+
+    provider: str
+    model: str
+    key: str
+    outcome: str
+    status: int
+    ms: float
+
+
+class Exchange(Struct, kw_only=True):
+    id: str
+    client: Client
+    route: Route
+    method: bytes = b""
+    path: bytes = b""
+    query: bytes = b""
+    params: tuple[str, ...] = ()
+    headers: dict[bytes, bytes] = {}
+    peer: str = ""
+    request_id: str = ""
+    started: float = 0.0
+    wall: float = 0.0
+    http10: bool = False
+    keep_alive: bool = True
+    body: bytes = b""
+    bytes_in: int = 0
+    task: asyncio.Task[None] | None = None
+    fault: Fault | None = None
+
+    principal: Principal | None = None
+    peek: Any = None
+    call: Any = None
+    stream: bool = False
+    model: str = ""
+
+    target: Any = None
+    attempts: list[Attempt] = []
+    fallbacks: int = 0
+    upstream_ms: float = 0.0
+    upstream_started: float = 0.0
+    upstream_id: str = ""
+    dropped: tuple[str, ...] = ()
+    deadline: float = 0.0
+
+    status: int = 0
+    bytes_out: int = 0
+    committed: bool = False
+    first_byte: float = 0.0
+    characters: int = 0
+    finish: str | None = None
+
+    usage: Usage | None = None
+    cost: int | None = None
+    settled: bool = False

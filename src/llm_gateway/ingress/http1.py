@@ -1,0 +1,381 @@
+"""One client's connection: HTTP/1.1 parsed strictly (RFC 9112), requests answered in order, nothing raw passed on.
+
+Law: this file owns the bytes of one connection and the phase it is in; it knows nothing of keys, models or upstreams.
+What httptools refuses is refused with its words; what it accepts and we do not is checked here: the size of head, URI and
+body, Host, Transfer-Encoding on HTTP/1.0, Upgrade, more than 16 requests waiting.
+
+    IDLE --bytes--> HEAD --headers complete--> BODY --message complete--> IDLE (of the next request) ...
+    any --refused with unread body--> LINGER --EOF, 2 s or 1 MiB--> closed
+
+Reading (`phase`) and serving (`active`) go on independently: a pipelining client's next head may be in while its last
+request is served. A client's EOF means it is gone: no SDK half-closes, and waiting to see would keep upstreams generating.
+Callbacks that httptools or the transport calls never raise: what is wrong is kept in `x.fault` and answered in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, cast
+
+import httptools
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.core.headers import echoable
+from llm_gateway.ingress import routes
+
+if TYPE_CHECKING:
+    from llm_gateway.ingress.server import Server
+
+IDLE, HEAD, BODY, LINGER, CLOSED = "idle", "head", "body", "linger", "closed"
+
+MAX_WAITING = 16
+DISCARD = 64 << 10  # a refused request's body up to this size is read away to keep the connection
+LINGER_BYTES = 1 << 20
+HIGH_WATER = 32 << 10
+
+_SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"expect",
+                     b"content-encoding", b"x-api-key", b"api-key", b"x-goog-api-key", b"idempotency-key"))  # fmt: skip
+_HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+,;=")
+_METHODS = frozenset((b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"))
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Connection(asyncio.BufferedProtocol):
+    __slots__ = (
+        "active", "alive", "discarding", "head_bytes", "headers", "held", "incoming", "mark", "parser", "parts", "paused",
+        "peer", "phase", "queue", "server", "sink", "tls", "touched", "transport", "trusted", "url",
+    )  # fmt: skip
+
+    def __init__(self, server: Server, *, tls: bool = False, peer: str | None = None) -> None:
+        self.server = server
+        self.tls = tls
+        self.peer = peer or ""
+        self.trusted = False
+        self.phase = IDLE
+        self.alive = False
+        self.paused = False
+        self.touched = False
+        self.discarding = False
+        self.mark = 0.0
+        self.head_bytes = 0
+        self.held = 0
+        self.url = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.parts: list[bytes] = []
+        self.incoming: Exchange | None = None
+        self.active: Exchange | None = None
+        self.queue: deque[Exchange] | None = None
+        self.sink: Sink | None = None
+        self.parser = httptools.HttpRequestParser(self)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.peer} {self.phase}{' serving' if self.active else ''}{' paused' if self.paused else ''}>"
+
+    # -- transport ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.alive = True
+        if not self.peer:
+            peername = transport.get_extra_info("peername")
+            self.peer = peername[0] if isinstance(peername, tuple) else "unix"
+        self.server.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        self.phase = CLOSED
+        self._release()
+        self.server.connections.discard(self)
+        x, self.active, self.incoming, self.queue = self.active, None, None, None
+        if x is not None and x.task is not None:
+            x.task.cancel()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.mark = 0.0
+        if self.sink is not None:
+            self.sink.pause()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self.sink is not None:
+            self.sink.resume()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        server = self.server
+        return server.large if self.phase is BODY and self.held > server.large_from else server.small
+
+    def buffer_updated(self, nbytes: int) -> None:
+        server, phase = self.server, self.phase
+        view = server.large if phase is BODY and self.held > server.large_from else server.small
+        self.touched = True
+        if phase is BODY:
+            pass
+        elif phase is LINGER:
+            self._discard(nbytes)
+            return
+        else:
+            if phase is IDLE and server.buffer.find(b"  ", 0, server.buffer.find(b"\r\n", 0, nbytes)) >= 0:
+                self.refuse(Fault(Kind.INVALID, "Malformed HTTP request line: two spaces."))
+                return
+            self.head_bytes += nbytes
+            if self.head_bytes > server.config.max_header_bytes + len(server.small):
+                self.refuse(Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large."))
+                return
+        try:
+            self.parser.feed_data(view[:nbytes])
+        except httptools.HttpParserUpgrade:
+            self.refuse(Fault(Kind.INVALID, "Upgrade and CONNECT are not supported; use HTTP/1.1."))
+        except httptools.HttpParserError as error:
+            if self.phase is not LINGER:
+                self.refuse(Fault(Kind.INVALID, f"Malformed HTTP request: {error}."))
+
+    # -- parser ------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.phase is IDLE:
+            self.phase, self.mark = HEAD, 0.0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        headers = self.headers
+        if name in headers:
+            # A second field line joins the first (RFC 9110 5.3); a NUL marks what may stand only once, for _check.
+            value = headers[name] + (b"\0" if name in _SINGLE else b", ") + value
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self.phase is LINGER:
+            return
+        parser, server, url = self.parser, self.server, self.url
+        path, _, query = url.partition(b"?")
+        started = perf_counter()
+        headers, self.headers = self.headers, {}
+        self.url, self.phase, self.mark = b"", BODY, 0.0
+        x = self.incoming = Exchange(
+            id=server.next_id(), client=self, route=routes.UNKNOWN, method=parser.get_method(), path=path, query=query,
+            headers=headers, peer=self.peer, started=started, wall=started + server.epoch, attempts=[],
+        )  # fmt: skip
+        request_id = headers.get(b"x-request-id")
+        x.request_id = request_id.decode() if request_id is not None and echoable(request_id) else x.id
+        try:
+            self._check(x, parser.get_http_version())
+            server.gate(x)
+            self._check_body(x)
+        except Fault as fault:
+            self._refuse_early(x, fault)
+            return
+        finally:
+            self.head_bytes = 0
+        if b"expect" in headers and not self.active:
+            self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        x = self.incoming
+        if x is None or self.discarding:
+            return
+        size = len(body)
+        self.held += size
+        self.server.body_bytes += size
+        if self.held > self.server.config.max_body:
+            self._refuse_early(x, _too_large(self.server.config.max_body))
+            return
+        self.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        x, self.incoming = self.incoming, None
+        if self.phase is BODY:
+            self.phase, self.mark = IDLE, 0.0
+        self.discarding = False
+        if x is None:  # refused and answered already; its body has now been read away
+            return
+        if not self.parser.should_keep_alive():
+            x.keep_alive = False
+        parts = self.parts
+        if parts:
+            x.body = parts[0] if len(parts) == 1 else b"".join(parts)
+            x.bytes_in = len(x.body)
+            self.parts = []
+        self.server.body_bytes -= self.held
+        self.held = 0
+        self._enqueue(x)
+
+    # -- replies (core.exchange.Client) ------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def finish(self, x: Exchange, data: bytes) -> None:
+        """The last bytes of the reply to `x`; the next request may start."""
+        if x is not self.active or not self.alive:
+            return
+        self.transport.write(data)
+        self.active = self.sink = None
+        if not x.keep_alive or self.server.draining:
+            self._close()
+        elif self.queue:
+            self._start(self.queue.popleft())
+        elif self.phase is IDLE:
+            self.mark = 0.0
+
+    def abort(self, x: Exchange) -> None:
+        """Ends a broken reply so that no client takes it for whole: no chunk terminator, and for HTTP/1.0 a reset."""
+        if x is not self.active or not self.alive:
+            return
+        self.active = self.sink = None
+        if x.http10:
+            raw = self.transport.get_extra_info("socket")
+            if raw is not None:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+            return
+        self.transport.close()
+
+    def refuse(self, fault: Fault) -> None:
+        """Answers what could not be parsed, after whatever is being served, and closes."""
+        self.phase, self.mark = LINGER, 0.0
+        self.incoming = None
+        self.head_bytes = 0
+        self._release()
+        x = Exchange(id=self.server.next_id(), client=self, route=routes.UNKNOWN, peer=self.peer, attempts=[],
+                     started=perf_counter(), keep_alive=False, fault=fault, headers={})  # fmt: skip
+        x.request_id = x.id
+        x.wall = x.started + self.server.epoch
+        self._enqueue(x)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, x: Exchange) -> None:
+        if self.active is None:
+            self._start(x)
+            return
+        if self.queue is None:
+            self.queue = deque()
+        self.queue.append(x)
+        if len(self.queue) > MAX_WAITING:
+            self.transport.abort()
+
+    def _start(self, x: Exchange) -> None:
+        self.active = x
+        if self.server.closing(self):
+            x.keep_alive = False
+        x.task = self.server.start(x)
+
+    def _check(self, x: Exchange, version: str) -> None:
+        """What httptools lets through and we do not."""
+        headers = x.headers
+        if version != "1.1":
+            if version != "1.0":
+                raise Fault(Kind.INVALID, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            x.http10 = True
+            if b"transfer-encoding" in headers:
+                raise Fault(Kind.INVALID, "Transfer-Encoding is not allowed in HTTP/1.0.")
+        host = headers.get(b"host")
+        if (host is None and not x.http10) or (host is not None and not (host and _HOST_BYTES.issuperset(host))):
+            raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
+        if len(headers) > self.server.config.max_headers:
+            raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_headers} header fields are allowed.")
+        if self.head_bytes > self.server.config.max_header_bytes and sum(map(len, headers)) + sum(
+            map(len, headers.values())
+        ) > self.server.config.max_header_bytes:
+            raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_header_bytes} header bytes are allowed.")
+        if len(x.path) + len(x.query) > self.server.config.max_uri:
+            raise Fault(Kind.URI_TOO_LONG, f"At most {self.server.config.max_uri} bytes of URI are allowed.")
+        for name in _SINGLE & headers.keys():
+            if b"\0" in headers[name]:
+                raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
+        if x.method not in _METHODS:
+            raise Fault(Kind.METHOD, f"Method {routes.printable(x.method)} is not allowed here.")
+        if x.path[:1] != b"/" or b"#" in x.query or b"#" in x.path:
+            x.path = _origin_form(x)
+        if self.trusted:
+            x.peer = self.server.forwarded(headers.get(b"x-forwarded-for"), self.peer)
+
+    def _check_body(self, x: Exchange) -> None:
+        headers, config = x.headers, self.server.config
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > config.max_body:
+            raise _too_large(config.max_body)
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            raise Fault(Kind.MEDIA_TYPE, "Compressed request bodies are not accepted; send it with identity encoding.",
+                        param="Content-Encoding")  # fmt: skip
+        expect = headers.get(b"expect")
+        if expect is not None and expect.lower() != b"100-continue":
+            raise Fault(Kind.EXPECTATION, "Only Expect: 100-continue is understood.", param="Expect")
+        if self.server.body_bytes > config.body_memory:
+            raise Fault(Kind.OVERLOADED, "Too many request bodies are held in memory; try again.", retry_after=1.0)
+
+    def _refuse_early(self, x: Exchange, fault: Fault) -> None:
+        """Refuses before the body is in: small bodies are read away, else the connection lingers and closes."""
+        x.fault = fault
+        self._release()
+        self.incoming = None
+        length = x.headers.get(b"content-length", b"0")
+        chunked = b"transfer-encoding" in x.headers
+        if chunked or b"expect" in x.headers or not length.isdigit() or int(length) > DISCARD or x.http10:
+            x.keep_alive = False
+            self.phase, self.mark, self.head_bytes = LINGER, 0.0, 0
+            if self.active is not None:
+                self.transport.pause_reading()
+        else:
+            self.discarding = True
+        if b"close" in x.headers.get(b"connection", b"").lower():
+            x.keep_alive = False
+        self._enqueue(x)
+
+    def _discard(self, nbytes: int) -> None:
+        self.head_bytes += nbytes
+        if self.head_bytes > LINGER_BYTES:
+            self.transport.abort()
+
+    def _release(self) -> None:
+        self.server.body_bytes -= self.held
+        self.held = 0
+        self.parts = []
+
+    def _close(self) -> None:
+        if self.phase is LINGER or self.discarding:
+            # An unread body would turn our close into a reset and eat the answer: say EOF, then read on for a while.
+            self.phase, self.mark = LINGER, 0.0
+            self.transport.resume_reading()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            return
+        self.transport.close()
+
+
+class Sink(Protocol):
+    """What a connection tells of its write buffer to whoever feeds it."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+def _too_large(limit: int) -> Fault:
+    return Fault(Kind.TOO_LARGE, f"The request body is larger than the {limit} bytes allowed here.")
+
+
+def _origin_form(x: Exchange) -> bytes:
+    """The path of an absolute-form target (RFC 9112 section 3.2.2), or Fault INVALID."""
+    if b"#" in x.path or b"#" in x.query:
+        raise Fault(Kind.INVALID, "A request target has no fragment.")
+    if x.method == b"OPTIONS" and x.path == b"*":
+        return b"*"
+    try:
+        return httptools.parse_url(x.path).path or b"/"
+    except httptools.HttpParserInvalidURLError:
+        raise Fault(Kind.INVALID, "Malformed request target.") from None

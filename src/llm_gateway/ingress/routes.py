@@ -1,0 +1,91 @@
+"""Which paths exist, and what each means: one table. Pure.
+
+An unknown path is answered in the shape its prefix suggests, a known path with a wrong method gets 405 with `Allow`.
+"""
+
+from __future__ import annotations
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Route
+
+CHAT, MESSAGES = "openai_chat", "anthropic_messages"
+
+EXACT: dict[bytes, dict[bytes, Route]] = {
+    b"/v1/chat/completions": {b"POST": Route("chat", CHAT, "/v1/chat/completions", body=True)},
+    b"/v1/messages": {b"POST": Route("chat", MESSAGES, "/v1/messages", body=True)},
+    b"/v1/models": {b"GET": Route("models", CHAT, "/v1/models")},
+    b"/health": {b"GET": Route("health", CHAT, "/health", open=True)},
+    b"/health/live": {b"GET": Route("live", CHAT, "/health/live", open=True)},
+    b"/health/ready": {b"GET": Route("ready", CHAT, "/health/ready", open=True)},
+}
+PREFIX: tuple[tuple[bytes, dict[bytes, Route]], ...] = (
+    (b"/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
+)
+UNKNOWN = Route("unknown", CHAT, "other", open=True)
+UNKNOWN_MESSAGES = Route("unknown", MESSAGES, "other", open=True)
+PREFLIGHT = Route("preflight", CHAT, "preflight", open=True)
+
+_HEX = b"0123456789abcdefABCDEF"
+
+
+def match(method: bytes, path: bytes) -> tuple[Route, tuple[str, ...]]:
+    """The route and its path parameters. Raises Fault NOT_FOUND or METHOD (its `headers` hold `Allow`)."""
+    methods, params = EXACT.get(path), ()
+    if methods is None:
+        methods, params = _by_prefix(path)
+    route = methods.get(method)
+    if route is None and method == b"HEAD":
+        route = methods.get(b"GET")
+    if route is None:
+        raise _refused(methods, method)
+    return route, params
+
+
+def unknown(path: bytes) -> Route:
+    """The route that stands for a path we do not have, in the shape its caller most likely speaks."""
+    return UNKNOWN_MESSAGES if path.startswith(b"/v1/messages") else UNKNOWN
+
+
+def allowed(path: bytes) -> bytes:
+    """The `Allow` value for a path, b"" if there is none such."""
+    methods = EXACT.get(path) or next((m for prefix, m in PREFIX if path.startswith(prefix)), {})
+    return _allow(methods)
+
+
+def decode(segment: bytes) -> str:
+    """Percent-decodes one path segment, once (RFC 3986 section 2.1). Raises ValueError on broken escapes or UTF-8."""
+    if b"%" not in segment:
+        return segment.decode()
+    head, *rest = segment.split(b"%")
+    out = bytearray(head)
+    for piece in rest:
+        if len(piece) < 2 or piece[0] not in _HEX or piece[1] not in _HEX:
+            raise ValueError("broken percent escape")
+        out.append(int(piece[:2], 16))
+        out += piece[2:]
+    return out.decode()
+
+
+def _by_prefix(path: bytes) -> tuple[dict[bytes, Route], tuple[str, ...]]:
+    for prefix, methods in PREFIX:
+        if path.startswith(prefix) and len(path) > len(prefix):
+            try:
+                return methods, (decode(path[len(prefix) :]),)
+            except ValueError:
+                break
+    raise Fault(Kind.NOT_FOUND, f"Unknown path {printable(path)}. The API lives under /v1; see the documentation.")
+
+
+def _refused(methods: dict[bytes, Route], method: bytes) -> Fault:
+    fault = Fault(Kind.METHOD, f"{printable(method)} is not allowed here; use {_allow(methods).decode()}.")
+    fault.headers = ((b"allow", _allow(methods)),)
+    return fault
+
+
+def _allow(methods: dict[bytes, Route]) -> bytes:
+    return b", ".join([*methods, *([b"HEAD"] if b"GET" in methods else []), b"OPTIONS"]) if methods else b""
+
+
+def printable(raw: bytes) -> str:
+    """A client's bytes, fit for an error message: ASCII, at most 100 characters."""
+    return raw[:100].decode("ascii", "replace").replace("\ufffd", "?")

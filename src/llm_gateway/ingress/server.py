@@ -1,0 +1,251 @@
+"""What one worker's connections share: configuration, buffers, counts, and the sweep that keeps their time limits.
+
+Law: one sweep over all connections each half second instead of a timer per connection (a timer costs 2 us to arm and
+cancel); limits are therefore kept to +0.5 s. Certificates are re-read when their files change; connections already open
+keep what they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import aiofastnet
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.ingress.http1 import BODY, CLOSED, HEAD, IDLE, LINGER, Connection
+from llm_gateway.ingress.proxy import ProxyHead
+
+if TYPE_CHECKING:
+    from llm_gateway.core.exchange import Exchange
+
+SWEEP = 0.5
+LINGER_SECONDS = 2.0
+STOP_KEEP_ALIVE, REFUSE = 0.92, 0.95
+SMALL, LARGE = 16 << 10, 256 << 10
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Limits(Protocol):
+    """Bytes, counts and seconds; config.snapshot.Server is one."""
+
+    @property
+    def max_connections(self) -> int: ...
+    @property
+    def max_body(self) -> int: ...
+    @property
+    def max_header_bytes(self) -> int: ...
+    @property
+    def max_headers(self) -> int: ...
+    @property
+    def max_uri(self) -> int: ...
+    @property
+    def header_timeout(self) -> float: ...
+    @property
+    def body_timeout(self) -> float: ...
+    @property
+    def idle_timeout(self) -> float: ...
+    @property
+    def send_timeout(self) -> float: ...
+    @property
+    def body_memory(self) -> int: ...
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]: ...
+
+
+class Server:
+    """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request."""
+
+    def __init__(
+        self,
+        config: Limits,
+        gate: Callable[[Exchange], None],
+        start: Callable[[Exchange], asyncio.Task[None]],
+        prefix: str,
+    ) -> None:
+        self.gate = gate
+        self.start = start
+        self.connections: set[Connection] = set()
+        self.buffer = bytearray(SMALL)
+        self.small = memoryview(self.buffer)
+        self.large = memoryview(bytearray(LARGE))
+        self.large_from = LARGE
+        self.body_bytes = 0
+        self.draining = False
+        self.shedding = False
+        self.epoch = time.time() - time.perf_counter()
+        self._prefix = prefix
+        self._serial = 0
+        self._contexts: list[_Certificates] = []
+        self.adopt(config)
+
+    def adopt(self, config: Limits) -> None:
+        """Takes new limits over; open connections keep going under them."""
+        self.config = config
+        self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.trusted_proxies)
+        self._most = int(config.max_connections * STOP_KEEP_ALIVE)
+        self._full = int(config.max_connections * REFUSE)
+
+    def next_id(self) -> str:
+        self._serial += 1
+        return f"{self._prefix}{self._serial:08x}"
+
+    def admit(self, connection: Connection) -> None:
+        """A new connection is counted, or told that there are too many."""
+        self.connections.add(connection)
+        if self._trusted:
+            connection.trusted = self._is_trusted(connection.peer)
+        if len(self.connections) > self._full:
+            connection.refuse(Fault(Kind.OVERLOADED, "Too many open connections; try again.", retry_after=1.0))
+
+    def closing(self, connection: Connection) -> bool:
+        """Whether replies should end their connection now: draining, nearly full, or more than our share."""
+        return self.draining or self.shedding or len(self.connections) > self._most
+
+    def forwarded(self, header: bytes | None, peer: str) -> str:
+        """The rightmost address of X-Forwarded-For that is not one of our own proxies; `peer` if there is none."""
+        for hop in reversed((header or b"").split(b",")):
+            address = hop.strip().decode("ascii", "replace")
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                return peer
+            if not self._is_trusted(address):
+                return address
+            peer = address
+        return peer
+
+    def _is_trusted(self, address: str) -> bool:
+        if address == "unix":
+            return True
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        return any(ip in network for network in self._trusted)
+
+    # -- listening ---------------------------------------------------------------------------------------------------
+
+    async def listen(
+        self, sock: socket.socket, tls: tuple[str, str, str | None] | None, *, proxied: bool
+    ) -> asyncio.AbstractServer:
+        """Serves connections that arrive on a bound socket. tls: (certificate, key, client CA) files."""
+        loop = asyncio.get_running_loop()
+        context = None
+        if tls is not None:
+            certificates = _Certificates(*tls)
+            self._contexts.append(certificates)
+            context = certificates.context
+        secure = context is not None
+        if proxied:
+            factory: Callable[[], asyncio.BaseProtocol] = partial(ProxyHead, partial(self._proceed, context))
+            context = None
+        else:
+            factory = partial(Connection, self, tls=secure)
+        if context is not None:
+            return await aiofastnet.create_server(loop, factory, sock=sock, ssl=context, backlog=2048)
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(factory, sock=sock, backlog=2048)
+        return await loop.create_server(factory, sock=sock, backlog=2048)
+
+    def _proceed(self, context: ssl.SSLContext | None, transport: asyncio.Transport, peer: str | None) -> None:
+        connection = Connection(self, tls=context is not None, peer=peer)
+        if context is None:
+            transport.set_protocol(connection)
+            connection.connection_made(transport)
+            return
+        transport.pause_reading()
+        self._upgrading = asyncio.ensure_future(self._upgrade(context, transport, connection))
+
+    async def _upgrade(self, context: ssl.SSLContext, transport: asyncio.Transport, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(transport, connection, context, server_side=True)
+        except (OSError, ssl.SSLError):
+            transport.abort()
+            return
+        if secured is not None:
+            connection.connection_made(secured)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Ends connections that have been too slow; re-reads changed certificates. `now` is perf_counter()."""
+        self.epoch = time.time() - now
+        for connection in list(self.connections):
+            self._check(connection, now)
+        for certificates in self._contexts:
+            certificates.refresh()
+
+    def _check(self, connection: Connection, now: float) -> None:
+        phase = connection.phase
+        if connection.touched:
+            connection.touched = False
+            if phase is BODY or phase is IDLE:
+                connection.mark = now
+        if not connection.mark:
+            connection.mark = now
+            return
+        age = now - connection.mark
+        if connection.paused:
+            if age > self.config.send_timeout:
+                connection.transport.abort()
+        elif phase is IDLE:
+            if connection.active is None and age > self.config.idle_timeout:
+                connection.transport.close()
+        elif phase is HEAD and connection.active is None and age > self.config.header_timeout:
+            connection.refuse(Fault(Kind.SLOW_CLIENT, "The request's head did not arrive in time."))
+        elif phase is BODY and age > self.config.body_timeout:
+            connection.refuse(Fault(Kind.SLOW_CLIENT, "The request's body did not arrive in time."))
+        elif phase is LINGER and connection.active is None and age > LINGER_SECONDS:
+            connection.transport.abort()
+
+    def close_idle(self) -> None:
+        """Draining: closes connections that have nothing in hand."""
+        for connection in list(self.connections):
+            if connection.active is None and connection.phase in (IDLE, CLOSED):
+                connection.transport.close()
+
+
+class _Certificates:
+    """A TLS context that follows its files: new handshakes use new certificates."""
+
+    def __init__(self, cert: str, key: str, client_ca: str | None) -> None:
+        self._files = (cert, key, client_ca)
+        self._seen = self._stamp()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(["http/1.1"])
+        self._load()
+
+    def refresh(self) -> None:
+        stamp = self._stamp()
+        if stamp != self._seen:
+            try:
+                self._load()
+            except (OSError, ssl.SSLError):
+                return  # half-written files: the old certificate stays, the next sweep tries again
+            self._seen = stamp
+
+    def _load(self) -> None:
+        cert, key, client_ca = self._files
+        self.context.load_cert_chain(cert, key)
+        if client_ca is not None:
+            self.context.load_verify_locations(client_ca)
+            self.context.verify_mode = ssl.CERT_REQUIRED
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        stats = []
+        for file in self._files:
+            if file is not None:
+                try:
+                    stat = os.stat(file)
+                except OSError:
+                    continue
+                stats.append((stat.st_mtime_ns, stat.st_size))
+        return tuple(stats)
