@@ -1,0 +1,63 @@
+"""What the supervisor is told to run: plain values, as JSON in an inherited descriptor.
+
+Law: standard library only, and no word of configuration; the command line turns configuration into this.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from llm_gateway.supervisor import boot
+
+
+@dataclass(frozen=True)
+class Address:
+    """A TCP address, or a Unix socket if `path` is set. `setting` names what the user would change."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+    setting: str = ""
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`worker`, `operator`: argv up to what the supervisor adds. `snapshot`, `state`: inherited boot descriptors.
+
+    Times in seconds. `banner` is printed once, when the first worker serves; it may hold a key, so it is not logged.
+    """
+
+    workers: int
+    listeners: tuple[Address, ...]
+    metrics: Address
+    worker: tuple[str, ...]
+    operator: tuple[str, ...]
+    snapshot: int
+    state: int
+    lame_duck: float
+    drain_timeout: float
+    log_format: str = "json"
+    banner: str = ""
+
+
+def encode(plan: Plan) -> bytes:
+    return json.dumps(asdict(plan)).encode()
+
+
+def decode(data: bytes) -> Plan:
+    fields = json.loads(data)
+    fields["listeners"] = tuple(Address(**each) for each in fields["listeners"])
+    fields["metrics"] = Address(**fields["metrics"])
+    fields["worker"] = tuple(fields["worker"])
+    fields["operator"] = tuple(fields["operator"])
+    return Plan(**fields)
+
+
+def read(fd: int) -> Plan:
+    return decode(boot.read(fd))

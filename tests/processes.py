@@ -1,0 +1,36 @@
+"""What tests of processes share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead but not yet reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self").exists():
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def eventually(check: Callable[[], object], seconds: float = 8.0) -> object:
+    """The first true answer of `check`, whose failures count as not yet."""
+    end = time.monotonic() + seconds
+    failure: Exception | None = None
+    while time.monotonic() < end:
+        try:
+            if answer := check():
+                return answer
+        except (OSError, AssertionError, ValueError, IndexError) as error:
+            failure = error
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {failure}")
