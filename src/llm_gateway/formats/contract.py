@@ -51,13 +51,20 @@ class Passage(Protocol):
     The final events are kept back for `tail`, which accounting releases. After `ended` or `failed`, feed returns b"".
     """
 
-    usage: Usage | None
-    finish: str | None  # the shape's own word
-    meaningful: bool  # a client that saw this much would notice a restart
-    ended: bool  # the end mark of the upstream's format went by
-    failed: Fault | None  # an error event went by, or close() came too early
-    characters: int  # of generated text so far; what a cancelled stream is billed by
-    between: bool  # what feed returned so far ends at an event boundary
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def finish(self) -> str | None: ...  # the shape's own word
+    @property
+    def meaningful(self) -> bool: ...  # a client that saw this much would notice a restart
+    @property
+    def ended(self) -> bool: ...  # the end mark of the upstream's format went by
+    @property
+    def failed(self) -> Fault | None: ...  # an error event went by, or close() came too early
+    @property
+    def characters(self) -> int: ...  # of generated text so far; what a cancelled stream is billed by
+    @property
+    def between(self) -> bool: ...  # what feed returned so far ends at an event boundary
 
     def feed(self, data: bytes) -> bytes: ...
     def close(self) -> bytes: ...  # upstream's clean EOF: a last event may be whole; sets ended, or failed (cut)
@@ -95,10 +102,14 @@ class Format(Protocol):
     def splice(self, peek: Peek) -> Passage: ...
 
     def read_request(self, peek: Peek) -> Conversation: ...  # Fault(INVALID, param=path)
-    def write_request(self, call: Conversation, model: str) -> Outgoing: ...  # Fault(INVALID) if the meaning would change
+    def write_request(
+        self, call: Conversation, model: str
+    ) -> Outgoing: ...  # Fault(INVALID) if the meaning would change
     def read_reply(self, body: bytes) -> Completion: ...
     def write_reply(self, reply: Completion, call: Conversation) -> Outgoing: ...
     def stream_reader(self) -> StreamReader: ...
     def stream_writer(self, call: Conversation) -> StreamWriter: ...
     def write_error(self, fault: Fault, request_id: str) -> Outgoing: ...
-    def read_error(self, status: int, body: bytes) -> Fault: ...  # this shape's error bodies -> a kind; providers refine it
+    def read_error(
+        self, status: int, body: bytes
+    ) -> Fault: ...  # this shape's error bodies -> a kind; providers refine it

@@ -1,0 +1,91 @@
+"""OpenAI chat completions as a Format.
+
+Law: stateless; every method is a pure function of its arguments.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats import _members
+from llm_gateway.formats._splice import Splice
+from llm_gateway.formats.contract import Outgoing, Passage, Peek, Summary
+from llm_gateway.formats.openai_chat import _usage, errors
+from llm_gateway.formats.openai_chat.watch import ChatWatch
+
+_PATH = "/chat/completions"
+_USAGE_WANTED = Raw(b'{"include_usage":true}')
+
+
+class OpenAIChat:
+    name = "openai_chat"
+    request_headers = frozenset({b"openai-beta"})
+    reply_headers = frozenset({b"openai-version", b"openai-processing-ms"})
+
+    def peek(self, body: bytes) -> Peek:
+        members = _members.decode(body)
+        model = _members.text(members, "model")
+        _members.filled_array(members, "messages")
+        stream = "stream" in members and _members.flag(members, "stream")
+        asked = stream and "stream_options" in members and _asked(members)
+        max_tokens = _members.count(members, "max_completion_tokens") if "max_completion_tokens" in members else None
+        if max_tokens is None and "max_tokens" in members:
+            max_tokens = _members.count(members, "max_tokens")
+        return Peek(members, model, stream, asked, max_tokens)
+
+    def forward(self, peek: Peek, model: str) -> Outgoing:
+        members = {**peek.members, "model": _members.written(model)}
+        if peek.stream and not peek.wants_usage:
+            options = _members.object_(members, "stream_options")
+            options["include_usage"] = Raw(b"true")
+            members["stream_options"] = _members.written(options) if len(options) > 1 else _USAGE_WANTED
+        return Outgoing(_members.join(members), _PATH)
+
+    def splice(self, peek: Peek) -> Passage:
+        return Splice(ChatWatch(asked=peek.wants_usage))
+
+    def summarise(self, body: bytes) -> Summary:
+        return summarise(body)
+
+    def write_error(self, fault: Fault, request_id: str) -> Outgoing:
+        return errors.write(fault)
+
+    def read_error(self, status: int, body: bytes) -> Fault:
+        return errors.read(status, body)
+
+
+class _Finish(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+
+
+class _Whole(msgspec.Struct, gc=False):
+    choices: tuple[_Finish, ...] | None = None
+    usage: dict[str, object] | None = None
+    error: object = None
+
+
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+
+
+def summarise(body: bytes) -> Summary:
+    try:
+        whole = _decode_whole(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _no_completion() from None
+    usage = _usage.read(whole.usage) if whole.usage else None
+    if whole.error:
+        return Summary(usage, fault=errors.read(200, body))
+    if whole.choices is None:
+        raise _no_completion()
+    return Summary(usage, whole.choices[0].finish_reason if whole.choices else None)
+
+
+def _no_completion() -> Fault:
+    return Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not a chat completion.")
+
+
+def _asked(members: dict[str, Raw]) -> bool:
+    options = _members.object_(members, "stream_options")
+    return "include_usage" in options and bytes(options["include_usage"]) == b"true"
