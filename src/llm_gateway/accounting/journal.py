@@ -1,0 +1,142 @@
+"""The usage journal: one append-only file per worker, one JSON object a line, on disk before a client has its whole reply.
+
+Law: a line is written whole or not at all. `write` puts a tick's rows into the page cache with one system call, which
+survives a killed process; a thread calls fdatasync once a second, which bounds what a power cut can take. When the disk
+refuses, rows wait in memory, in order, and are tried again; over 8 MB of them the journal is `full` and, by
+configuration, new requests are refused or rows are given up and counted.
+
+Files: <dir>/<unix ms>-<worker>-<pid>-<serial>.jsonl, closed at 64 MiB. A file whose last line has no newline was cut by a
+crash in mid-write; that line never reached the client either, so `read` leaves it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+SEGMENT = 64 << 20
+MOST_WAITING = 8 << 20
+SYNC_SECONDS = 1.0
+
+
+class Journal:
+    def __init__(self, directory: Path, worker: int, on_error: Literal["refuse", "continue"] = "refuse") -> None:
+        self.rows = self.errors = self.dropped = 0
+        self.waiting_bytes = 0
+        self._directory = directory
+        self._worker = worker
+        self._on_error = on_error
+        self._waiting: list[bytes] = []
+        self._serial = 0
+        self._fd = -1
+        self._size = 0
+        self._dirty = False
+        self._stop = threading.Event()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._rotate()
+        self._syncer = threading.Thread(target=self._sync, name="journal-sync", daemon=True)
+        self._syncer.start()
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.rows} rows, {self.waiting_bytes} bytes waiting, {self.errors} errors>"
+
+    @property
+    def full(self) -> bool:
+        """Whether new requests must be refused: their rows could not be kept."""
+        return self.waiting_bytes > MOST_WAITING and self._on_error == "refuse"
+
+    def write(self, rows: list[bytes]) -> None:
+        """Appends complete lines. Never raises: what the disk does not take waits in memory."""
+        if self._waiting:
+            self._wait(rows)
+            self.retry()
+            return
+        if not self._append(rows):
+            self._wait(rows)
+
+    def retry(self) -> None:
+        """Tries again to write what waits."""
+        if self._waiting and self._append(self._waiting):
+            self._waiting = []
+            self.waiting_bytes = 0
+
+    def close(self) -> None:
+        """Writes what waits, syncs, stops the thread."""
+        self.retry()
+        self._stop.set()
+        self._syncer.join()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                _datasync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _append(self, rows: list[bytes]) -> bool:
+        data = b"".join(rows)
+        try:
+            if self._fd < 0 or self._size + len(data) > SEGMENT:
+                self._rotate()
+            written = os.write(self._fd, data)
+            if written != len(data):
+                # A full disk takes a part: take it back, a torn line must not stand in the middle of a file.
+                os.ftruncate(self._fd, self._size)
+                raise OSError(28, "short write")
+        except OSError:
+            self.errors += 1
+            return False
+        self._size += len(data)
+        self.rows += len(rows)
+        self._dirty = True
+        return True
+
+    def _wait(self, rows: list[bytes]) -> None:
+        size = sum(map(len, rows))
+        if self.waiting_bytes > MOST_WAITING and self._on_error == "continue":
+            self.dropped += len(rows)
+            return
+        self._waiting += rows
+        self.waiting_bytes += size
+
+    def _rotate(self) -> None:
+        name = f"{time.time_ns() // 1_000_000:013d}-{self._worker}-{os.getpid()}-{self._serial}.jsonl"
+        fresh = os.open(self._directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        old, self._fd, self._size = self._fd, fresh, 0
+        self._serial += 1
+        if old >= 0:
+            _datasync(old)
+            os.close(old)
+
+    def _sync(self) -> None:
+        while not self._stop.wait(SYNC_SECONDS):
+            if self._dirty:
+                self._dirty = False
+                with contextlib.suppress(OSError):  # the next write says what is wrong
+                    _datasync(self._fd)
+
+
+def read(directory: Path) -> Iterator[dict[str, Any]]:
+    """Every row, file by file in order of time. Leaves out a torn last line; raises ValueError on a broken one before."""
+    for path in sorted(directory.glob("*.jsonl")):
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                yield msgspec.json.decode(line)
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path.name}:{number}: {error}") from None
+
+
+def _datasync(fd: int) -> None:
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)

@@ -1,0 +1,174 @@
+"""Settles every exchange exactly once, and lets go of a reply's last bytes only when its usage row is in the journal.
+
+Law: `settle` is called for every exchange, whatever became of it; a second call does nothing. Rows, last bytes and log
+lines of one loop tick travel together: one journal write, then the held bytes, then one log write. So a client that holds
+a complete reply has exactly one row, also after kill -9 (a client without one may have a row: it was billed, rightly).
+
+The access-log line is the usage row with a head of its own: one encoding, two destinations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import gmtime, perf_counter, strftime
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from llm_gateway.accounting.estimate import estimate
+from llm_gateway.accounting.journal import Journal
+from llm_gateway.core.exchange import Attempt, Exchange
+from llm_gateway.core.types import Usage
+from llm_gateway.telemetry.access import AccessLog
+from llm_gateway.telemetry.metrics import Metrics, TargetMeter
+
+LOG_HEAD = b'{"level":"info","event":"request",'
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Row(Struct, omit_defaults=True):
+    """One request, settled. Times in milliseconds, `cost` in nano-USD (absent: unpriced), `ts` UTC."""
+
+    ts: str
+    id: str
+    request_id: str
+    tenant: str | None
+    key: str | None
+    peer: str
+    method: str
+    route: str
+    status: int
+    ms: float
+    bytes_in: int
+    bytes_out: int
+    model: str = ""
+    provider: str = ""
+    upstream_model: str = ""
+    upstream_key: str = ""
+    upstream_id: str = ""
+    stream: bool = False
+    outcome: str = "ok"
+    error: str | None = None
+    finish: str | None = None
+    upstream_ms: float = 0.0
+    first_token_ms: float = 0.0
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+    cost: int | None = None
+    attempts: list[Attempt] = []
+    fallbacks: int = 0
+
+
+class Target(Protocol):
+    """What accounting reads of a routing target."""
+
+    provider: str
+    model: str
+    key_id: str
+    meter: TargetMeter
+
+    def price(self, usage: Usage) -> int | None: ...
+
+
+class Ledger:
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, log: AccessLog | None, metrics: Metrics) -> None:
+        self.journal = journal
+        self.log = log
+        self.metrics = metrics
+        self._call_soon = loop.call_soon
+        self._rows: list[bytes] = []
+        self._lines: list[bytes] = []
+        self._held: list[tuple[Exchange, bytes]] = []
+        self._broken: list[tuple[Exchange, bytes]] = []
+        self._due = False
+        self._second = 0
+        self._stamp = ""
+
+    def settle(self, x: Exchange, last: bytes, *, broken: bool = False) -> None:
+        """Books the exchange. last: the reply's held bytes; broken: after them the reply is aborted, not finished."""
+        if x.settled:
+            return
+        x.settled = True
+        now = perf_counter()
+        seconds = now - x.started
+        if x.usage is None and x.committed and x.stream:
+            x.usage = estimate(x.body, x.characters)
+        if x.usage is not None and x.cost is None and x.target is not None:
+            x.cost = x.target.price(x.usage)
+        self._count(x, seconds)
+        line = _encode(self._row(x, seconds)) + b"\n"
+        if x.principal is not None:
+            self._rows.append(line)
+        if self.log is not None:
+            self._lines.append(LOG_HEAD + line[1:])
+        (self._broken if broken else self._held).append((x, last))
+        if not self._due:
+            self._due = True
+            self._call_soon(self.flush)
+
+    def flush(self) -> None:
+        """The end of a tick: journal, then the held bytes, then the log."""
+        self._due = False
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self.journal.write(rows)
+        held, self._held = self._held, []
+        for x, last in held:
+            x.client.finish(x, last)
+        if self._broken:
+            broken, self._broken = self._broken, []
+            for x, last in broken:
+                x.client.send(last)
+                x.client.abort(x)
+        if self._lines and self.log is not None:
+            lines, self._lines = self._lines, []
+            self.log.write(lines)
+
+    def _count(self, x: Exchange, seconds: float) -> None:
+        metrics = self.metrics
+        metrics.request(x.route.label, x.method, x.status, seconds)
+        target: Target | None = x.target
+        if target is None:
+            return
+        if x.usage is not None:
+            target.meter.spend(x.usage, x.cost)
+        if x.fallbacks:
+            metrics.fallbacks += 1
+        if x.first_byte:
+            target.meter.first_token.observe(x.first_byte - x.started)
+        elif x.upstream_ms:
+            metrics.overhead.observe(max(0.0, seconds - x.upstream_ms / 1e3))
+
+    def _row(self, x: Exchange, seconds: float) -> Row:
+        principal, usage, target, fault = x.principal, x.usage, x.target, x.fault
+        row = Row(
+            ts=self._time(x.wall), id=x.id, request_id=x.request_id,
+            tenant=principal.tenant if principal else None, key=principal.key if principal else None,
+            peer=x.peer, method=x.method.decode("latin-1"), route=x.route.label, status=x.status,
+            ms=round(seconds * 1e3, 3), bytes_in=x.bytes_in, bytes_out=x.bytes_out, model=x.model, stream=x.stream,
+            upstream_ms=round(x.upstream_ms, 3), finish=x.finish, attempts=x.attempts, fallbacks=x.fallbacks, cost=x.cost,
+        )  # fmt: skip
+        if target is not None:
+            row.provider, row.upstream_model, row.upstream_key = target.provider, target.model, target.key_id
+            row.upstream_id = x.upstream_id
+        if usage is not None:
+            row.input, row.output, row.cache_read, row.reasoning = usage.input, usage.output, usage.cache_read, usage.reasoning
+            row.cache_write, row.estimated = usage.cache_write_5m + usage.cache_write_1h, usage.estimated
+        if x.first_byte:
+            row.first_token_ms = round((x.first_byte - x.started) * 1e3, 3)
+        if fault is not None:
+            row.outcome, row.error = fault.code, fault.message
+        return row
+
+    def _time(self, wall: float) -> str:
+        """RFC 3339 with milliseconds; the second's text is kept, it is the same for thousands of requests."""
+        second = int(wall)
+        if second != self._second:
+            self._second, self._stamp = second, strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+        return f"{self._stamp}.{int((wall - second) * 1000):03d}Z"

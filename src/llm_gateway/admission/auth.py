@@ -1,0 +1,57 @@
+"""Whose key this is. Pure but for its table.
+
+Law: keys are compared as HMAC-SHA-256 digests of the whole token under the server's secret, looked up, never scanned: no
+timing tells how much of a guess was right, and nothing that opens a door lies in memory or on disk in the clear.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Principal
+
+NAMES = (b"x-api-key", b"api-key", b"x-goog-api-key")
+LONGEST = 4096
+ANYONE = Principal("anonymous", "default")
+
+
+class Keys:
+    def __init__(self, secret: bytes, principals: Iterable[tuple[bytes, Principal]], *, required: bool = True) -> None:
+        self._secret = secret
+        self._principals = dict(principals)
+        self._required = required
+
+    def __repr__(self) -> str:
+        return f"<Keys: {len(self._principals)}{'' if self._required else ', not required'}>"
+
+    def principal(self, headers: Mapping[bytes, bytes], query: bytes = b"") -> Principal:
+        """Who asks. Raises Fault UNAUTHENTICATED."""
+        key = token(headers, query)
+        if key is not None:
+            known = self._principals.get(hmac.digest(self._secret, key, "sha256"))
+            if known is not None:
+                return known
+        if not self._required:
+            return ANYONE
+        if key is None:
+            raise Fault(Kind.UNAUTHENTICATED, "No API key. Send it as `Authorization: Bearer KEY` (or x-api-key, api-key).",
+                        code="missing_api_key")  # fmt: skip
+        raise Fault(Kind.UNAUTHENTICATED, "Unknown API key. Check the key, or ask the gateway's operator for one.")
+
+
+def token(headers: Mapping[bytes, bytes], query: bytes = b"") -> bytes | None:
+    """The client's key from whichever header its SDK uses, or `?key=`; None if there is none."""
+    authorization = headers.get(b"authorization")
+    if authorization is not None and authorization[:7].lower() == b"bearer " and len(authorization) < LONGEST:
+        return authorization[7:].strip()
+    for name in NAMES:
+        key = headers.get(name)
+        if key and len(key) < LONGEST:
+            return key
+    if query:
+        for pair in query.split(b"&"):
+            if pair.startswith(b"key=") and 4 < len(pair) < LONGEST:
+                return pair[4:]
+    return None

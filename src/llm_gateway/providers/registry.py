@@ -1,0 +1,21 @@
+"""Which module speaks to which row of the table. The only place, beside the table, where providers are named."""
+
+from __future__ import annotations
+
+from llm_gateway.providers.anthropic import Anthropic
+from llm_gateway.providers.azure import Azure
+from llm_gateway.providers.contract import Provider
+from llm_gateway.providers.openai import OpenAI
+from llm_gateway.providers.table import SERVICES
+
+
+def provider(kind: str) -> Provider:
+    """The provider for a `type` of the configuration. KeyError for one that the table does not have."""
+    service = SERVICES[kind]
+    match service.protocol:
+        case "openai" | "echo":
+            return OpenAI(service.probe)
+        case "azure":
+            return Azure()
+        case "anthropic":
+            return Anthropic()
