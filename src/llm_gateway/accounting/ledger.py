@@ -73,7 +73,7 @@ class Target(Protocol):
     key_id: str
     meter: TargetMeter
 
-    def price(self, usage: Usage) -> int | None: ...
+    def price(self, usage: Usage, now: float) -> int | None: ...
 
 
 class Ledger:
@@ -90,8 +90,8 @@ class Ledger:
         self._second = 0
         self._stamp = ""
 
-    def settle(self, x: Exchange, last: bytes, *, broken: bool = False) -> None:
-        """Books the exchange. last: the reply's held bytes; broken: after them the reply is aborted, not finished."""
+    def settle(self, x: Exchange, last: bytes) -> None:
+        """Books the exchange. last: the reply's held bytes; if it is `broken`, the reply is aborted after them."""
         if x.settled:
             return
         x.settled = True
@@ -100,14 +100,14 @@ class Ledger:
         if x.usage is None and x.committed and x.stream:
             x.usage = estimate(x.body, x.characters)
         if x.usage is not None and x.cost is None and x.target is not None:
-            x.cost = x.target.price(x.usage)
+            x.cost = x.target.price(x.usage, x.wall)
         self._count(x, seconds)
         line = _encode(self._row(x, seconds)) + b"\n"
         if x.principal is not None:
             self._rows.append(line)
         if self.log is not None:
             self._lines.append(LOG_HEAD + line[1:])
-        (self._broken if broken else self._held).append((x, last))
+        (self._broken if x.broken else self._held).append((x, last))
         if not self._due:
             self._due = True
             self._call_soon(self.flush)

@@ -24,6 +24,7 @@ class Client(Protocol):
 
     alive: bool
     paused: bool
+    sink: Any  # told when the client's buffer is full (pause) and empty again (resume)
 
     def send(self, data: bytes) -> None: ...  # part of a reply
     def finish(self, x: Exchange, data: bytes) -> None: ...  # the last bytes of a reply; the next request may start
@@ -87,16 +88,22 @@ class Exchange(Struct, kw_only=True):
 
     target: Any = None
     attempts: list[Attempt] = []
+    tries: int = 0
     fallbacks: int = 0
     upstream_ms: float = 0.0
     upstream_started: float = 0.0
     upstream_id: str = ""
     dropped: tuple[str, ...] = ()
+    extra: bytes = b""
     deadline: float = 0.0
 
     status: int = 0
     bytes_out: int = 0
+    heard: float = 0.0
     committed: bool = False
+    broken: bool = False
+    passage: Any = None
+    first_chunk: float | None = None
     first_byte: float = 0.0
     characters: int = 0
     finish: str | None = None

@@ -32,10 +32,14 @@ def match(method: bytes, path: bytes) -> tuple[Route, tuple[str, ...]]:
     """The route and its path parameters. Raises Fault NOT_FOUND or METHOD (its `headers` hold `Allow`)."""
     methods, params = EXACT.get(path), ()
     if methods is None:
+        if path == b"*" and method == b"OPTIONS":
+            return PREFLIGHT, ()
         methods, params = _by_prefix(path)
     route = methods.get(method)
     if route is None and method == b"HEAD":
         route = methods.get(b"GET")
+    elif route is None and method == b"OPTIONS":
+        route = PREFLIGHT
     if route is None:
         raise _refused(methods, method)
     return route, params
@@ -44,12 +48,6 @@ def match(method: bytes, path: bytes) -> tuple[Route, tuple[str, ...]]:
 def unknown(path: bytes) -> Route:
     """The route that stands for a path we do not have, in the shape its caller most likely speaks."""
     return UNKNOWN_MESSAGES if path.startswith(b"/v1/messages") else UNKNOWN
-
-
-def allowed(path: bytes) -> bytes:
-    """The `Allow` value for a path, b"" if there is none such."""
-    methods = EXACT.get(path) or next((m for prefix, m in PREFIX if path.startswith(prefix)), {})
-    return _allow(methods)
 
 
 def decode(segment: bytes) -> str:

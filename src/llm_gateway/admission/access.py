@@ -1,0 +1,34 @@
+"""Who may do what: by the head alone (`identify`), then by the body's top level (`read`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from llm_gateway.admission.auth import Keys
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.formats.contract import Format
+
+
+class Admission:
+    """`refusing`: whether usage can not be recorded now, so that nothing new may be used."""
+
+    def __init__(self, keys: Keys, formats: Mapping[str, Format], refusing: Callable[[], bool]) -> None:
+        self._keys = keys
+        self._formats = formats
+        self._refusing = refusing
+
+    def identify(self, x: Exchange) -> None:
+        """Finds the principal. Raises Fault UNAUTHENTICATED, or UNAVAILABLE when usage could not be recorded."""
+        if not x.route.open:
+            x.principal = self._keys.principal(x.headers, x.query)
+        if x.route.body and self._refusing():
+            raise Fault(Kind.OVERLOADED, "Usage cannot be recorded at the moment; try again.", code="journal_full", retry_after=5.0)
+
+    def read(self, x: Exchange) -> None:
+        """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL."""
+        peek = x.peek = self._formats[x.route.format].peek(x.body)
+        x.model, x.stream = peek.model, peek.stream
+        principal = x.principal
+        if principal is not None and principal.models and peek.model not in principal.models:
+            raise Fault(Kind.NO_MODEL, f"The model {peek.model[:100]!r} does not exist or is not available to you.", param="model")

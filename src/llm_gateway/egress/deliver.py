@@ -1,0 +1,227 @@
+"""Sends one attempt to one target and turns what comes back into the reply's last bytes, or into a Fault.
+
+Law: an attempt leaves nothing behind: its connection goes back to the pool if its reply was whole, and is closed at once
+if not, so that an upstream nobody listens to stops generating. What the client gets beyond its last bytes goes through
+`Relay`; last bytes are returned, for the ledger to let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+
+from msgspec import Struct
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Attempt, Exchange
+from llm_gateway.core.headers import render
+from llm_gateway.egress.local import Local
+from llm_gateway.egress.relay import Relay
+from llm_gateway.egress.respond import plain, refusal, whole
+from llm_gateway.formats.contract import Format, Outgoing, Passage
+from llm_gateway.formats.crossing import Crossing
+from llm_gateway.routing.plan import Plan
+from llm_gateway.routing.target import Target
+from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.telemetry.vitals import Vitals
+from llm_gateway.upstream.echo import EchoConnection
+from llm_gateway.upstream.http1 import Connection
+from llm_gateway.upstream.pool import Pool
+
+SHORTEST_TIMEOUT = 0.001
+OURS = {
+    Kind.UPSTREAM_AUTH: "The provider refused the gateway's own credentials. The gateway's operator has to renew them.",
+    Kind.UPSTREAM_QUOTA: "The gateway's account with the provider has no quota left. The gateway's operator has to top it up.",
+}
+
+
+class Timing(Struct, frozen=True):
+    """Seconds. `whole`: from a request's head to its last byte; `heartbeat`: silence after which a stream is kept alive."""
+
+    whole: float = 590.0
+    heartbeat: float = 15.0
+
+
+class Egress:
+    def __init__(self, pool: Pool, formats: Mapping[str, Format], metrics: Metrics, vitals: Vitals, local: Local, timing: Timing) -> None:
+        self.relays: set[Relay] = set()
+        self.timing = timing
+        self.vitals = vitals
+        self.local = local.answer
+        self._pool = pool
+        self._formats = formats
+        self._metrics = metrics
+
+    def expect(self, x: Exchange, plan: Plan) -> None:
+        """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`."""
+        whole_request = min(self.timing.whole, plan.timeout or self.timing.whole)
+        asked = x.headers.get(b"x-gateway-timeout")
+        if asked is not None:
+            whole_request = min(whole_request, _seconds(asked))
+        x.deadline = x.started + whole_request
+        x.first_chunk = plan.first_chunk
+
+    async def attempt(self, x: Exchange, target: Target) -> bytes:
+        """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
+        form = self._formats[x.route.format]
+        same = x.route.format in target.forms
+        spoken = form if same else self._formats[target.forms[0]]
+        outgoing = self._outgoing(x, form, spoken, target.model)
+        x.target = target
+        x.tries += 1
+        target.meter.requests += 1
+        x.upstream_started = perf_counter()
+        relay = await self._exchange(x, target, target.request(outgoing, x.wall), self._passage(x, form, spoken))
+        if relay.passage is not None and relay.streaming:
+            return self._ended(x, target, relay)
+        if relay.status >= 400:
+            raise target.speaker.fault(spoken, relay.status, relay.headers, relay.body, x.wall)
+        if not 200 <= relay.status < 300:
+            raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {relay.status}, which has no meaning here.")
+        return self._whole(x, target, relay, form, spoken)
+
+    def record(self, x: Exchange, target: Target, fault: Fault) -> None:
+        """Keeps what became of a failed attempt. After the first meaningful event there is no second one."""
+        ms = (perf_counter() - x.upstream_started) * 1e3
+        x.attempts.append(Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3)))
+        target.meter.fail(fault.kind.name.lower())
+        if fault.kind.blame != "caller":
+            self.vitals.failed(target.provider)
+        if fault.kind is Kind.UPSTREAM_RATE_LIMIT:
+            self._metrics.limit("provider")
+        if x.committed:
+            raise fault
+
+    def refuse(self, x: Exchange, fault: Fault) -> bytes:
+        """The last bytes of a reply that failed: an error reply, or an error event in a stream that has begun."""
+        fault.message = OURS.get(fault.kind, fault.message)
+        x.fault = fault
+        if x.status == 200 and x.passage is not None:
+            x.broken = True
+            event = x.passage.fail(fault)
+            return event if x.http10 or not event else b"%x\r\n%b\r\n" % (len(event), event)
+        return refusal(x, fault, self._formats[x.route.format], perf_counter())
+
+    def abandon(self, x: Exchange) -> None:
+        """The client is gone, or the worker is ending."""
+        x.status = 499
+        x.fault = Fault(Kind.CLIENT_GONE, "The client closed the connection before its reply was complete.")
+        if x.target is not None:
+            ms = (perf_counter() - x.upstream_started) * 1e3
+            t = x.target
+            x.attempts.append(Attempt(t.provider, t.model, t.key_id, x.fault.code, 0, round(ms, 3)))
+
+    def tick(self, now: float) -> None:
+        """Every 250 ms. `now`: perf_counter."""
+        heartbeat = self.timing.heartbeat
+        for relay in list(self.relays):
+            relay.tick(now, heartbeat)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
+        if form is not spoken:
+            if x.call is None:
+                x.call = form.read_request(x.peek)
+            outgoing = spoken.write_request(x.call, model)
+            x.dropped = outgoing.dropped
+            return outgoing
+        outgoing = form.forward(x.peek, model)
+        passed = form.request_headers & x.headers.keys()
+        if passed:
+            outgoing.headers = (*outgoing.headers, *((name, x.headers[name]) for name in sorted(passed)))
+        return outgoing
+
+    def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage | None:
+        if not x.stream:
+            return None
+        if form is spoken:
+            return form.splice(x.peek)
+        return Crossing(spoken.stream_reader(), form.stream_writer(x.call))
+
+    async def _exchange(self, x: Exchange, target: Target, request: bytes, passage: Passage | None) -> Relay:
+        """Sends the request and waits until the relay is done."""
+        connection: Connection | EchoConnection | None = self._pool.take(target.bay)
+        if connection is None:
+            left = x.deadline - perf_counter()
+            try:
+                connection = await asyncio.wait_for(self._pool.open(target.bay), max(left, SHORTEST_TIMEOUT))
+            except TimeoutError:
+                raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+        limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
+        relay = Relay(x, passage, connection, limits, asyncio.get_running_loop().create_future())
+        x.client.sink = relay
+        if passage is not None:
+            x.passage = passage
+        self.relays.add(relay)
+        try:
+            connection.send(request, relay)
+            await relay.done
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self.relays.discard(relay)
+            x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
+            if passage is not None:
+                x.characters = passage.characters
+        if relay.fault is None:
+            connection.leave()
+            return relay
+        connection.close()
+        raise relay.fault
+
+    def _ended(self, x: Exchange, target: Target, relay: Relay) -> bytes:
+        """A stream is over: the bytes that end it well, or the fault that ended it."""
+        passage = relay.passage
+        if passage is None or passage.failed is not None:
+            if x.committed and passage is not None:
+                x.usage = passage.usage
+            raise (passage.failed if passage is not None else None) or Fault(Kind.INTERNAL, "A stream without passage.")
+        x.usage, x.finish = passage.usage, passage.finish
+        self._settled(x, target, 200)
+        tail = passage.tail(None if x.cost is None else x.cost / 1e9)
+        x.bytes_out += len(tail)
+        if x.http10:
+            return tail
+        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(tail), tail) if tail else b"0\r\n\r\n"
+
+    def _whole(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
+        """A whole reply, as it came or crossed into the client's shape."""
+        if form is spoken:
+            summary = form.summarise(relay.body)
+            if summary.fault is not None:
+                raise summary.fault
+            x.usage, x.finish, x.status = summary.usage, summary.finish, relay.status
+            self._settled(x, target, relay.status)
+            passed = form.reply_headers & relay.headers.keys()
+            more = render((name, relay.headers[name]) for name in passed) if passed else b""
+            return whole(x, relay.body, relay.headers.get(b"content-type", b"application/json"), perf_counter(), more)
+        completion = spoken.read_reply(relay.body)
+        x.usage = completion.usage
+        x.finish = completion.choices[0].finish if completion.choices else None
+        outgoing = form.write_reply(completion, x.call)
+        x.dropped = (*x.dropped, *outgoing.dropped)
+        self._settled(x, target, relay.status)
+        return plain(x, outgoing, perf_counter())
+
+    def _settled(self, x: Exchange, target: Target, status: int) -> None:
+        """A good attempt: priced, recorded, counted."""
+        ms = x.upstream_ms
+        if x.usage is not None:
+            x.cost = target.price(x.usage, x.wall)
+        x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, round(ms, 3)))
+        target.meter.latency.observe(ms / 1e3)
+        self.vitals.answered(target.provider, ms)
+
+
+def _seconds(value: bytes) -> float:
+    """`x-gateway-timeout`: seconds, 0.001 to a day."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not SHORTEST_TIMEOUT <= seconds <= 86400:
+        raise Fault(Kind.INVALID, "x-gateway-timeout must be a number of seconds above 0.", param="x-gateway-timeout")
+    return seconds

@@ -1,0 +1,129 @@
+"""What the gateway answers itself: health, models, preflights. One method per operation of the route table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.egress.respond import JSON, whole
+from llm_gateway.models.catalogue import Info
+from llm_gateway.routing.table import Table
+from llm_gateway.telemetry.vitals import Vitals
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Facts(Struct, frozen=True):
+    """What /health says beside the providers. redis: None when none is configured."""
+
+    version: str
+    data_dir: str
+    born: float
+    redis: Callable[[], bool | None]
+    draining: Callable[[], bool]
+
+
+class Local:
+    def __init__(self, table: Table, vitals: Vitals, facts: Facts) -> None:
+        self._table = table
+        self._vitals = vitals
+        self._facts = facts
+
+    def answer(self, x: Exchange) -> bytes:
+        """The whole reply to a request of ours. Raises Fault."""
+        operation = x.route.operation
+        if operation == "preflight":
+            x.status = 204
+            return whole(x, b"", JSON, perf_counter())
+        if operation == "ready" and self._facts.draining():
+            return self._reply(x, {"status": "draining"}, 503)
+        if operation in ("live", "ready"):
+            return self._reply(x, {"status": "ok"})
+        if operation == "health":
+            return self._reply(x, health(self._facts, self._vitals, perf_counter()))
+        if operation == "models":
+            return self._models(x)
+        return self._model(x)
+
+    def _reply(self, x: Exchange, value: Any, status: int = 200) -> bytes:
+        x.status = status
+        return whole(x, _encode(value), JSON, perf_counter())
+
+    def _models(self, x: Exchange) -> bytes:
+        allowed = x.principal.models if x.principal is not None else frozenset()
+        entries = [entry for entry in self._entries() if not allowed or entry["id"] in allowed]
+        if b"anthropic-version" not in x.headers:
+            return self._reply(x, {"object": "list", "data": entries})
+        data = [_anthropic(entry) for entry in entries]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+        return self._reply(x, {"data": data, "has_more": False, **ends})
+
+    def _model(self, x: Exchange) -> bytes:
+        name = x.params[0]
+        allowed = x.principal.models if x.principal is not None else frozenset()
+        places = self._table.resolve(name)
+        if not places or (allowed and name not in allowed):
+            raise Fault(Kind.NO_MODEL, f"The model {name[:100]!r} does not exist or is not available to you.", param="model")
+        entry = self._entry(name, *places[0])
+        return self._reply(x, entry if b"anthropic-version" not in x.headers else _anthropic(entry))
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """Aliases first, then what the catalogue lists for each configured provider, as `provider/model`."""
+        table = self._table
+        entries = [self._entry(name, *table.resolve(name)[0]) for name in table.aliases]
+        for name in table.catalogue.aliases():
+            places = table.resolve(name)
+            if places and name not in table.aliases:
+                entries.append(self._entry(name, *places[0]))
+        for seat in table.seats.values():
+            entries += [self._entry(f"{seat.name}/{info.id}", seat.name, info.id) for info in table.catalogue.models(seat.type)]
+        return entries
+
+    def _entry(self, name: str, provider: str, model: str) -> dict[str, Any]:
+        info = self._table.catalogue.info(self._table.seats[provider].type, model)
+        entry: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": provider}
+        return entry | (_facts(info) if info is not None else {})
+
+
+def health(facts: Facts, vitals: Vitals, now: float) -> dict[str, Any]:
+    """The brief's JSON. `degraded` when a provider is unhealthy or Redis is configured and away."""
+    providers = [
+        {"name": name, "healthy": healthy, "latency_ms": None if latency is None else round(latency)}
+        for name, (healthy, latency) in vitals.report().items()
+    ]
+    redis = facts.redis()
+    sound = redis is not False and all(provider["healthy"] for provider in providers)
+    disk = os.statvfs(facts.data_dir)
+    return {
+        "status": "healthy" if sound else "degraded",
+        "version": facts.version,
+        "uptime_seconds": int(now - facts.born),
+        "providers": providers,
+        "dependencies": {"redis": redis, "disk_space_gb": round(disk.f_bavail * disk.f_frsize / 1e9, 1)},
+    }
+
+
+def _facts(info: Info) -> dict[str, Any]:
+    facts = {
+        "context_window": info.context,
+        "max_output_tokens": info.max_output,
+        "input_modalities": info.input,
+        "output_modalities": info.output,
+        "tools": info.tools,
+        "structured_output": info.schema,
+        "reasoning": info.reasoning,
+        "deprecated": info.deprecated,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _anthropic(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of Anthropic's list (https://docs.anthropic.com/en/api/models-list)."""
+    return {"type": "model", "id": entry["id"], "display_name": entry["id"], "created_at": "1970-01-01T00:00:00Z"}

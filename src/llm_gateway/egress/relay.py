@@ -1,0 +1,250 @@
+"""One attempt's reply on its way through: what the upstream connection tells, the client gets, without a task in between.
+
+Law: nothing reaches the client before the first meaningful event; until then the attempt may fail and another take its
+place, client unaware. From then on (`x.committed`) bytes go straight from the upstream's read callback to the client's
+transport, by whole events. The end of a stream (its last events, the chunk terminator) is not sent here: it is kept for
+the ledger. Two more things never happen here: an exception out of a callback, and a decision about retrying.
+
+    upstream.head -> collecting (errors, plain replies) ................................. end -> done
+                  -> streaming: pending --meaningful--> committed --end mark or error--> done
+    anything --lost, time, client gone--> done, with a fault
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from time import perf_counter
+from typing import Protocol
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.egress.respond import head, upstream_id
+from llm_gateway.formats.contract import Passage
+
+MOST_ERROR = 64 << 10
+MOST_REPLY = 64 << 20
+MOST_HELD = 16 << 20
+INFLATE = 20  # a compressed reply may grow to this many times its size
+
+_WBITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+EVENT_STREAM = b"text/event-stream"
+_STREAM_HEADERS = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+
+
+class Upstream(Protocol):
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Limits(Protocol):
+    """Seconds; routing.target.Limits is one."""
+
+    @property
+    def attempt(self) -> float | None: ...
+    @property
+    def silence(self) -> float: ...
+    @property
+    def first_chunk(self) -> float: ...
+
+
+class Relay:
+    """Awaited through `done`; afterwards `fault` says what went wrong, or `status`, `headers`, `body` what came."""
+
+    __slots__ = (
+        "_heard", "_inflate", "_limits", "_parts", "_pending", "_raw", "_size", "_started", "body", "done", "fault", "headers",
+        "heartbeat", "passage", "status", "streaming", "touched", "upstream", "x",
+    )  # fmt: skip
+
+    def __init__(self, x: Exchange, passage: Passage | None, upstream: Upstream, limits: Limits, done: asyncio.Future[None]) -> None:
+        self.x = x
+        self.passage = passage
+        self.upstream = upstream
+        self.done = done
+        self.fault: Fault | None = None
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.streaming = False
+        self.touched = False
+        self._started = self._heard = x.upstream_started
+        self._limits = limits
+        self._pending = b""
+        self._parts: list[bytes] = []
+        self._size = self._raw = 0
+        self._inflate: zlib._Decompress | None = None
+
+    def __repr__(self) -> str:
+        return f"<Relay {self.status or 'waiting'}{' streaming' if self.streaming else ''} of {self.x.id}>"
+
+    # -- told by the upstream connection -----------------------------------------------------------------------------
+
+    def head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self.touched = True
+        self.status = status
+        self.headers = headers
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding != b"identity":
+            wbits = _WBITS.get(encoding.lower())
+            if wbits is None:
+                self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply has a content encoding nobody asked for."))
+                return
+            self._inflate = zlib.decompressobj(wbits)
+        self.x.upstream_id = upstream_id(headers)
+        self.streaming = (
+            self.passage is not None and 200 <= status < 300 and not headers.get(b"content-type", b"").startswith(b"application/json")
+        )
+
+    def data(self, body: bytes) -> None:
+        self.touched = True
+        if self._inflate is not None:
+            body = self._inflated(body)
+        if not self.streaming:
+            self._size += len(body)
+            if self._size <= (MOST_REPLY if self.status < 400 else MOST_ERROR):
+                self._parts.append(body)
+            elif self.status < 400:
+                self.fail(Fault(Kind.UPSTREAM_BROKEN, f"The upstream's reply is larger than {MOST_REPLY >> 20} MiB."))
+            return
+        passage = self.passage
+        out = passage.feed(body)  # type: ignore[union-attr]  streaming implies a passage
+        if not self.x.committed:
+            self._before(out)
+        elif out:
+            self._send(out)
+        if passage.ended or passage.failed is not None:  # type: ignore[union-attr]
+            self._finish()
+
+    def end(self, *, delimited: bool) -> None:
+        if self.done.done():
+            return
+        if self.streaming:
+            self._close(cut=False)
+        elif not delimited and self.passage is not None and self.status < 400:
+            self.fail(Fault(Kind.UPSTREAM_CUT, "The upstream closed the connection before its reply was complete."))
+        else:
+            self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._finish()
+
+    def lost(self, fault: Fault) -> None:
+        if self.done.done():
+            return
+        if self.streaming:
+            self._close(cut=True)
+        self.fail(fault)
+
+    # -- told by the client's connection -----------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        self.upstream.pause()
+
+    def resume(self) -> None:
+        self.touched = True
+        self.upstream.resume()
+
+    # -- told by the clock -------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, heartbeat: float) -> None:
+        """Every 250 ms: gives up what is too slow, keeps the client of a silent stream awake."""
+        x, limits = self.x, self._limits
+        if self.touched or x.client.paused:
+            self.touched = False
+            self._heard = now
+        if now > x.deadline:
+            self.fail(Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout"))
+        elif self.passage is None:
+            if limits.attempt is not None and now - self._started > limits.attempt:
+                self.fail(Fault(Kind.TIMEOUT, f"The upstream did not answer within {limits.attempt:g} s."))
+        elif not x.committed and now - self._started > limits.first_chunk:
+            self.fail(Fault(Kind.TIMEOUT, f"The upstream sent nothing of use within {limits.first_chunk:g} s.",
+                            code="first_chunk_timeout"))  # fmt: skip
+        elif self.streaming and now - self._heard > limits.silence:
+            self.fail(Fault(Kind.TIMEOUT, f"The upstream's stream was silent for {limits.silence:g} s.", code="silence_timeout"))
+        elif self.streaming and now - x.heard > heartbeat and self.passage.between:
+            self._beat(now)
+
+    def fail(self, fault: Fault) -> None:
+        """Ends the attempt. The first fault stands."""
+        if self.fault is None and not self.done.done():
+            self.fault = fault
+        self._finish()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _send(self, out: bytes) -> None:
+        x = self.x
+        x.bytes_out += len(out)
+        x.heard = self._heard
+        x.client.send(out if x.http10 else b"%x\r\n%b\r\n" % (len(out), out))
+
+    def _before(self, out: bytes) -> None:
+        """Nothing meaningful went by yet: keep it back, or begin."""
+        self._pending += out
+        passage = self.passage
+        if passage is None or passage.failed is not None:
+            return
+        if passage.meaningful or passage.ended:
+            self._commit()
+        elif len(self._pending) > MOST_HELD:
+            self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's stream began with too much of no meaning."))
+
+    def _commit(self) -> None:
+        x = self.x
+        x.committed = True
+        x.first_byte = self._heard = perf_counter()
+        pending, self._pending = self._pending, b""
+        self._begin(x.first_byte)
+        if pending:
+            self._send(pending)
+        x.heard = x.first_byte
+
+    def _begin(self, now: float) -> None:
+        """Sends the reply's head, if a heartbeat has not done so already."""
+        x = self.x
+        if x.status == 200:
+            return
+        x.status = 200
+        framing = b"" if x.http10 else b"transfer-encoding: chunked\r\n"
+        if x.http10:
+            x.keep_alive = False
+        x.client.send(head(x, EVENT_STREAM, framing, now, _STREAM_HEADERS))
+
+    def _beat(self, now: float) -> None:
+        x, passage = self.x, self.passage
+        beat = passage.heartbeat() if passage is not None else b""
+        x.heard = now
+        if beat:
+            self._begin(now)
+            x.client.send(beat if x.http10 else b"%x\r\n%b\r\n" % (len(beat), beat))
+
+    def _close(self, *, cut: bool) -> None:
+        """The upstream's stream is over: cleanly, which may or may not be its end, or not."""
+        passage = self.passage
+        if passage is None:
+            return
+        if not cut:
+            out = passage.close()
+            if not self.x.committed:
+                self._before(out)
+            elif out:
+                self._send(out)
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def _inflated(self, body: bytes) -> bytes:
+        inflate = self._inflate
+        if inflate is None:
+            return body
+        self._raw += len(body)
+        room = max(self._raw * INFLATE, MOST_ERROR)
+        try:
+            grown = inflate.decompress(body, room)
+        except zlib.error:
+            self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not what its content encoding says."))
+            return b""
+        if inflate.unconsumed_tail:
+            self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply grows too much when decompressed."))
+        return grown

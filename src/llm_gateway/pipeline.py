@@ -1,0 +1,73 @@
+"""The line: one request, top to bottom.
+
+    ingress -> admission -> routing -> provider -> upstream -> egress -> accounting
+
+`gate` runs when a request's head is complete, `serve` when its body is. Everything they call is one stage's own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from llm_gateway.admission.access import Admission
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.egress.deliver import Egress
+from llm_gateway.accounting.ledger import Ledger
+from llm_gateway.ingress import cors
+from llm_gateway.ingress.routes import match
+from llm_gateway.routing.table import Table
+
+
+class Line:
+    """The stages, wired by the worker; replaced whole when the configuration changes."""
+
+    def __init__(
+        self, admission: Admission, routing: Table, egress: Egress, ledger: Ledger, origins: tuple[str, ...] = (), cors_max_age: int = 600
+    ) -> None:
+        self.admission = admission
+        self.routing = routing
+        self.egress = egress
+        self.ledger = ledger
+        self.origins = origins
+        self.cors_max_age = cors_max_age
+
+
+def gate(x: Exchange, line: Line) -> None:
+    """Refuses by the head alone: no such path, no such key, no room."""
+    if line.origins:
+        x.extra = cors.lines(x.headers, line.origins, line.cors_max_age)
+    x.route, x.params = match(x.method, x.path)
+    line.admission.identify(x)
+
+
+async def serve(x: Exchange, line: Line) -> None:
+    """Answers one request and settles it, whatever happens."""
+    last, course = b"", None
+    try:
+        if x.fault is not None:
+            raise x.fault
+        if not x.route.body:
+            last = line.egress.local(x)
+            return
+        line.admission.read(x)
+        plan, course = line.routing.course(x.model)
+        line.egress.expect(x, plan)
+        while True:
+            try:
+                last = await line.egress.attempt(x, course.target)
+                return
+            except Fault as fault:
+                line.egress.record(x, course.target, fault)
+                wait = course.failed(fault)
+                x.fallbacks = course.fallbacks
+            if wait:
+                await asyncio.sleep(wait)
+    except Fault as fault:
+        last = line.egress.refuse(x, fault)
+    except asyncio.CancelledError:
+        line.egress.abandon(x)
+    finally:
+        if course is not None:
+            course.done()
+        line.ledger.settle(x, last)

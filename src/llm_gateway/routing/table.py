@@ -1,0 +1,126 @@
+"""From a model's name to its plan: aliases, `provider/model`, names the catalogue knows, the default provider.
+
+Built whole from one configuration and then only read, but for plans made on demand and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.models.catalogue import Catalogue
+from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.contract import Account, Provider
+from llm_gateway.routing.plan import Course, Plan, Stop, Tally
+from llm_gateway.routing.target import Limits, Target
+from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.upstream.pool import Bay
+
+MOST_PLANS = 4096
+NAMED = 5
+
+
+class Seat(Struct, frozen=True):
+    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits."""
+
+    name: str
+    type: str
+    speaker: Provider
+    accounts: tuple[Account, ...]
+    bay: Bay
+    limits: Limits
+
+
+class Alias(Struct, frozen=True):
+    """`targets`, `fallbacks`: (provider name, model)."""
+
+    name: str
+    targets: tuple[tuple[str, str], ...]
+    fallbacks: tuple[tuple[str, str], ...] = ()
+    first_chunk: float | None = None
+    timeout: float | None = None
+
+
+class Table:
+    def __init__(
+        self,
+        seats: Iterable[Seat],
+        aliases: Iterable[Alias],
+        catalogue: Catalogue,
+        metrics: Metrics,
+        *,
+        policy: Policy,
+        default: str | None = None,
+        prices: Mapping[str, Mapping[str, float | None]] | None = None,
+    ) -> None:
+        self.seats = {seat.name: seat for seat in seats}
+        self.aliases = {alias.name: alias for alias in aliases}
+        self.catalogue = catalogue
+        self.tally = Tally()
+        self._metrics = metrics
+        self._policy = policy
+        self._default = default
+        self._prices = prices or {}
+        self._plans: dict[str, Plan] = {}
+        self._turn = 0
+
+    def course(self, model: str) -> tuple[Plan, Course]:
+        """The plan for a model and a fresh walk along it. Raises Fault NO_MODEL."""
+        plan = self._plans.get(model)
+        if plan is None:
+            plan = self._plan(model)
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            self._plans[model] = plan
+        self._turn += 1
+        return plan, Course(plan.targets(self._turn), self._policy, self.tally)
+
+    def resolve(self, model: str) -> list[tuple[str, str]]:
+        """(provider, model) pairs in order, empty if nobody is known for the name."""
+        alias = self.aliases.get(model)
+        if alias is not None:
+            return [*alias.targets, *alias.fallbacks]
+        provider, slash, rest = model.partition("/")
+        if slash and rest and provider in self.seats:
+            return [(provider, rest)]
+        known = self.catalogue.resolve(model)
+        if known is not None:
+            kind, name = known
+            seat = self.seats.get(kind) or next((s for s in self.seats.values() if s.type == kind), None)
+            if seat is not None:
+                return [(seat.name, name)]
+        return [(self._default, model)] if self._default is not None else []
+
+    def _plan(self, model: str) -> Plan:
+        alias = self.aliases.get(model)
+        places = self.resolve(model)
+        if not places:
+            raise self._unknown(model)
+        direct = len(alias.targets) if alias is not None else len(places)
+        stops = tuple(Stop(self._targets(*place), fallback=index >= direct) for index, place in enumerate(places))
+        if alias is None:
+            return Plan(model, stops)
+        return Plan(model, stops, alias.first_chunk, alias.timeout)
+
+    def _targets(self, provider: str, model: str) -> tuple[Target, ...]:
+        seat = self.seats[provider]
+        named = any((provider, model) in (*alias.targets, *alias.fallbacks) for alias in self.aliases.values())
+        label = model if named or self.catalogue.info(seat.type, model) is not None else "other"
+        meter = self._metrics.target(provider, label)
+        own = self._prices.get(f"{provider}/{model}") or self._prices.get(model)
+        return tuple(
+            Target(seat.speaker, account, model, seat.bay, seat.limits, meter, (self.catalogue, own))
+            for account in seat.accounts
+        )
+
+    def _unknown(self, model: str) -> Fault:
+        known = self.catalogue.resolve(model)
+        shown = model[:100]
+        if known is not None:
+            hint = f"It belongs to provider type {known[0]!r}, which is not configured here."
+        else:
+            names = [*self.aliases][:NAMED] or [f"{name}/MODEL" for name in self.seats][:NAMED]
+            hint = f"Known here are, among others: {', '.join(names)}. See GET /v1/models."
+        return Fault(Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model")

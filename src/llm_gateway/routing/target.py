@@ -1,0 +1,104 @@
+"""A place a request can go: one provider, model and key, with everything about it that does not change worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from llm_gateway.core.headers import render
+from llm_gateway.core.types import Usage
+from llm_gateway.formats.contract import Outgoing
+from llm_gateway.models.catalogue import Catalogue
+from llm_gateway.models.prices import cost, override
+from llm_gateway.providers.contract import Account, Provider
+from llm_gateway.telemetry.metrics import TargetMeter
+from llm_gateway.upstream.pool import Bay
+
+MOST_HEADS = 64
+AGENT = b"llm-gateway"
+
+
+class Limits(Struct, frozen=True):
+    """Seconds, for this target. `attempt`: a plain call, None: only the whole request's limit."""
+
+    attempt: float | None = None
+    silence: float = 120.0
+    first_chunk: float = 300.0
+    retries: int = 2
+
+    def within(self, first_chunk: float) -> Limits:
+        """The same, with an alias's own limit for the first meaningful chunk."""
+        return Limits(self.attempt, self.silence, first_chunk, self.retries)
+
+
+class Target:
+    """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
+
+    __slots__ = (
+        "_catalogue", "_heads", "_own", "account", "bay", "forms", "key_id", "limits", "lines", "meter", "model",
+        "provider", "speaker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        speaker: Provider,
+        account: Account,
+        model: str,
+        bay: Bay,
+        limits: Limits,
+        meter: TargetMeter,
+        prices: tuple[Catalogue, Mapping[str, float | None] | None],
+    ) -> None:
+        self.speaker = speaker
+        self.account = account
+        self.provider = account.provider
+        self.key_id = account.key_id
+        self.model = model
+        self.bay = bay
+        self.limits = limits
+        self.meter = meter
+        self.forms = speaker.formats("chat", model)
+        self.lines = render(
+            ((b"x-gateway-provider", account.provider.encode()), (b"x-gateway-model", _visible(model)))
+        )  # response headers that say who answered
+        self._catalogue, self._own = prices
+        self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<Target {self.provider}/{self.model} key {self.key_id or '-'}>"
+
+    def price(self, usage: Usage, now: float) -> int | None:
+        """Nano-USD, None if unpriced. `now`: Unix seconds."""
+        rates = self._catalogue.price(self.account.type, self.model, now)
+        if self._own is not None:
+            rates = override(rates, **self._own)
+        return cost(usage, rates) if rates is not None else None
+
+    def request(self, outgoing: Outgoing, now: float) -> bytes:
+        """The whole HTTP request for this target."""
+        key = (outgoing.path, outgoing.headers)
+        head = self._heads.get(key)
+        body = outgoing.body
+        if head is None:
+            wire = self.speaker.address(outgoing, self.account, self.model, now)
+            body = wire.body
+            head = b"%b %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n%b" % (
+                wire.method, wire.path, self.bay.origin.authority.encode(), render(_own(wire.headers, outgoing.headers)),
+            )  # fmt: skip
+            if self.speaker.static and len(self._heads) < MOST_HEADS:
+                self._heads[key] = head
+        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+def _own(
+    provider: tuple[tuple[bytes, bytes], ...], shape: tuple[tuple[bytes, bytes], ...]
+) -> list[tuple[bytes, bytes]]:
+    """The shape's headers, overridden by the provider's and the configuration's of the same name."""
+    chosen = {name.lower(): value for name, value in (*shape, *provider)}
+    chosen.setdefault(b"user-agent", AGENT)
+    return list(chosen.items())
+
+
+def _visible(model: str) -> bytes:
+    return bytes(b if 0x20 < b < 0x7F else 0x3F for b in model.encode()[:200])

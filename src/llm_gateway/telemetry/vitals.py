@@ -1,0 +1,47 @@
+"""How each provider is doing, judged by the traffic that goes there anyway.
+
+Law: 5 failures in a row make a provider unhealthy, one answer makes it healthy again; latency is an exponential mean over
+the answers, weight 1/8. A provider nobody used yet is healthy, with no latency.
+"""
+
+from __future__ import annotations
+
+FALL = 5
+WEIGHT = 0.125
+
+
+class Vital:
+    __slots__ = ("failures", "latency_ms")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.latency_ms: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self.failures < FALL
+
+
+class Vitals:
+    def __init__(self) -> None:
+        self._vitals: dict[str, Vital] = {}
+
+    def adopt(self, providers: tuple[str, ...]) -> None:
+        """Knows exactly these from now on; what is known of those that stay is kept."""
+        self._vitals = {name: self._vitals.get(name) or Vital() for name in providers}
+
+    def answered(self, provider: str, ms: float) -> None:
+        vital = self._vitals.get(provider)
+        if vital is not None:
+            vital.failures = 0
+            old = vital.latency_ms
+            vital.latency_ms = ms if old is None else old + WEIGHT * (ms - old)
+
+    def failed(self, provider: str) -> None:
+        vital = self._vitals.get(provider)
+        if vital is not None:
+            vital.failures += 1
+
+    def report(self) -> dict[str, tuple[bool, float | None]]:
+        """name -> (healthy, latency in ms)."""
+        return {name: (vital.healthy, vital.latency_ms) for name, vital in self._vitals.items()}

@@ -1,0 +1,108 @@
+"""From a compiled configuration to the stages of the line: the worker's tables, built anew at each reload.
+
+Law: values in, objects out; nothing is started here. Connections, counters and what is known of providers outlive a
+reload and are handed in; everything else is replaced whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from llm_gateway.admission.auth import Keys
+from llm_gateway.config.snapshot import Alias as SnapshotAlias
+from llm_gateway.config.snapshot import Price, Provider, ProviderKey, Snapshot
+from llm_gateway.core.exchange import Principal
+from llm_gateway.formats.anthropic_messages import AnthropicMessages
+from llm_gateway.formats.contract import Format
+from llm_gateway.formats.openai_chat import OpenAIChat
+from llm_gateway.models.catalogue import Catalogue
+from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.contract import Account
+from llm_gateway.providers.registry import provider as speaker
+from llm_gateway.providers.table import SERVICES
+from llm_gateway.routing.table import Alias, Seat, Table
+from llm_gateway.routing.target import Limits
+from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.upstream.pool import Origin, Pool, Tls
+
+
+_NO_KEY = ProviderKey(id="", value="")
+
+
+def formats() -> Mapping[str, Format]:
+    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages())
+    return {shape.name: shape for shape in shapes}
+
+
+def keys(snapshot: Snapshot) -> Keys:
+    principals = [(key.digest, Principal(key.name, key.tenant, frozenset(key.models))) for key in snapshot.keys]
+    return Keys(snapshot.secret, principals, required=snapshot.auth_required)
+
+
+def table(snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool) -> Table:
+    retry = snapshot.retry
+    return Table(
+        [_seat(each, pool) for each in snapshot.providers],
+        [_alias(each) for each in snapshot.aliases],
+        catalogue,
+        metrics,
+        policy=Policy(retry.max_attempts, retry.base, retry.cap, retry.wait_retry_after, retry.budget, retry.budget_min),
+        default=snapshot.default_provider,
+        prices={name: _own(price) for name, price in snapshot.prices.items()},
+    )
+
+
+def origins(snapshot: Snapshot) -> set[Origin]:
+    """Every origin this configuration may reach."""
+    return {_origin(each) for each in snapshot.providers}
+
+
+def _seat(provider: Provider, pool: Pool) -> Seat:
+    accounts = tuple(
+        Account(
+            provider=provider.name,
+            type=provider.type,
+            root=SERVICES[provider.type].root(provider.base_url),
+            key=key.value,
+            key_id=key.id,
+            api_version=provider.api_version,
+            region=provider.region,
+            headers=tuple((name.lower().encode(), value.encode()) for name, value in provider.headers),
+            deployments=provider.deployments,
+        )
+        for key in provider.keys or (_NO_KEY,)
+    )
+    limits = Limits(provider.timeout, provider.silence, provider.first_chunk, provider.max_retries)
+    return Seat(provider.name, provider.type, speaker(provider.type), accounts, pool.bay(_origin(provider)), limits)
+
+
+def _origin(provider: Provider) -> Origin:
+    url = urlsplit(provider.base_url)
+    tls = provider.tls
+    return Origin(
+        scheme=url.scheme,
+        host=url.hostname or "",
+        port=url.port or (443 if url.scheme == "https" else 80),
+        tls=Tls(tls.verify, tls.ca, tls.cert, tls.key, tls.server_name),
+        proxy=provider.proxy,
+        connect_timeout=provider.connect_timeout,
+        idle_timeout=provider.idle_timeout,
+        max_connections=provider.max_connections,
+    )
+
+
+def _alias(alias: SnapshotAlias) -> Alias:
+    return Alias(
+        alias.name,
+        tuple((target.provider, target.model) for target in alias.targets),
+        tuple((target.provider, target.model) for target in alias.fallbacks),
+        alias.first_chunk,
+        alias.timeout,
+    )
+
+
+def _own(price: Price) -> dict[str, float | None]:
+    return {
+        "input": price.input, "output": price.output, "cache_read": price.cache_read, "cache_write": price.cache_write,
+    }  # fmt: skip

@@ -1,0 +1,228 @@
+"""One worker: serves the data plane on the sockets it was given, until it is told to stop.
+
+Law: this is one of the two places where parts are wired together; it decides nothing about a request. It owns nothing
+durable but its journal file. It goes on serving when the operator is away, and drains when the supervisor is gone.
+
+Time is kept by one task: every 250 ms the relays' limits, every 500 ms the connections', every second the report upward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import uvloop
+
+from llm_gateway import wiring
+from llm_gateway.accounting.journal import Journal
+from llm_gateway.accounting.ledger import Ledger
+from llm_gateway.admission.access import Admission
+from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.egress.deliver import Egress, Timing
+from llm_gateway.egress.local import Facts, Local
+from llm_gateway.ingress.server import Server
+from llm_gateway.models.catalogue import load_catalogue
+from llm_gateway.pipeline import Line, gate, serve
+from llm_gateway.supervisor import boot, channel, control
+from llm_gateway.telemetry.access import AccessLog
+from llm_gateway.telemetry.garbage import Garbage
+from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.telemetry.vitals import Vitals
+from llm_gateway.upstream.pool import Pool
+
+TICK = 0.25
+FAST_DRAIN = 5.0
+CROWDED = 1.25  # times the mean of open connections, above which replies end their connection
+
+
+class Worker:
+    def __init__(self, index: int, snapshot: Snapshot, loop: asyncio.AbstractEventLoop) -> None:
+        self.index = index
+        self.loop = loop
+        self.snapshot = snapshot
+        self.born = perf_counter()
+        self.metrics = Metrics()
+        self.vitals = Vitals()
+        self.garbage = Garbage()
+        self.catalogue = load_catalogue()
+        self.formats = wiring.formats()
+        self.journal = Journal(Path(snapshot.data_dir) / "journal", index, snapshot.journal_on_error)
+        self.log = AccessLog(snapshot.logging.output) if snapshot.logging.access else None
+        self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
+        self.server = Server(snapshot.server, self._gate, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
+        self.pool = Pool(self.server.small)
+        self.link: channel.WorkerLink | None = None
+        self.stopped = asyncio.Event()
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._lag = 0.0
+        self._drain: asyncio.Task[None] | None = None
+        self._linking: asyncio.Task[None] | None = None
+        self.adopt(snapshot)
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Takes a configuration over, from the next request on. Requests under way end under the one they began with."""
+        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool)
+        self.vitals.adopt(tuple(table.seats))
+        facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: None, lambda: self.server.draining)
+        timing = Timing(snapshot.server.timeout, snapshot.heartbeat)
+        egress = Egress(self.pool, self.formats, self.metrics, self.vitals, Local(table, self.vitals, facts), timing)
+        if self.snapshot is not snapshot:
+            egress.relays = self.line.egress.relays
+        admission = Admission(wiring.keys(snapshot), self.formats, lambda: self.journal.full)
+        cors = snapshot.server.cors
+        self.line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
+        self.server.adopt(snapshot.server)
+        self.pool.forget(wiring.origins(snapshot))
+        self.snapshot = snapshot
+        self.garbage.freeze()
+
+    async def run(self, listen: list[int], control_fd: int) -> None:
+        line = control.attach(self.loop, control_fd, self._command, self._link)
+        self.loop.add_signal_handler(signal.SIGTERM, self._command, control.Command.DRAIN)
+        self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        for fd, listener in zip(listen, self.snapshot.server.listeners, strict=True):
+            tls = listener.tls
+            files = (tls.cert, tls.key, tls.client_ca) if tls is not None else None
+            sock = socket.socket(fileno=fd)
+            self._listeners.append(await self.server.listen(sock, files, proxied=listener.proxy_protocol))
+        line.ready()
+        clock = self.loop.create_task(self._clock())
+        await self.stopped.wait()
+        clock.cancel()
+        self.ledger.flush()
+        self.pool.close()
+        self.journal.close()
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _gate(self, x: Exchange) -> None:
+        gate(x, self.line)
+
+    def _start(self, x: Exchange) -> asyncio.Task[None]:
+        return self.loop.create_task(serve(x, self.line))
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def _command(self, command: control.Command) -> None:
+        match command:
+            case control.Command.DRAIN | control.Command.ORPHANED:
+                lame_duck = self.snapshot.server.lame_duck if command is control.Command.DRAIN else 0.0
+                self._begin_drain(lame_duck, self.snapshot.server.drain_timeout)
+            case control.Command.FAST:
+                self._begin_drain(0.0, FAST_DRAIN)
+            case control.Command.RELOAD:
+                return  # the operator's
+
+    def _begin_drain(self, lame_duck: float, patience: float) -> None:
+        if self._drain is not None:
+            self._drain.cancel()
+        self._drain = self.loop.create_task(self._draining(lame_duck, patience))
+
+    async def _draining(self, lame_duck: float, patience: float) -> None:
+        """Ready says no; for a while new connections are still served, and closed; then what is open may end."""
+        self.server.draining = True
+        await asyncio.sleep(lame_duck)
+        for listener in self._listeners:
+            listener.close()
+        end = perf_counter() + patience
+        while self.server.connections and perf_counter() < end:
+            self.server.close_idle()
+            await asyncio.sleep(0.05)
+        for connection in list(self.server.connections):
+            if connection.active is not None and connection.active.task is not None:
+                connection.active.task.cancel()
+        await asyncio.sleep(0.05)
+        self.stopped.set()
+
+    def _link(self, index: int, sock: socket.socket) -> None:  # noqa: ARG002  a worker has one link
+        self._linking = self.loop.create_task(self._hello(sock))
+
+    async def _hello(self, sock: socket.socket) -> None:
+        self.link = await channel.worker_end(self.loop, sock, self._told)
+        self.link.send(channel.Hello(self.index, os.getpid(), self.snapshot.generation))
+
+    def _told(self, message: channel.Down) -> None:
+        match message:
+            case channel.Load(snapshot):
+                if snapshot.generation != self.snapshot.generation or snapshot.digest != self.snapshot.digest:
+                    self.adopt(snapshot)
+            case channel.Mean(connections):
+                self.server.shedding = len(self.server.connections) > max(8.0, connections * CROWDED)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    async def _clock(self) -> None:
+        beat = 0
+        while True:
+            before = perf_counter()
+            await asyncio.sleep(TICK)
+            now = perf_counter()
+            self._lag = max(self._lag, now - before - TICK)
+            self.line.egress.tick(now)
+            beat += 1
+            if beat % 2 == 0:
+                self.server.sweep(now)
+                self.pool.sweep(now)
+            if beat % 4 == 0:
+                self.journal.retry()
+                if self.log is not None:
+                    self.log.flush()
+                self.garbage.collect(idle=not self.line.egress.relays)
+                self._report()
+
+    def _report(self) -> None:
+        metrics, server = self.metrics, self.server
+        idle = sum(len(bay.idle) for bay in self.pool.bays.values())
+        total = sum(len(bay.open) for bay in self.pool.bays.values())
+        metrics.active = sum(1 for c in server.connections if c.active is not None)
+        metrics.streams = sum(1 for relay in self.line.egress.relays if relay.streaming)
+        metrics.gauges = {
+            "llm_gateway_open_connections": {"": len(server.connections)},
+            "llm_gateway_upstream_connections": {'state="idle"': idle, 'state="busy"': total - idle},
+            "llm_gateway_body_bytes": {"": server.body_bytes},
+            "llm_gateway_journal_rows_total": {"": self.journal.rows},
+            "llm_gateway_journal_waiting_bytes": {"": self.journal.waiting_bytes},
+            "llm_gateway_journal_errors_total": {"": self.journal.errors},
+            "llm_gateway_journal_dropped_total": {"": self.journal.dropped},
+            "llm_gateway_log_dropped_total": {"": self.log.dropped if self.log is not None else 0},
+            "llm_gateway_gc_pause_seconds_max": {"": self.garbage.longest},
+            "llm_gateway_loop_lag_seconds_max": {"": self._lag},
+        }
+        self._lag = 0.0
+        if self.link is not None:
+            self.link.send(
+                channel.Report(
+                    self.index, os.getpid(), self.snapshot.generation, len(server.connections), metrics.report(), self.vitals.report()
+                )
+            )
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="llm-gateway worker")
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--snapshot", type=int, required=True)
+    parser.add_argument("--listen", type=lambda text: [int(fd) for fd in text.split(",")], required=True)
+    args = parser.parse_args(argv)
+    snapshot = msgspec.msgpack.decode(boot.read(args.snapshot), type=Snapshot)
+
+    async def run() -> None:
+        await Worker(args.index, snapshot, asyncio.get_running_loop()).run(args.listen, args.control)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
