@@ -174,3 +174,13 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     redis_url: str | None = None
     journal_on_error: Literal["refuse", "continue"] = "refuse"
     strict_params: bool = False
+
+
+class Operator(Struct, frozen=True):
+    """What the operator is told besides the snapshot. `config`: the file's path, None where only the environment speaks.
+
+    `started`: of the gateway, on the clock that all processes of one machine share (time.monotonic)."""
+
+    config: str | None
+    admin_token: str
+    started: float

@@ -241,7 +241,11 @@ class Supervisor:
 
     def _print_banner(self) -> None:
         if self._plan.banner:
-            sys.stdout.write(self._plan.banner)
+            ports = {"{port}": self._addresses[0].port, "{metrics_port}": self._addresses[-1].port}
+            text = self._plan.banner
+            for word, port in ports.items():
+                text = text.replace(word, str(port))
+            sys.stdout.write(text)
             sys.stdout.flush()
 
     def _reap(self, now: float) -> None:

@@ -30,7 +30,8 @@ class Address:
 class Plan:
     """`worker`, `operator`: argv up to what the supervisor adds. `snapshot`, `state`: inherited boot descriptors.
 
-    Times in seconds. `banner` is printed once, when the first worker serves; it may hold a key, so it is not logged.
+    Times in seconds. `banner` is printed once, when the first worker serves, with `{port}` and `{metrics_port}` put in; it
+    may hold a key, so it is not logged.
     """
 
     workers: int

@@ -1,0 +1,134 @@
+"""What the operator answers: metrics and health to anybody, the rest to whoever holds the admin token.
+
+Law: answers from what is already known; no call here waits for a worker, a provider or a disk.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from llm_gateway import __version__
+from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
+from llm_gateway.admin.fleet import Fleet
+from llm_gateway.admin.reload import Reloader
+from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.telemetry.exposition import OPENMETRICS, TEXT
+
+REDACTED = "[redacted]"
+
+
+class Api:
+    def __init__(self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies) -> None:
+        self._fleet = fleet
+        self._reloader = reloader
+        self._dependencies = dependencies
+
+    async def metrics(self, request: Request) -> Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        extra: dict[str, dict[str, float]] = {
+            "llm_gateway_config_generation": {"": self._reloader.snapshot.generation},
+            "llm_gateway_config_reload_failures_total": {"": self._reloader.failures},
+            "llm_gateway_worker_restarts_total": {"": self._fleet.restarts},
+            "llm_gateway_build_info": {f'version="{__version__}"': 1},
+        }
+        text = self._fleet.metrics(extra, openmetrics=openmetrics)
+        return Response(text, media_type=OPENMETRICS if openmetrics else TEXT)
+
+    async def health(self, _request: Request) -> Response:
+        """The brief's JSON. 200 while anybody serves, `degraded` when something is missing."""
+        providers = self._fleet.providers()
+        redis = self._dependencies.redis
+        serving = self._fleet.serving()
+        whole = (
+            redis is not False
+            and all(each["healthy"] for each in providers)
+            and serving >= self._reloader.snapshot.workers
+        )
+        status = "unhealthy" if serving == 0 else "healthy" if whole else "degraded"
+        body = {
+            "status": status,
+            "version": __version__,
+            "uptime_seconds": int(time.monotonic() - self._reloader.state.started),
+            "providers": providers,
+            "dependencies": {"redis": bool(redis), "disk_space_gb": disk_space_gb(self._reloader.snapshot.data_dir)},
+        }
+        return JSONResponse(body, 503 if status == "unhealthy" else 200)
+
+    async def live(self, _request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _request: Request) -> Response:
+        if self._fleet.draining:
+            return PlainTextResponse("draining\n", 503)
+        if self._fleet.serving() == 0:
+            return PlainTextResponse("no worker serves\n", 503)
+        return PlainTextResponse("ok\n")
+
+    async def reload(self, _request: Request) -> Response:
+        outcome = self._reloader.reload("admin API")
+        return JSONResponse(msgspec.to_builtins(outcome), 422 if outcome.errors else 200)
+
+    async def config(self, _request: Request) -> Response:
+        snapshot = self._reloader.snapshot
+        return JSONResponse(
+            {
+                "generation": snapshot.generation,
+                "digest": snapshot.digest,
+                "workers": self._fleet.generations(),
+                "config": redacted(snapshot),
+            }
+        )
+
+    def guarded(self, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        """For whoever holds the admin token."""
+
+        async def asked(request: Request) -> Response:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            # Compared as a whole and in constant time, so that nothing can be learnt from how long it took.
+            right = hmac.compare_digest(token.strip().encode(), self._reloader.state.admin_token.encode())
+            if scheme.lower() != "bearer" or not right:
+                refusal = {
+                    "error": {"message": "The admin token is needed: Authorization: Bearer ...", "code": "unauthorized"}
+                }
+                return JSONResponse(refusal, 401, {"www-authenticate": "Bearer"})
+            answered: Response = await answer(request)
+            return answered
+
+        return asked
+
+
+def application(fleet: Fleet, reloader: Reloader, dependencies: Dependencies) -> Starlette:
+    api = Api(fleet, reloader, dependencies)
+    return Starlette(
+        routes=[
+            Route("/metrics", api.metrics),
+            Route("/health", api.health),
+            Route("/health/live", api.live),
+            Route("/health/ready", api.ready),
+            Route("/admin/v1/reload", api.guarded(api.reload), methods=["POST"]),
+            Route("/admin/v1/config", api.guarded(api.config)),
+        ]
+    )
+
+
+def redacted(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot without anything secret: not the secret, keys, hashes of keys, added headers, passwords in URLs."""
+    shown: dict[str, Any] = msgspec.to_builtins(snapshot)
+    shown["secret"] = REDACTED
+    shown["redis_url"] = REDACTED if snapshot.redis_url else None
+    for key in shown["keys"]:
+        key["digest"] = REDACTED
+    for provider in shown["providers"]:
+        provider["keys"] = [{"id": key["id"], "weight": key["weight"], "value": REDACTED} for key in provider["keys"]]
+        provider["headers"] = [[name, REDACTED] for name, _ in provider["headers"]]
+        provider["proxy"] = REDACTED if provider["proxy"] else None
+    return shown

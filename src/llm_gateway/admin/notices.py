@@ -1,0 +1,30 @@
+"""The operator's own log: one line per notice, as JSON or as text.
+
+Law: the operator is not hot, so a line is written at once; a log that cannot be written stops nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TextIO
+
+
+class Notices:
+    def __init__(self, stream: TextIO, form: str) -> None:
+        self._stream = stream
+        self._form = form
+
+    def say(self, level: str, event: str, **fields: object) -> None:
+        try:
+            self._stream.write(self._line(level, event, fields) + "\n")
+            self._stream.flush()
+        except OSError:
+            return
+
+    def _line(self, level: str, event: str, fields: dict[str, object]) -> str:
+        if self._form != "json":
+            return f"operator: {event} " + " ".join(f"{name}={value}" for name, value in fields.items())
+        now = time.time_ns()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now // 10**6 % 1000:03}Z"
+        return json.dumps({"time": stamp, "level": level, "from": "operator", "event": event, **fields})

@@ -1,0 +1,161 @@
+"""Reading the configuration again while everything runs: all of it takes effect, or none.
+
+Law: an invalid file changes nothing, says everything that is wrong, and counts. What only a start can change (listening
+addresses, number of workers, data_dir, secret, drain times) keeps its running value, and that is said too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from llm_gateway.admin.notices import Notices
+from llm_gateway.config.aliases import Lookup
+from llm_gateway.config.compile import Compiled, compile_snapshot, digest
+from llm_gateway.config.load import load
+from llm_gateway.config.material import Material, prepare
+from llm_gateway.config.problems import ConfigError
+from llm_gateway.config.snapshot import Operator, Snapshot
+
+
+class Outcome(Struct, frozen=True):
+    """`errors` empty: it is in force (or was already: not `changed`)."""
+
+    generation: int
+    digest: str
+    changed: bool = False
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Reloader:
+    """Holds what is in force. `publish` hands a new one to everybody."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        state: Operator,
+        *,
+        environ: Mapping[str, str],
+        lookup: Lookup,
+        publish: Callable[[Snapshot, Operator], None],
+        notices: Notices,
+    ) -> None:
+        self.snapshot = snapshot
+        self.state = state
+        self.failures = 0
+        self.files: tuple[str, ...] = (state.config,) if state.config is not None else ()
+        self._environ = environ
+        self._lookup = lookup
+        self._publish = publish
+        self._notices = notices
+
+    def reload(self, cause: str) -> Outcome:
+        try:
+            compiled, material = self._compile()
+        except ConfigError as error:
+            self.failures += 1
+            errors = tuple(map(str, error.problems))
+            self._notices.say(
+                "error", "configuration refused", cause=cause, errors=errors, generation=self.snapshot.generation
+            )
+            return Outcome(self.snapshot.generation, self.snapshot.digest, errors=errors)
+        fresh, fixed = _keep_fixed(compiled.snapshot, self.snapshot)
+        state = msgspec.structs.replace(self.state, admin_token=material.admin_token)
+        if fresh.digest == self.snapshot.digest and state == self.state:
+            return Outcome(self.snapshot.generation, self.snapshot.digest, warnings=(*fixed, *compiled.warnings))
+        self.snapshot, self.state = fresh, state
+        self._publish(fresh, state)
+        warnings = (*fixed, *compiled.warnings)
+        self._notices.say(
+            "info",
+            "configuration reloaded",
+            cause=cause,
+            generation=fresh.generation,
+            digest=fresh.digest,
+            warnings=warnings,
+        )
+        return Outcome(fresh.generation, fresh.digest, changed=True, warnings=warnings)
+
+    def _compile(self) -> tuple[Compiled, Material]:
+        loaded = load(self.state.config, self._environ)
+        self.files = loaded.files
+        material = prepare(loaded.root, self.snapshot.data_dir)
+        generation = self.snapshot.generation + 1
+        return compile_snapshot(loaded, self._environ, material, self._lookup, generation), material
+
+
+def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]]:
+    """`fresh`, with the running values of what cannot change; and a sentence for each that wanted to."""
+    before, after = _fixed(running), _fixed(fresh)
+    changed = [name for name, value in after.items() if value != before[name]]
+    server = msgspec.structs.replace(
+        fresh.server,
+        listeners=running.server.listeners,
+        lame_duck=running.server.lame_duck,
+        drain_timeout=running.server.drain_timeout,
+    )
+    kept = msgspec.structs.replace(
+        fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret
+    )
+    kept = msgspec.structs.replace(kept, digest=digest(kept))
+    return kept, [f"{name}: changed, in force after a restart" for name in changed]
+
+
+def _fixed(snapshot: Snapshot) -> dict[str, object]:
+    """What only a start can change, by the options that say it."""
+    return {
+        "server.host, server.port, server.tls, server.unix_socket": snapshot.server.listeners,
+        "workers": snapshot.workers,
+        "data_dir": snapshot.data_dir,
+        "secret": snapshot.secret,
+        "drain": (snapshot.server.lame_duck, snapshot.server.drain_timeout),
+    }
+
+
+class Watch:
+    """Notices that a file the configuration came from has another content: by stat, then by hash, since ConfigMaps are
+    swapped by symlink and editors replace files, which a file-system watch misses."""
+
+    def __init__(self, reloader: Reloader) -> None:
+        self._reloader = reloader
+        self._stamps = self._stamp()
+        self._content = self._hash()
+
+    def look(self) -> None:
+        """Reloads if there is something new. A broken file is reported once, not each time."""
+        stamps = self._stamp()
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        content = self._hash()
+        if content == self._content:
+            return
+        self._content = content
+        self._reloader.reload("file change")
+        self._stamps, self._content = self._stamp(), self._hash()
+
+    def _stamp(self) -> dict[str, tuple[int, int, int] | None]:
+        return {name: _stat(Path(name)) for name in self._reloader.files}
+
+    def _hash(self) -> bytes:
+        found = sha256()
+        for name in self._reloader.files:
+            try:
+                found.update(Path(name).read_bytes())
+            except OSError:
+                found.update(b"missing")
+            found.update(b"\0")
+        return found.digest()
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,184 @@
+"""`llm-gateway`: what a person types.
+
+Law: the only place that reads the process's environment and working directory for configuration, and the only one that
+prints for people. `serve` turns into the supervisor by exec, so that nothing imported here stays in memory.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from llm_gateway import __version__
+from llm_gateway.config import present, schema_json
+from llm_gateway.config.compile import Compiled, compile_snapshot, key_digest
+from llm_gateway.config.load import Loaded, load
+from llm_gateway.config.material import Material, imagined, prepare
+from llm_gateway.config.problems import ConfigError
+from llm_gateway.config.snapshot import Operator
+from llm_gateway.models.catalogue import Catalogue, load_catalogue
+from llm_gateway.supervisor import boot
+from llm_gateway.supervisor.plan import Address, Plan, encode
+
+DEFAULT = "config.yaml"
+INVALID = 2
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", "-c", help=f"The file; ./{DEFAULT} if it is there, else the environment alone."),
+]
+ConfigArgument = Annotated[str | None, typer.Argument(metavar="[FILE]", help=f"The file; ./{DEFAULT} if it is there.")]
+
+
+def main() -> None:
+    app = typer.Typer(
+        name="llm-gateway", help="One API in front of many LLM providers.", no_args_is_help=True, add_completion=False
+    )
+    for command in (serve, check, schema, reload, version):
+        app.command()(command)
+    keys = typer.Typer(help="API keys of clients.", no_args_is_help=True)
+    keys.command("hash")(hash_key)
+    app.add_typer(keys, name="keys")
+    app()
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Run the gateway until SIGTERM (drains) or Ctrl-C."""
+    path = _path(config)
+    catalogue = load_catalogue()
+    loaded, material, compiled = _compile(path, catalogue, write=True)
+    for warning in compiled.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    snapshot = compiled.snapshot
+    operator = Operator(
+        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic()
+    )
+    plan = Plan(
+        workers=snapshot.workers,
+        listeners=tuple(
+            Address(
+                each.host,
+                each.port or 0,
+                each.path,
+                "server.port (SERVER_PORT)" if each.path is None else "server.unix_socket",
+            )
+            for each in snapshot.server.listeners
+        ),
+        metrics=_metrics(loaded),
+        worker=_module("llm_gateway.worker"),
+        operator=_module("llm_gateway.operator"),
+        snapshot=boot.create(msgspec.msgpack.encode(snapshot)),
+        state=boot.create(msgspec.msgpack.encode(operator)),
+        lame_duck=snapshot.server.lame_duck,
+        drain_timeout=snapshot.server.drain_timeout,
+        log_format=snapshot.logging.format,
+        banner=present.banner(snapshot, material, catalogue),
+    )
+    if snapshot.workers > 1 and sys.platform == "darwin":
+        print("warning: macOS does not spread connections over workers; use one", file=sys.stderr)
+    plan_fd = boot.create(encode(plan))
+    for fd in (plan.snapshot, plan.state, plan_fd):
+        os.set_inheritable(fd, True)
+    argv = [*_module("llm_gateway.supervisor"), "--plan", str(plan_fd)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(argv[0], argv)  # noqa: S606  our own interpreter and module
+
+
+def check(config: ConfigArgument = None) -> None:
+    """Validate a configuration, say everything that is wrong with it, and print where each model leads."""
+    path = _path(config)
+    loaded, _, compiled = _compile(path, load_catalogue(), write=False)
+    print(present.report(path or "environment", loaded, compiled.snapshot, compiled.warnings))
+
+
+def schema() -> None:
+    """Print the JSON Schema of config.yaml, for editors."""
+    print(json.dumps(schema_json.document(), indent=2))
+
+
+def reload(config: ConfigOption = None) -> None:
+    """Have the running gateway read its configuration again, and say what came of it."""
+    loaded = _load(_path(config))
+    address = _metrics(loaded)
+    token = prepare(loaded.root, loaded.root.data_dir).admin_token
+    host = "127.0.0.1" if address.host in present.ANY_ADDRESS else address.host
+    connection = http.client.HTTPConnection(host, address.port, timeout=30)
+    try:
+        connection.request("POST", "/admin/v1/reload", headers={"Authorization": f"Bearer {token}"})
+        reply = connection.getresponse()
+        text = reply.read().decode()
+    except OSError as error:
+        print(f"no gateway answers on {address}: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    finally:
+        connection.close()
+    print(text)
+    if reply.status != 200:
+        raise typer.Exit(1)
+
+
+def hash_key(config: ConfigOption = None) -> None:
+    """Turn a client's key (asked for, or on standard input) into the `digest` that config.yaml may hold instead of it."""
+    loaded = _load(_path(config))
+    try:
+        material = prepare(loaded.root, loaded.root.data_dir)
+    except ConfigError as error:
+        raise _refuse(error) from error
+    key = typer.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    print(f"digest: {key_digest(material.secret, key).hex()}")
+
+
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _path(given: str | None) -> str | None:
+    return given or (DEFAULT if Path(DEFAULT).is_file() else None)
+
+
+def _load(path: str | None) -> Loaded:
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        raise _refuse(error) from error
+
+
+def _compile(path: str | None, catalogue: Catalogue, *, write: bool) -> tuple[Loaded, Material, Compiled]:
+    """Nothing is written to `data_dir` before the configuration is known to be good."""
+    loaded = _load(path)
+    try:
+        material = imagined(loaded.root)
+        compiled = compile_snapshot(loaded, os.environ, material, catalogue.resolve, 1)
+        if write:
+            material = prepare(loaded.root, compiled.snapshot.data_dir)
+            compiled = compile_snapshot(loaded, os.environ, material, catalogue.resolve, 1)
+    except ConfigError as error:
+        raise _refuse(error) from error
+    return loaded, material, compiled
+
+
+def _refuse(error: ConfigError) -> typer.Exit:
+    for problem in error.problems:
+        print(problem, file=sys.stderr)
+    count = len(error.problems)
+    print(f"{count} problem{'s' if count != 1 else ''} in the configuration", file=sys.stderr)
+    return typer.Exit(INVALID)
+
+
+def _metrics(loaded: Loaded) -> Address:
+    server = loaded.root.server
+    return Address(server.metrics_host or server.host, server.metrics_port, None, "server.metrics_port (METRICS_PORT)")
+
+
+def _module(name: str) -> tuple[str, ...]:
+    """-P: a file in the working directory must not stand in for a module of ours."""
+    return (sys.executable, "-P", "-m", name)

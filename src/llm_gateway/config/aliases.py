@@ -1,0 +1,118 @@
+"""What each alias leads to: targets and fallbacks, followed to the end.
+
+Law: names in, names out. A fallback that is an alias stands for its targets and then its own fallbacks; a circle is an
+error. Where a provider is configured but left out, its targets are dropped with a warning; where it is unknown, that is
+an error. A bare name is looked up in the catalogue, and dropped with a warning if nobody here sells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llm_gateway.config import schema
+from llm_gateway.config.load import Loaded
+from llm_gateway.config.problems import Path, Problem, dotted, nearest, place
+from llm_gateway.config.snapshot import Alias, Target
+from llm_gateway.config.upstreams import Upstreams
+
+Lookup = Callable[[str], tuple[str, str] | None]
+
+
+class Resolver:
+    """`lookup`: the catalogue's resolve, (provider type, model) of a well-known name."""
+
+    def __init__(self, loaded: Loaded, upstreams: Upstreams, lookup: Lookup) -> None:
+        self._loaded = loaded
+        self._aliases = loaded.root.models
+        self._lookup = lookup
+        self._left_out = upstreams.left_out
+        self._by_name = {provider.name: provider for provider in upstreams.providers}
+        # A broken section is complained about once, not by every alias that names it.
+        self._named = {*self._by_name, *self._left_out, *(loaded.data.get("providers") or {})}
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def all(self) -> tuple[Alias, ...]:
+        resolved = (self._alias(name, alias) for name, alias in self._aliases.items())
+        return tuple(alias for alias in resolved if alias is not None)
+
+    def _alias(self, name: str, alias: schema.Alias) -> Alias | None:
+        targets = self._targets(name, alias, complain=True)
+        fallbacks = [target for target in self._fallbacks(name, (name,), complain=True) if target not in targets]
+        fallbacks = list(dict.fromkeys(fallbacks))
+        if not targets:
+            targets, fallbacks = fallbacks, []
+        if not targets:
+            self.warnings.append(f"model {name} is left out: none of its targets can be called")
+            return None
+        return Alias(
+            name=name,
+            strategy=alias.strategy,
+            targets=tuple(targets),
+            fallbacks=tuple(fallbacks),
+            first_chunk=alias.timeout.first_chunk,
+            timeout=alias.timeout.total,
+        )
+
+    def _targets(self, name: str, alias: schema.Alias, *, complain: bool) -> list[Target]:
+        found = []
+        for position, each in enumerate(alias.targets):
+            target = self._target(each.target, ("models", name, "targets", position), each.weight, complain=complain)
+            if target is not None:
+                found.append(target)
+        return found
+
+    def _fallbacks(self, name: str, trail: tuple[str, ...], *, complain: bool) -> list[Target]:
+        """`trail`: the aliases that led here. Only the alias that wrote something is told about it."""
+        found: list[Target] = []
+        for position, fallback in enumerate(self._aliases[name].fallbacks):
+            path: Path = ("models", name, "fallbacks", position)
+            if fallback in trail:
+                if fallback == trail[0] and complain:
+                    self._complain(path, f"goes in a circle: {' -> '.join((*trail, fallback))}")
+                elif fallback == trail[0]:
+                    self._complain(
+                        ("models", trail[0], "fallbacks"), f"go in a circle: {' -> '.join((*trail, fallback))}"
+                    )
+            elif fallback in self._aliases:
+                found += self._targets(fallback, self._aliases[fallback], complain=False)
+                found += self._fallbacks(fallback, (*trail, fallback), complain=False)
+            else:
+                target = self._outside(fallback, path, complain=complain)
+                found += [target] if target is not None else []
+        return found
+
+    def _outside(self, fallback: str, path: Path, *, complain: bool) -> Target | None:
+        """A fallback that is no alias: `provider/model`, or a well-known name."""
+        if "/" in fallback:
+            return self._target(fallback, path, 1, complain=complain)
+        known = self._lookup(fallback)
+        if known is None:
+            if complain:
+                self._complain(path, f"`{fallback}` is no alias and no known model", nearest(fallback, self._aliases))
+            return None
+        kind, model = known
+        for provider in self._by_name.values():
+            if kind in (provider.name, provider.type):
+                return Target(provider.name, model)
+        if complain:
+            self._warn(path, f"`{fallback}` is dropped: it is {kind}/{model}, and no such provider can be called")
+        return None
+
+    def _target(self, text: str, path: Path, weight: int, *, complain: bool) -> Target | None:
+        provider, _, model = text.partition("/")
+        if provider in self._by_name:
+            return Target(provider, model, weight)
+        if not complain:
+            return None
+        if provider in self._left_out:
+            self._warn(path, f"`{text}` is dropped: provider {provider} {self._left_out[provider]}")
+        elif provider not in self._named:
+            self._complain(path, f"there is no provider `{provider}`", nearest(provider, self._named))
+        return None
+
+    def _complain(self, path: Path, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(place(path, self._loaded.where), dotted(path), message, hint))
+
+    def _warn(self, path: Path, message: str) -> None:
+        self.warnings.append(f"{place(path, self._loaded.where)}: {message}")

@@ -1,0 +1,165 @@
+"""What is wrong with a configuration, in words that say where, what was expected and what may have been meant.
+
+Law: no value ever stands in a message, since any value may be a secret; names of options do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+from msgspec import Struct
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from llm_gateway.config.schema import LATER, Root
+from llm_gateway.config.schema_json import options
+
+Path = tuple[str | int, ...]
+
+# What pydantic finds -> what a person would say. Keys are pydantic's error types.
+WORDS = {
+    "missing": "is required",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected text; put it in quotes",
+    "dict_type": "expected a mapping (name: value)",
+    "model_type": "expected a mapping (name: value)",
+    "tuple_type": "expected a list",
+    "too_short": "expected at least one entry",
+    "string_too_short": "must not be empty",
+}
+BOUNDS = {
+    "greater_than_equal": ("ge", "expected at least {}"),
+    "less_than_equal": ("le", "expected at most {}"),
+    "greater_than": ("gt", "expected more than {}"),
+    "literal_error": ("expected", "expected one of {}"),
+}
+PATTERNS = {
+    r"^(https?|echo)://[^\s/?#]+[^\s?#]*$": "expected a URL: http:// or https://, host, and no query",
+    r"^[^/\s]+/\S+$": "expected `provider/model`",
+    "^[0-9a-f]{64}$": "expected 64 hexadecimal digits, as `llm-gateway keys hash` prints them",
+    r"^(rediss?|unix)://": "expected a URL: redis://host:port, rediss://host:port or unix://path",
+}
+
+
+class Problem(Struct, frozen=True):
+    """`where`: "config.yaml:12:5", or the variable that said it. `path`: "providers.openai.timeout_seconds"."""
+
+    where: str
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        head = ": ".join(part for part in (self.where, self.path) if part)
+        return f"{head}: {self.message}{f' ({self.hint})' if self.hint else ''}"
+
+
+class ConfigError(Exception):
+    """Everything that is wrong at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def dotted(path: Path) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question, or nothing."""
+    found = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f"did you mean `{found[0]}`?" if found else ""
+
+
+def explain(error: ValidationError, where: Mapping[Path, str]) -> Iterator[tuple[Path, Problem]]:
+    """`where`: the place of each path, nearest ancestor wins."""
+    found = error.errors(include_url=False, include_input=False)
+    for details in found:
+        path = tuple(details["loc"])
+        if details["type"] == "too_short" and any(
+            len(each["loc"]) > len(path) and each["loc"][: len(path)] == path for each in found
+        ):
+            continue  # it is short since its entries are broken
+        message, hint = _say(details, path)
+        yield path, Problem(place(path, where), dotted(path), message, hint)
+
+
+def place(path: Path, where: Mapping[Path, str]) -> str:
+    for end in range(len(path), -1, -1):
+        if path[:end] in where:
+            return where[path[:end]]
+    return ""
+
+
+def _say(details: ErrorDetails, path: Path) -> tuple[str, str]:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown(path)
+    if kind == "value_error":
+        return str(context["error"]), ""
+    if kind == "string_pattern_mismatch":
+        return PATTERNS[context["pattern"]], ""
+    if kind in BOUNDS:
+        bound, words = BOUNDS[kind]
+        return words.format(context[bound]), ""
+    return WORDS.get(kind, details["msg"]), ""
+
+
+def _unknown(path: Path) -> tuple[str, str]:
+    name = str(path[-1])
+    if _matches_later(path):
+        return "not supported by this version", "remove it: nothing here would enforce it"
+    known = fields(path[:-1])
+    hint = nearest(name, known)
+    if not hint:
+        elsewhere = [found for found, _, _ in options() if found.rpartition(".")[2] == name]
+        hint = f"did you mean `{elsewhere[0]}`?" if elsewhere else f"known here: {', '.join(known)}"
+    return "unknown option", hint
+
+
+def _matches_later(path: Path) -> bool:
+    steps = tuple(map(str, path))
+    return any(
+        len(steps) == len(pattern) and all(want in ("*", got) for want, got in zip(pattern, steps, strict=True))
+        for pattern in (tuple(each.split(".")) for each in LATER)
+    )
+
+
+def fields(path: Path) -> list[str]:
+    """The options of the section at `path`."""
+    kind: Any = Root
+    for step in path:
+        kind = _step(kind, step)
+    model = _model(kind)
+    return list(model.model_fields) if model else []
+
+
+def _step(kind: Any, step: str | int) -> Any:
+    model = _model(kind)
+    if model is not None:
+        field = model.model_fields.get(str(step))
+        return field.annotation if field else None
+    arguments = get_args(kind)
+    if get_origin(kind) is dict:
+        return arguments[1]
+    if get_origin(kind) is tuple:
+        return arguments[0]
+    return None
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    for part in (kind, *get_args(kind)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            if get_origin(kind) in (dict, tuple):
+                return None
+            return part
+    return None

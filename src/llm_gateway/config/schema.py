@@ -1,0 +1,352 @@
+"""What may stand in config.yaml: every section, option, default and bound, said once.
+
+Law: shape only. No file, no environment, no look at other sections; what needs two places to judge is `compile.py`'s.
+Every field carries the sentence that docs/configuration.md and the JSON Schema show. Unknown names are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
+SECONDS_PER = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+BYTES_PER = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def parse_seconds(value: Any) -> Any:
+    """Numbers are seconds; text may carry a unit: "500ms", "10s", "5m", "1h"."""
+    if isinstance(value, str):
+        found = DURATION.fullmatch(value.strip())
+        if found is None:
+            raise ValueError('expected seconds, or a number with a unit such as "500ms", "10s", "5m"')
+        return float(found[1]) * SECONDS_PER[found[2] or "s"]
+    return value
+
+
+def parse_bytes(value: Any) -> Any:
+    if isinstance(value, str):
+        found = SIZE.fullmatch(value.strip())
+        if found is None:
+            raise ValueError('expected bytes, or a number with a unit such as "32MiB", "64KiB"')
+        return int(found[1]) * BYTES_PER[(found[2] or "B").lower()]
+    return value
+
+
+def parse_level(value: Any) -> Any:
+    """RUST_LOG's habits are understood: any case, "warning", and "info,module=debug", whose bare word counts."""
+    if not isinstance(value, str):
+        return value
+    words = [word.strip().lower() for word in value.split(",")]
+    bare = [word for word in words if "=" not in word] or [words[0].partition("=")[2]]
+    return {"warning": "warn", "off": "error"}.get(bare[-1], bare[-1])
+
+
+def parse_workers(value: Any) -> Any:
+    return 0 if value == "auto" else value
+
+
+Workers = Annotated[int, BeforeValidator(parse_workers), Field(ge=0, le=256, json_schema_extra={"x-text": True})]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, json_schema_extra={"x-text": True})]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, json_schema_extra={"x-text": True})]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Level = Annotated[Literal["trace", "debug", "info", "warn", "error"], BeforeValidator(parse_level)]
+Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Tls(Section):
+    cert: str = Field(description="Certificate chain, a PEM file; read again when it changes.")
+    key: str = Field(description="Private key, a PEM file.")
+    client_ca: str | None = Field(default=None, description="Clients must show a certificate signed by this CA (mTLS).")
+
+
+class Cors(Section):
+    origins: tuple[str, ...] = Field(
+        default=(), description='Origins browsers may call from; "*" is any, none turns CORS off.'
+    )
+    max_age: Annotated[int, Field(ge=0)] = Field(default=600, description="Seconds a browser may remember a preflight.")
+
+
+class Server(Section):
+    host: str = Field(default="0.0.0.0", description="Address to listen on (SERVER_HOST).")
+    port: Port = Field(default=8080, description="Port of the API (SERVER_PORT); 0 takes a free one.")
+    metrics_host: str | None = Field(default=None, description="Address of the operator plane; `host` if unset.")
+    metrics_port: Port = Field(default=9090, description="Port of metrics, health and admin API (METRICS_PORT).")
+    unix_socket: str | None = Field(default=None, description="Serve the API on this Unix socket as well.")
+    tls: Tls | None = Field(default=None, description="Serve https instead of http on `port`.")
+    proxy_protocol: bool = Field(default=False, description="Expect a PROXY protocol v1 or v2 head on each connection.")
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="Networks whose X-Forwarded-* and PROXY heads are believed."
+    )
+    cors: Cors = Field(default=Cors(), description="Cross-origin requests of browsers.")
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        default=10_000, description="Open client connections per worker."
+    )
+    timeout_seconds: Seconds = Field(default=590.0, description="Whole request; just below the SDKs' 600.")
+    max_body_bytes: Bytes = Field(default=32 << 20, description="Largest request body; more is 413.")
+    max_header_bytes: Bytes = Field(default=32 << 10, description="All request headers together; more is 431.")
+    max_headers: Annotated[int, Field(ge=1)] = Field(default=100, description="Number of request headers; more is 431.")
+    max_uri_bytes: Bytes = Field(default=8 << 10, description="Longest request target; more is 414.")
+    header_timeout_seconds: Seconds = Field(default=10.0, description="For a whole request head; then 408.")
+    body_timeout_seconds: Seconds = Field(default=30.0, description="Longest gap within a request body; then 408.")
+    idle_timeout_seconds: Seconds = Field(default=75.0, description="Keep-alive of an idle client connection.")
+    send_timeout_seconds: Seconds = Field(default=60.0, description="A client that reads nothing for so long is cut.")
+    body_memory_bytes: Bytes = Field(
+        default=256 << 20, description="Request bodies held at once per worker; above it, wait, then 503."
+    )
+
+
+class Drain(Section):
+    lame_duck: Seconds = Field(
+        default=10.0, description="After SIGTERM: keep accepting, but answer with `Connection: close`."
+    )
+    timeout: Seconds = Field(default=600.0, description="Then open requests may take so long before they get an error.")
+
+
+class RateLimit(Section):
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Read, not enforced by this version."
+    )
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Read, not enforced by this version."
+    )
+
+
+class ProviderKey(Section):
+    key: SecretStr = Field(description="The key itself, usually `${VAR}` or `file:/path`.")
+    name: str | None = Field(default=None, description="Public name in logs and metrics; its position if unset.")
+    weight: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Share of the traffic among the provider's keys."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"key": value} if isinstance(value, str) else value
+
+
+class ProviderTls(Section):
+    verify: bool = Field(default=True, description="Check the server's certificate.")
+    ca: str | None = Field(default=None, description="Trust this CA file instead of the system's.")
+    cert: str | None = Field(default=None, description="Client certificate (mTLS), a PEM file.")
+    key: str | None = Field(default=None, description="Key of the client certificate, a PEM file.")
+    server_name: str | None = Field(default=None, description="Name expected in the certificate, if not the host.")
+
+
+class Provider(Section):
+    enabled: bool = Field(default=True, description="`false`: as if it were not here.")
+    type: str | None = Field(
+        default=None, description="A known service (`llm-gateway check` lists them); the provider's name if unset."
+    )
+    base_url: Url | None = Field(default=None, description="With or without `/v1`; the service's own if unset.")
+    api_key: SecretStr | None = Field(
+        default=None, description="The key; from the service's own variable if unset; `none` sends none."
+    )
+    keys: tuple[ProviderKey, ...] = Field(default=(), description="Several keys instead of `api_key`.")
+    api_version: str | None = Field(default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`.")
+    region: str | None = Field(default=None, description="Region, where the service has regions.")
+    headers: dict[str, str] = Field(default={}, description="Added to every request to it.")
+    proxy: str | None = Field(
+        default=None, description="HTTP proxy to reach it through, `http://[user:password@]host:port`."
+    )
+    tls: ProviderTls = Field(default=ProviderTls(), description="How TLS to it is checked.")
+    timeout_seconds: Seconds | None = Field(
+        default=None, description="One attempt of a plain call, and silence within a stream. Unset: none, and 120 s."
+    )
+    connect_timeout_seconds: Seconds = Field(default=5.0, description="TCP and TLS, per address.")
+    first_chunk_timeout_seconds: Seconds = Field(default=300.0, description="First meaningful chunk of a stream.")
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2, description="Further attempts on the same target."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(default=1000, description="Connections to it per worker.")
+    idle_timeout_seconds: Seconds = Field(default=60.0, description="Keep an unused connection so long.")
+    deployments: dict[str, str] = Field(default={}, description="Model name -> deployment name (Azure).")
+    rate_limit: RateLimit | None = Field(default=None, description="Read, not enforced by this version.")
+
+
+class Target(Section):
+    target: str = Field(pattern=r"^[^/\s]+/\S+$", description="`provider/model`.")
+    weight: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Share among targets, where the strategy weighs them."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"target": value} if isinstance(value, str) else value
+
+
+class AliasTimeout(Section):
+    total: Seconds | None = Field(default=None, description="Whole request through this alias.")
+    first_chunk: Seconds | None = Field(default=None, description="First meaningful chunk, then the next target.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"total": value} if isinstance(value, (int, float, str)) else value
+
+
+class Alias(Section):
+    strategy: Literal["priority"] = Field(default="priority", description="`priority`: the first target that can.")
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = Field(
+        description="`provider/model`, or `{target, weight}`."
+    )
+    fallbacks: tuple[str, ...] = Field(
+        default=(), description="Aliases, `provider/model` or well-known model names, in order."
+    )
+    timeout: AliasTimeout = Field(
+        default=AliasTimeout(), description="Seconds for the whole request, or `{total, first_chunk}`."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"targets": [value]}
+        return {"targets": value} if isinstance(value, list) else value
+
+
+class Key(Section):
+    name: str = Field(min_length=1, description="Public name in logs.")
+    key: SecretStr | None = Field(default=None, description="What clients send. Kept as a keyed hash only.")
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Instead of `key`: its hash, from `llm-gateway keys hash`."
+    )
+    tenant: str = Field(default="default", min_length=1, description="Whose key it is.")
+    models: tuple[str, ...] = Field(default=(), description="Models and aliases it may use; all if empty.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Key:
+        if (self.key is None) == (self.digest is None):
+            raise ValueError("expected exactly one of `key` and `digest`")
+        if self.key is not None and len(self.key.get_secret_value()) < 8:
+            raise ValueError("expected a key of at least 8 characters")
+        return self
+
+
+class Auth(Section):
+    required: bool = Field(default=True, description="`false` lets anybody in; on loopback addresses only.")
+    force: bool = Field(default=False, description="Allow `required: false` on other addresses too.")
+
+
+class Admin(Section):
+    token: SecretStr | None = Field(
+        default=None, description="Bearer token of the admin API; generated in `data_dir` if unset."
+    )
+
+
+class Cache(Section):
+    enabled: bool = Field(default=False, description="Read, not enforced by this version.")
+    ttl_seconds: Seconds = Field(default=3600.0, description="Read, not enforced by this version.")
+    max_size_mb: Annotated[int, Field(ge=1)] = Field(default=1024, description="Read, not enforced by this version.")
+
+
+class Logging(Section):
+    level: Level = Field(default="info", description="trace, debug, info, warn or error (LOG_LEVEL, RUST_LOG).")
+    format: Literal["json", "text"] = Field(default="json", description="json or text.")
+    output: str = Field(
+        default="stdout", description="Access log: stdout, stderr or a file. Processes' own notices go to stderr."
+    )
+    access: bool = Field(default=True, description="One line per request.")
+
+
+class Retry(Section):
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=5, description="Attempts of one request on all targets together."
+    )
+    base_seconds: Seconds = Field(
+        default=0.5, description="First pause before the same target again; full jitter, doubling."
+    )
+    cap_seconds: Seconds = Field(default=8.0, description="Longest such pause.")
+    wait_retry_after_seconds: Seconds = Field(default=2.0, description="A Retry-After up to this is waited out.")
+    budget: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="Share of active requests that may be retries."
+    )
+    budget_min: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Retries allowed however few requests are active."
+    )
+
+
+class Resilience(Section):
+    retry: Retry = Field(default=Retry(), description="When and how often a failed attempt is repeated.")
+
+
+class Heartbeat(Section):
+    interval: Seconds = Field(
+        default=15.0, description="Silence in a stream after which the client gets a sign of life; 0: never."
+    )
+    early: bool = Field(default=False, description="Also before the upstream answers; fixes the status at 200.")
+
+
+class Journal(Section):
+    on_error: Literal["refuse", "continue"] = Field(
+        default="refuse", description="When usage cannot be written: refuse new requests, or go on and lose rows."
+    )
+
+
+class Redis(Section):
+    url: str | None = Field(
+        default=None,
+        pattern=r"^(rediss?|unix)://",
+        description="redis://host:port (REDIS_URL). Only watched by this version, in /health.",
+    )
+
+
+class Price(Section):
+    input: Annotated[float, Field(ge=0)] | None = Field(default=None, description="USD per million prompt tokens.")
+    output: Annotated[float, Field(ge=0)] | None = Field(default=None, description="USD per million generated tokens.")
+    cache_read: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="USD per million tokens read from a cache."
+    )
+    cache_write: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="USD per million tokens written to a cache."
+    )
+
+
+class Root(Section):
+    """The whole file. An empty one is a valid one."""
+
+    server: Server = Field(default=Server(), description="Listening, limits and timeouts towards clients.")
+    workers: Workers = Field(default=1, description="Serving processes, one core each; `auto` (or 0) is one per core.")
+    data_dir: str = Field(default="./data", description="The only writable folder: journal, secret, generated keys.")
+    secret: SecretStr | None = Field(
+        default=None, description="Keys the hashes of API keys (LLM_GATEWAY_SECRET); generated in `data_dir` if unset."
+    )
+    providers: dict[str, Provider] = Field(default={}, description="Upstream services, by any name.")
+    models: dict[str, Alias] = Field(default={}, description="Aliases: what clients may call, and where it leads.")
+    default_provider: str | None = Field(default=None, description="Takes models that nothing else names.")
+    keys: tuple[Key, ...] = Field(
+        default=(), description="API keys of clients. With none, a development key is generated."
+    )
+    auth: Auth = Field(default=Auth(), description="Who may call.")
+    admin: Admin = Field(default=Admin(), description="The operator plane's admin API.")
+    cache: Cache = Field(default=Cache(), description="Response cache. Read, not enforced by this version.")
+    logging: Logging = Field(default=Logging(), description="Logs.")
+    resilience: Resilience = Field(default=Resilience(), description="What is done about failures.")
+    heartbeat: Heartbeat = Field(default=Heartbeat(), description="Signs of life in silent streams.")
+    drain: Drain = Field(default=Drain(), description="Going down without cutting anybody.")
+    journal: Journal = Field(default=Journal(), description="The record of usage.")
+    redis: Redis = Field(default=Redis(), description="Redis.")
+    prices: dict[str, Price] = Field(default={}, description="Own prices by `provider/model`, over the catalogue's.")
+    strict_params: bool = Field(
+        default=False, description="Refuse what a crossing cannot express, instead of naming it in a header."
+    )
+
+
+# Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
+LATER = frozenset(
+    {
+        "tenants", "limits", "budgets", "residency", "guards", "database", "telemetry", "plugins", "state", "replicas", "batches", "files",
+        "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
+        "resilience.timeouts", "resilience.breaker", "resilience.hedge", "resilience.queue", "resilience.concurrency",
+        "models.*.context_fallbacks", "models.*.content_filter_fallbacks", "models.*.retry", "models.*.cache", "models.*.params",
+        "models.*.capabilities", "providers.*.passthrough", "providers.*.concurrency", "providers.*.health", "providers.*.breaker",
+    }
+)  # fmt: skip
