@@ -18,7 +18,7 @@ _WHOLE = 64 << 10
 
 
 class Verdict(Enum):
-    PASS = "pass"
+    SEND = "send"
     HOLD = "hold"
     DROP = "drop"
 
@@ -129,7 +129,7 @@ class Splice:
         untouched = True
         for event in sse.split(block):
             verdict = watch.look(event)
-            if verdict is Verdict.PASS and not self._held:
+            if verdict is Verdict.SEND and not self._held:
                 passed.append(event)
                 continue
             untouched = False

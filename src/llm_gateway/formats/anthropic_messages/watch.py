@@ -81,12 +81,12 @@ class MessageWatch:
     def look(self, event: bytes) -> Verdict:
         data = sse.payload(event)
         if not data:
-            return Verdict.PASS
+            return Verdict.SEND
         try:
             seen = _decode(data)
         except msgspec.ValidationError:
             self.meaningful = True  # well-formed, but of a kind we do not know: the client may
-            return Verdict.PASS
+            return Verdict.SEND
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that is not JSON.")
             return Verdict.DROP
@@ -107,7 +107,7 @@ class MessageWatch:
                 self._see(seen.delta)
             case _:
                 pass  # ping, content_block_stop, and what is yet to be invented
-        return Verdict.PASS
+        return Verdict.SEND
 
     def complete(self) -> bool:
         return self.finish is not None
@@ -131,7 +131,7 @@ class MessageWatch:
     def _look_delta(self, event: _Event) -> Verdict:
         self._count(event.usage)
         if event.delta is None or not event.delta.stop_reason:
-            return Verdict.PASS
+            return Verdict.SEND
         self.meaningful = True
         self.finish = event.delta.stop_reason
         return Verdict.HOLD

@@ -94,7 +94,7 @@ class ChatWatch:
     def look(self, event: bytes) -> Verdict:
         data = sse.payload(event)
         if not data:
-            return Verdict.PASS
+            return Verdict.SEND
         if data == b"[DONE]":
             self.ended = True
             return Verdict.HOLD
@@ -102,7 +102,7 @@ class ChatWatch:
             chunk = _decode(data)
         except msgspec.ValidationError:
             self.meaningful = True  # well-formed, but of a kind we do not know: the client may
-            return Verdict.PASS
+            return Verdict.SEND
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that is not JSON.")
             return Verdict.DROP
@@ -110,7 +110,7 @@ class ChatWatch:
             self._see(choice)
         if chunk.usage or chunk.error or chunk.x_groq:
             return self._look_rare(chunk, data)
-        return Verdict.PASS
+        return Verdict.SEND
 
     def complete(self) -> bool:
         return 0 < self._choices <= len(self._finished)
@@ -148,10 +148,10 @@ class ChatWatch:
             self.failed = errors.read(200, data)
             return Verdict.DROP
         if not chunk.usage:
-            return Verdict.PASS
+            return Verdict.SEND
         if self._asked:
-            return Verdict.HOLD if self._finished or not chunk.choices else Verdict.PASS
-        return Verdict.PASS if chunk.choices else Verdict.DROP
+            return Verdict.HOLD if self._finished or not chunk.choices else Verdict.SEND
+        return Verdict.SEND if chunk.choices else Verdict.DROP
 
 
 def _says(delta: _Delta) -> bool:
