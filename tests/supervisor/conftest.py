@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from processes import eventually
 
 from llm_gateway.supervisor import boot
 from llm_gateway.supervisor.plan import Address, Plan, encode
+from processes import eventually
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 

@@ -9,10 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from processes import alive, eventually
-
 from llm_gateway.supervisor import boot
 from llm_gateway.supervisor.plan import Address
+from processes import alive, eventually
 
 
 def test_children_serve_and_the_banner_comes_once_when_they_do(supervise):

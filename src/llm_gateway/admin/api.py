@@ -59,7 +59,7 @@ class Api:
             "version": __version__,
             "uptime_seconds": int(time.monotonic() - self._reloader.state.started),
             "providers": providers,
-            "dependencies": {"redis": bool(redis), "disk_space_gb": disk_space_gb(self._reloader.snapshot.data_dir)},
+            "dependencies": {"redis": redis, "disk_space_gb": disk_space_gb(self._reloader.snapshot.data_dir)},
         }
         return JSONResponse(body, 503 if status == "unhealthy" else 200)
 

@@ -114,8 +114,6 @@ class _Merge:
                 self.references(inner, here)
             elif isinstance(inner, str):
                 value[name] = self._resolve(inner, here)
-        if isinstance(value, list) and _is_key(path):
-            value[:] = [entry for entry in value if entry is not None]
 
     def _resolve(self, text: str, path: Path) -> str | None:
         if text.startswith("file:") and not text.startswith("file://"):
@@ -123,7 +121,7 @@ class _Merge:
         unset = [name for name in _names(text) if name not in self._environ]
         if unset and _is_key(path):
             self.keyless[str(path[1])] = unset[0]
-            return None
+            return None if path[2] == "api_key" else ""
         for name in unset:
             message = f"the variable {name} is not set"
             self.problems.append(Problem(self._place(path), dotted(path), message, f"${{{name}:-default}} allows that"))
@@ -169,7 +167,17 @@ class _Merge:
             if name.startswith(PREFIX):
                 steps = name.removeprefix(PREFIX).lower().split("__")
                 if all(steps):
-                    self._set(self._match(steps), _structured(value), name)
+                    self._set(self._match(steps), self._structured(value, name), name)
+
+    def _structured(self, value: str, variable: str) -> Any:
+        """Lists and mappings are written as YAML; all else stays text, which the schema reads as what it needs."""
+        if not value.lstrip().startswith(("[", "{")):
+            return value
+        try:
+            return yaml.load(value, Loader=yaml.CSafeLoader)
+        except yaml.YAMLError:
+            self.problems.append(Problem(f"${variable}", "", "not YAML: quote what holds `:` or `#`"))
+            return value
 
     def _match(self, steps: list[str]) -> Path:
         """Variables cannot spell `-` or capitals: a step takes the spelling of what the file already has."""
@@ -218,7 +226,7 @@ def _validate(source: Source) -> tuple[Root, list[Problem]]:
             return Root.model_validate(data), problems
         except ValidationError as error:
             found = list(explain(error, source.where))
-            problems += [problem for _, problem in found]
+            problems += [problem for _, problem in found if problem not in problems]
             for path in sorted((path for path, _ in found), key=len, reverse=True):
                 _remove(data, path)
     return Root(), problems
@@ -233,9 +241,7 @@ def _remove(data: dict[str, Any], path: Path) -> None:
         if not isinstance(here, dict) or step not in here:
             break
         around, last, here = here, str(step), here[step]
-    if around is None:
-        data.clear()
-    else:
+    if around is not None:
         del around[last]
 
 
@@ -246,16 +252,6 @@ def _names(text: str) -> list[str]:
 def _is_key(path: Path) -> bool:
     """providers.NAME.api_key, providers.NAME.keys and what is below."""
     return len(path) >= 3 and path[0] == "providers" and path[2] in ("api_key", "keys")
-
-
-def _structured(value: str) -> Any:
-    """Lists and mappings are written as YAML; everything else stays text, which the schema reads as what it needs."""
-    if value.lstrip().startswith(("[", "{")):
-        try:
-            return yaml.load(value, Loader=yaml.CSafeLoader)
-        except yaml.YAMLError:
-            return value
-    return value
 
 
 def _spelling(name: object) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,8 +53,7 @@ def _keep(path: Path, make: Callable[[], str]) -> str:
     try:
         return _content(path)
     except FileNotFoundError:
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fd, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # mode 0600
         with os.fdopen(fd, "w") as file:
             file.write(make() + "\n")
             file.flush()
@@ -63,7 +63,7 @@ def _keep(path: Path, make: Callable[[], str]) -> str:
         except FileExistsError:
             return _content(path)
         finally:
-            draft.unlink()
+            Path(draft).unlink()
     return _content(path)
 
 

@@ -66,8 +66,15 @@ class ConfigError(Exception):
     """Everything that is wrong at once."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(sorted(problems, key=_order))
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def _order(problem: Problem) -> tuple[str, int, int]:
+    """By file, line and column; variables come first."""
+    name, _, position = problem.where.partition(":")
+    line, _, column = position.partition(":")
+    return (name, int(line), int(column)) if line.isdigit() and column.isdigit() else (name, 0, 0)
 
 
 def dotted(path: Path) -> str:

@@ -40,7 +40,7 @@ def resolve(loaded: Loaded, environ: Mapping[str, str]) -> Upstreams:
     found = Upstreams([], {}, [], [])
     sections = dict(loaded.root.providers)
     if not _file_names_providers(loaded):
-        sections = _services_of_environment(environ, sections) | sections
+        sections |= _services_of_environment(environ, sections)
     for name, section in sections.items():
         _add(found, name, section, loaded, environ)
     found.default = loaded.root.default_provider

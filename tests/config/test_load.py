@@ -1,0 +1,251 @@
+"""Files and variables: what is accepted, which wins, and what is said about the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llm_gateway.config.load import load
+from llm_gateway.config.problems import ConfigError
+
+HERE = Path(__file__).parent
+BRIEF = (HERE / "brief.yaml").read_text()
+MINIMAL = (HERE / "minimal.yaml").read_text()
+
+
+def test_the_briefs_file_loads_as_written(compile_text):
+    made = compile_text(BRIEF, OPENAI_API_KEY="sk-o", ANTHROPIC_API_KEY="sk-a")
+    snapshot = made.snapshot
+    assert (snapshot.server.listeners[0].host, snapshot.server.listeners[0].port) == ("0.0.0.0", 8080)
+    assert (snapshot.server.max_connections, snapshot.server.timeout) == (1000, 300.0)
+    openai, anthropic = snapshot.providers
+    assert (openai.name, openai.base_url, openai.timeout, openai.silence, openai.max_retries) == (
+        "openai",
+        "https://api.openai.com",
+        60.0,
+        60.0,
+        3,
+    )
+    assert openai.keys[0].value == "sk-o"
+    assert (anthropic.api_version, anthropic.timeout) == ("2023-06-01", 300.0)
+    assert (snapshot.logging.level, snapshot.logging.format, snapshot.logging.output) == ("info", "json", "stdout")
+
+
+def test_what_the_briefs_file_asks_for_and_is_not_enforced_is_said(compile_text):
+    warnings = compile_text(BRIEF, OPENAI_API_KEY="a", ANTHROPIC_API_KEY="b").warnings
+    assert warnings == (
+        "config.yaml:24:1: cache is not enforced by this version: nothing is cached",
+        "config.yaml:13:5: providers.openai.rate_limit is not enforced by this version",
+    )
+
+
+def test_the_minimal_file_loads_as_written(compile_text):
+    snapshot = compile_text(MINIMAL, OPENAI_API_KEY="a", ANTHROPIC_API_KEY="b").snapshot
+    assert [provider.name for provider in snapshot.providers] == ["openai", "local", "anthropic"]
+    (alias,) = snapshot.aliases
+    assert [(target.provider, target.model) for target in alias.targets] == [("openai", "gpt-4o"), ("local", "llama")]
+    assert [(target.provider, target.model) for target in alias.fallbacks] == [("anthropic", "claude-sonnet-4-5")]
+    assert snapshot.keys[0].name == "ci"
+    assert snapshot.providers[1].keys == ()  # `api_key: none`
+
+
+def test_the_minimal_file_loads_without_any_variable(compile_text):
+    made = compile_text(MINIMAL)
+    assert [provider.name for provider in made.snapshot.providers] == ["local"]
+    assert "provider openai is left out: it has no key: OPENAI_API_KEY is not set" in made.warnings
+
+
+def test_the_environment_alone_starts(compile_text):
+    snapshot = compile_text(OPENAI_API_KEY="a", GROQ_API_KEY="b", SERVER_PORT="81", REDIS_URL="redis://r:1").snapshot
+    assert [provider.name for provider in snapshot.providers] == ["openai", "groq"]
+    assert snapshot.server.listeners[0].port == 81
+    assert snapshot.redis_url == "redis://r:1"
+    assert snapshot.default_provider is None
+
+
+def test_without_any_provider_key_echo_answers_everything(compile_text):
+    made = compile_text()
+    assert [provider.type for provider in made.snapshot.providers] == ["echo"]
+    assert made.snapshot.default_provider == "echo"
+    assert made.warnings == ("no provider has a key: the built-in `echo` provider answers everything",)
+
+
+def test_services_of_other_variables_join_only_where_the_file_names_none(compile_text):
+    text = "providers: {local: {type: openai_compatible, base_url: 'http://h'}}"
+    names = [provider.name for provider in compile_text(text, GROQ_API_KEY="b", OPENAI_API_KEY="a").snapshot.providers]
+    assert names == ["local", "openai"]
+
+
+def test_later_layers_win_and_say_so(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("server: {port: 1, host: a}\nlogging: {level: warn}\n")
+    environ = {"SERVER_PORT": "2", "LLM_GATEWAY__SERVER__PORT": "3", "RUST_LOG": "debug", "LOG_LEVEL": "error"}
+    loaded = load(str(path), environ)
+    assert loaded.root.server.port == 3
+    assert loaded.root.server.host == "a"
+    assert loaded.root.logging.level == "error"
+    assert dict(loaded.overrides) == {
+        "server.port": "LLM_GATEWAY__SERVER__PORT",
+        "logging.level": "LOG_LEVEL",
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "level"),
+    [
+        ("info", "info"),
+        ("WARNING", "warn"),
+        ("hyper=info,debug", "debug"),
+        ("llm_gateway=trace", "trace"),
+        ("off", "error"),
+    ],
+)
+def test_rust_log_is_understood(compile_text, said, level):
+    assert compile_text(RUST_LOG=said).snapshot.logging.level == level
+
+
+def test_any_setting_is_reachable_by_variable(compile_text):
+    environ = {
+        "LLM_GATEWAY__SERVER__TRUSTED_PROXIES": '[10.0.0.0/8, "::1"]',
+        "LLM_GATEWAY__PROVIDERS__MY_LOCAL__BASE_URL": "http://other:1",
+        "LLM_GATEWAY__KEYS__0__TENANT": "blue",
+        "LLM_GATEWAY__HEARTBEAT__EARLY": "true",
+    }
+    text = "providers: {my-local: {type: vllm}}\nkeys: [{name: a, key: sk-12345678}]\n"
+    snapshot = compile_text(text, **environ).snapshot
+    assert snapshot.server.trusted_proxies == ("10.0.0.0/8", "::1")
+    assert [(provider.name, provider.base_url) for provider in snapshot.providers] == [("my-local", "http://other:1")]
+    assert snapshot.keys[0].tenant == "blue"
+    assert snapshot.heartbeat_early is True
+
+
+def test_references_are_followed(compile_text, tmp_path):
+    (tmp_path / "key").write_text("sk-from-file\n")
+    text = """
+    server: {port: "${PORT:-8081}", host: "${HOST}", timeout_seconds: "${EMPTY:-5m}"}
+    providers:
+      one: {type: openai, base_url: "http://h", api_key: "file:key"}
+      two: {type: openai, base_url: "http://h", headers: {x: "$${NOT} ${A}-${B}"}}
+    """
+    snapshot = compile_text(text, HOST="127.0.0.1", EMPTY="", A="1", B="2").snapshot
+    assert (snapshot.server.listeners[0].port, snapshot.server.listeners[0].host) == (8081, "127.0.0.1")
+    assert snapshot.server.timeout == 300.0
+    assert snapshot.providers[0].keys[0].value == "sk-from-file"
+    assert snapshot.providers[1].headers == (("x", "${NOT} 1-2"),)
+
+
+def test_every_error_comes_at_once_with_place_path_and_hint(problems_of):
+    text = """\
+server:
+  prot: 1
+  max_connections: many
+  port: 70000
+  tls: {cert: /nowhere.pem, key: /nowhere.key}
+providers:
+  openai: {timeout_seconds: 5x, base_url: "api.openai.com", max_retries: -1}
+  opnai: {api_key: a}
+  azure: {api_key: a}
+  a/b: {type: vllm}
+models:
+  one: {targets: [opena/x], strategy: random}
+  two: {targets: [openai/x], fallbacks: [tow]}
+  three: []
+keys:
+  - {name: x, key: short}
+  - {key: sk-long-enough}
+  - {name: y, key: "${UNSET}"}
+budgets: {}
+auth: {required: false}
+port: 1
+default_provider: nobody
+"""
+    lines = problems_of(text, LLM_GATEWAY__SERVER__METRICS_PORT="x")
+    assert lines == [
+        "$LLM_GATEWAY__SERVER__METRICS_PORT: server.metrics_port: expected a whole number",
+        "config.yaml:2:3: server.prot: unknown option (did you mean `port`?)",
+        "config.yaml:3:3: server.max_connections: expected a whole number",
+        "config.yaml:4:3: server.port: expected at most 65535",
+        "config.yaml:5:9: server.tls.cert: there is no file /nowhere.pem",
+        "config.yaml:5:29: server.tls.key: there is no file /nowhere.key",
+        "config.yaml:7:12: providers.openai.timeout_seconds: expected seconds, or a number with a unit such as "
+        '"500ms", "10s", "5m"',
+        "config.yaml:7:33: providers.openai.base_url: expected a URL: http:// or https://, host, and no query",
+        "config.yaml:7:61: providers.openai.max_retries: expected at least 0",
+        "config.yaml:8:3: providers.opnai: needs a `type`, since its name is no known service (did you mean `openai`?)",
+        "config.yaml:9:3: providers.azure.base_url: is required (or set AZURE_OPENAI_ENDPOINT)",
+        "config.yaml:10:3: providers.a/b: a provider's name must not be empty or hold `/`",
+        "config.yaml:12:19: models.one.targets[0]: there is no provider `opena` (did you mean `openai`?)",
+        "config.yaml:12:29: models.one.strategy: expected one of 'priority'",
+        "config.yaml:13:42: models.two.fallbacks[0]: `tow` is no alias and no known model (did you mean `two`?)",
+        "config.yaml:14:3: models.three.targets: expected at least one entry",
+        "config.yaml:16:5: keys[0]: expected a key of at least 8 characters",
+        "config.yaml:17:5: keys[1].name: is required",
+        "config.yaml:18:5: keys[2]: expected a key of at least 8 characters",
+        "config.yaml:18:15: keys[2].key: the variable UNSET is not set (${UNSET:-default} allows that)",
+        "config.yaml:19:1: budgets: not supported by this version (remove it: nothing here would enforce it)",
+        "config.yaml:20:8: auth.required: `false` would let anybody use the gateway on 0.0.0.0 "
+        "(listen on 127.0.0.1, or set auth.force if something in front authenticates)",
+        "config.yaml:21:1: port: unknown option (did you mean `server.port`?)",
+        "config.yaml:22:1: default_provider: there is no provider `nobody`",
+    ]
+
+
+def test_no_value_stands_in_any_message(problems_of):
+    secret = "sk-live-do-not-print"
+    text = f"""
+    secret: [{secret}]
+    server: {{port: {secret}, timeout_seconds: {secret}, max_body_bytes: {secret}}}
+    providers:
+      openai: {{api_key: {{x: {secret}}}, base_url: "{secret}", enabled: {secret}, max_retries: {secret}}}
+    keys: [{{name: a, key: {secret}, digest: {secret}}}, {{name: b, key: {secret}, tenant: [{secret}]}}, {secret}]
+    redis: {{url: "{secret}"}}
+    admin: {{token: [{secret}]}}
+    logging: {{level: {secret}, format: {secret}}}
+    """
+    lines = problems_of(text)
+    assert len(lines) >= 14
+    assert not [line for line in lines if secret in line]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "config.yaml:2:1: not YAML"),
+        ("- 1", "config.yaml:1:1: expected a mapping"),
+        ("server: {port: 1}\nserver: {port: 2}", "config.yaml:2:1: server: given twice; first at config.yaml:1:1"),
+        ("a: &x {b: *x}", "config.yaml:1:"),
+        ("server: !secret 1", "config.yaml:1:9: not YAML"),
+        ("server: \x00", "not YAML"),
+    ],
+)
+def test_what_is_no_configuration_at_all_is_said_with_its_place(problems_of, text, said):
+    assert any(said in line for line in problems_of(text)), problems_of(text)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(str(tmp_path / "none.yaml"), {})
+
+
+def test_merged_mappings_are_no_duplicates(compile_text):
+    text = """
+    providers:
+      one: &base {type: vllm, base_url: "http://a", max_retries: 1}
+      two: {<<: *base, base_url: "http://b"}
+    """
+    one, two = compile_text(text).snapshot.providers
+    assert (one.base_url, two.base_url, two.max_retries) == ("http://a", "http://b", 1)
+
+
+def test_a_key_of_the_environment_never_goes_to_a_host_with_a_key_of_its_own(compile_text):
+    text = "providers: {openai: {base_url: 'http://127.0.0.1:9', api_key: local}}"
+    assert compile_text(text, OPENAI_API_KEY="sk-real").snapshot.providers[0].keys[0].value == "local"
+    own = "providers: {openai: {base_url: 'https://api.openai.com/v1', api_key: old}}"
+    assert compile_text(own, OPENAI_API_KEY="sk-real").snapshot.providers[0].keys[0].value == "sk-real"
+
+
+def test_a_shell_set_up_for_this_gateway_does_not_make_it_call_itself(compile_text):
+    made = compile_text(OPENAI_API_KEY="a", OPENAI_BASE_URL="http://localhost:8080/v1")
+    assert made.snapshot.providers[0].base_url == "https://api.openai.com/v1"
+    assert any("own address" in warning for warning in made.warnings)
