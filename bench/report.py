@@ -1,0 +1,76 @@
+"""Figures as tables: for the terminal, for build/bench.json, and between the markers of docs/benchmarks.md.
+
+Law: medians of the rounds, and ratios to nginx of the same run. Who did not take part is named with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from measure import summary
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+# section -> (title, columns as (heading, figure, format), the figure compared with nginx)
+SECTIONS: dict[str, tuple[str, tuple[tuple[str, str, str], ...], str | None]] = {
+    "plain-32": ("Plain chat request, 32 connections", (("CPU µs/request", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%")), "cpu_us"),
+    "plain-128": ("Plain chat request, 128 connections", (("CPU µs/request", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%")), "cpu_us"),
+    "tls-32": ("Plain chat request, upstream over TLS 1.3, 32 connections", (("CPU µs/request", "cpu_us", ".1f"), ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%")), "cpu_us"),
+    "single": ("One connection, one request at a time", (("p50 ms", "p50_ms", ".3f"), ("p99 ms", "p99_ms", ".3f"), ("added p50 ms", "added_p50_ms", ".3f"), ("added p99 ms", "added_p99_ms", ".3f")), None),
+    "body-1mb": ("Request body of 1 MB", (("p50 ms", "p50_ms", ".2f"), ("added p50 ms", "added_p50_ms", ".2f")), None),
+    "streams": ("64 streams, each chunk its own write", (("CPU µs/chunk", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("first chunk p50 ms", "first_p50_ms", ".3f"), ("p99 ms", "first_p99_ms", ".3f"), ("added p50 ms", "added_first_p50_ms", ".3f"), ("chunks/s", "chunks_s", ",.0f")), "cpu_us"),
+    "translated": ("64 streams, OpenAI client, Anthropic upstream (nginx: untranslated)", (("CPU µs/chunk", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("first chunk p50 ms", "first_p50_ms", ".3f"), ("chunks/s", "chunks_s", ",.0f")), "cpu_us"),
+    "ready": ("From the command to the first answer", (("seconds", "seconds", ".2f"),), None),
+    "idle": ("Memory at rest", (("all processes MB", "tree_mb", ".0f"), ("serving process MB", "worker_mb", ".0f")), None),
+    "held": ("Memory per open, idle stream", (("KiB each", "kib_per_stream", ".1f"), ("streams", "streams", ",.0f")), None),
+    "stalled": ("Memory per stream whose client never reads", (("KiB each", "kib_per_stream", ".1f"), ("streams", "streams", ",.0f")), None),
+}  # fmt: skip
+
+
+def medians(results: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """section -> contestant -> figure, with what each adds to `direct` and its ratio to nginx."""
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for section, contestants in results.items():
+        middle = {name: summary(rounds) for name, rounds in contestants.items() if rounds}
+        direct, base = middle.get("direct"), middle.get("nginx")
+        compared = SECTIONS[section][2]
+        for name, figures in middle.items():
+            if direct is not None and name != "direct":
+                figures |= {f"added_{key}": figures[key] - direct[key] for key in list(figures) if key.endswith("_ms")}
+            if base is not None and compared is not None and name != "direct":
+                figures["ratio"] = figures[compared] / base[compared]
+        out[section] = middle
+    return out
+
+
+def tables(report: dict[str, Any]) -> str:
+    """The whole report as Markdown."""
+    machine, middle = report["machine"], medians(report["results"])
+    lines = [f"Measured on {report['date']}: {machine['cpu']}, {machine['memory']}, {machine['system']}, Python {machine['python']}."]
+    lines.append(f"{report['rounds']} interleaved rounds of {report['seconds']:g} s each; medians. Versions: {report['versions']}.")
+    for section, (title, columns, compared) in SECTIONS.items():
+        if section not in middle:
+            continue
+        shown = (*columns, ("× nginx", "ratio", ".2f")) if compared else columns
+        lines += ["", f"**{title}**", "", "| | " + " | ".join(heading for heading, _, _ in shown) + " |", "|---|" + "---:|" * len(shown)]
+        for name, figures in middle[section].items():
+            cells = [format(figures[key], how) if key in figures else "" for _, key, how in shown]
+            lines.append(f"| {report['labels'].get(name, name)} | " + " | ".join(cells) + " |")
+        for name, why in report["absent"].get(section, {}).items():
+            lines.append(f"| {report['labels'].get(name, name)} | not measured: {why.replace('|', '/')[:160]} |" + " |" * (len(shown) - 1))
+    return "\n".join(lines) + "\n"
+
+
+def save(report: dict[str, Any], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, indent=1))
+    target.with_suffix(".md").write_text(tables(report))
+
+
+def publish(text: str, document: Path) -> None:
+    """Replaces what stands between the markers."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    document.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
