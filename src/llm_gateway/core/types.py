@@ -138,9 +138,12 @@ Part = Text | Refusal | Image | Audio | Video | Document | ToolCall | ToolResult
 
 
 class Message(Struct, frozen=True, gc=False):
+    """`at`: where the client wrote it ("messages[2]"), so that a writer's complaint names the client's own field."""
+
     role: Role
     parts: tuple[Part, ...]
     name: str | None = None
+    at: str = ""
 
 
 class Tool(Struct, frozen=True, gc=False):

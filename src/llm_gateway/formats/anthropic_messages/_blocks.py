@@ -85,7 +85,7 @@ def citation(raw: Raw) -> Citation:
     return Citation(text(*_URLS), text(*_TITLES), text("cited_text"), format=SHAPE, raw=raw.copy())
 
 
-def _text(block: _wire.TextBlock, path: str, extras: Extras) -> Part:
+def _text(block: _wire.TextBlock, _path: str, _extras: Extras) -> Part:
     return Text(block.text, mark(block.cache_control), tuple(citation(raw) for raw in block.citations or ()))
 
 
@@ -105,7 +105,7 @@ def _media(source: _wire.Source, path: str) -> Media:
             return Media(file_id=value)
 
 
-def _image(block: _wire.ImageBlock, path: str, extras: Extras) -> Part:
+def _image(block: _wire.ImageBlock, path: str, _extras: Extras) -> Part:
     return Image(_media(block.source, path), cache=mark(block.cache_control))
 
 
@@ -125,7 +125,7 @@ def _document(block: _wire.DocumentBlock, path: str, extras: Extras) -> Part:
     return Document(media, text, block.title, block.context, cited, mark(block.cache_control))
 
 
-def _tool_use(block: _wire.ToolUseBlock, path: str, extras: Extras) -> Part:
+def _tool_use(block: _wire.ToolUseBlock, _path: str, _extras: Extras) -> Part:
     return ToolCall(block.id, block.name, bytes(block.input).decode(), cache=mark(block.cache_control))
 
 
@@ -134,11 +134,11 @@ def _tool_result(block: _wire.ToolResultBlock, path: str, extras: Extras) -> Par
     return ToolResult(block.tool_use_id, content, None, bool(block.is_error), mark(block.cache_control))
 
 
-def _thinking(block: _wire.ThinkingBlock, path: str, extras: Extras) -> Part:
+def _thinking(block: _wire.ThinkingBlock, _path: str, _extras: Extras) -> Part:
     return Reasoning(block.thinking, signature=block.signature or None, format=SHAPE if block.signature else "")
 
 
-def _redacted(block: _wire.RedactedBlock, path: str, extras: Extras) -> Part:
+def _redacted(block: _wire.RedactedBlock, _path: str, _extras: Extras) -> Part:
     return Reasoning(redacted=block.data, format=SHAPE)
 
 

@@ -61,37 +61,43 @@ def read(peek: Peek) -> Conversation:
 def _messages(request: _wire.Request, extras: dict[str, Raw]) -> tuple[Message, ...]:
     messages: list[Message] = []
     if system := _blocks.read(request.system, "system", extras):
-        messages.append(Message("system", system))
+        messages.append(Message("system", system, at="system"))
     for at, message in enumerate(request.messages):
         parts = _blocks.read(message.content, f"messages[{at}].content", extras)
         if message.role == "user":
-            messages += _turns(parts)
+            messages += _turns(parts, f"messages[{at}]")
         elif parts:
-            messages.append(Message(message.role, parts))
+            messages.append(Message(message.role, parts, at=f"messages[{at}]"))
     return tuple(messages)
 
 
-def _turns(parts: tuple[Part, ...]) -> list[Message]:
+def _turns(parts: tuple[Part, ...], path: str) -> list[Message]:
     """A user message's tool results as messages of their own, in order with the rest."""
     turns: list[Message] = []
     said: list[Part] = []
     for part in parts:
         if isinstance(part, ToolResult):
             if said:
-                turns.append(Message("user", tuple(said)))
+                turns.append(Message("user", tuple(said), at=path))
                 said = []
-            turns.append(Message("tool", (part,)))
+            turns.append(Message("tool", (part,), at=path))
         else:
             said.append(part)
     if said:
-        turns.append(Message("user", tuple(said)))
+        turns.append(Message("user", tuple(said), at=path))
     return turns
 
 
 def _tool(raw: Raw, path: str, extras: dict[str, Raw]) -> Tool:
     tool = _typed.decode(_decode_tool, raw, path)
     if tool.type not in {None, "custom"}:
-        return Tool(tool.name, cache=_blocks.mark(tool.cache_control), kind=tool.type or "", format=_blocks.SHAPE, raw=raw.copy())
+        return Tool(
+            tool.name,
+            cache=_blocks.mark(tool.cache_control),
+            kind=tool.type or "",
+            format=_blocks.SHAPE,
+            raw=raw.copy(),
+        )
     for name, value in _decode_members(raw).items():
         if name not in _TOOL and bytes(value) not in {b"null", b"false"}:
             extras[f"{path}.{name}"] = value.copy()

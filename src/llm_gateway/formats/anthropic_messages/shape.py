@@ -10,13 +10,12 @@ from typing import Any
 import msgspec
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.types import Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._splice import Splice
-from llm_gateway.formats.anthropic_messages import _usage, errors
+from llm_gateway.formats.anthropic_messages import _usage, errors, request_reader, request_writer
 from llm_gateway.formats.anthropic_messages.watch import MessageWatch
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, Summary
-
-_PATH = "/messages"
 
 
 class AnthropicMessages:
@@ -32,7 +31,13 @@ class AnthropicMessages:
         return Peek(members, model, "stream" in members and _members.flag(members, "stream"), True, max_tokens)
 
     def forward(self, peek: Peek, model: str) -> Outgoing:
-        return Outgoing(_members.join({**peek.members, "model": _members.written(model)}), _PATH)
+        return Outgoing(_members.join({**peek.members, "model": _members.written(model)}), request_writer.PATH)
+
+    def read_request(self, peek: Peek) -> Conversation:
+        return request_reader.read(peek)
+
+    def write_request(self, call: Conversation, model: str) -> Outgoing:
+        return request_writer.write(call, model)
 
     def splice(self, peek: Peek) -> Passage:
         return Splice(MessageWatch())

@@ -24,7 +24,7 @@ def from_url(url: str, path: str) -> Media:
 
 
 def to_url(media: Media) -> str:
-    """media has data or url."""
+    """Media has data or url."""
     if media.data is not None:
         return f"data:{media.mime or 'application/octet-stream'};base64,{media.data}"
     return media.url or ""

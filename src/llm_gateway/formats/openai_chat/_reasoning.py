@@ -11,7 +11,11 @@ from typing import Any
 
 from llm_gateway.core.types import Reasoning
 
-_SEALED_BY = {"anthropic-claude-v1": "anthropic_messages", "openai-responses-v1": "openai_responses", "google-gemini-v1": "gemini"}
+_SEALED_BY = {
+    "anthropic-claude-v1": "anthropic_messages",
+    "openai-responses-v1": "openai_responses",
+    "google-gemini-v1": "gemini",
+}
 _WRITTEN = {shape: name for name, shape in _SEALED_BY.items()}
 
 
@@ -20,7 +24,7 @@ def sealed_by(name: object) -> str:
 
 
 def read(details: list[dict[str, Any]] | None, *texts: str | None) -> tuple[Reasoning, ...]:
-    """details where given, else the first of the plain texts."""
+    """Details where given, else the first of the plain texts."""
     found = tuple(part for detail in details or () if (part := _detail(detail)) is not None)
     if found:
         return found

@@ -132,18 +132,20 @@ def _messages(messages: list[_wire.Message]) -> tuple[Message, ...]:
             case "assistant":
                 if message.function_call is not None:
                     legacy = f"call_{at}"
-                read.append(Message("assistant", _assistant(message, legacy, path), message.name))
+                read.append(Message("assistant", _assistant(message, legacy, path), message.name, path))
             case _:
                 if message.content is None:
                     raise _typed.missing(f"{path}.content")
-                read.append(Message(message.role, _content(message, path), message.name))
+                read.append(Message(message.role, _content(message, path), message.name, path))
     return tuple(read)
 
 
 def _result(message: _wire.Message, call: str, path: str) -> Message:
     content = _content(message, path)
-    cache = next((part.cache for part in content if isinstance(part, Text) and part.cache), _mark(message.cache_control))
-    return Message("tool", (ToolResult(call, content, name=message.name, cache=cache),))
+    cache = next(
+        (part.cache for part in content if isinstance(part, Text) and part.cache), _mark(message.cache_control)
+    )
+    return Message("tool", (ToolResult(call, content, name=message.name, cache=cache),), at=path)
 
 
 def _assistant(message: _wire.Message, legacy: str, path: str) -> tuple[Part, ...]:
@@ -186,7 +188,7 @@ def _content(message: _wire.Message, path: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _part(part: _wire.Part, path: str) -> Part:  # noqa: C901  a table, one arm per kind
+def _part(part: _wire.Part, path: str) -> Part:
     match part:
         case _wire.TextPart(text=text, cache_control=cache):
             return Text(text, _mark(cache))
@@ -213,7 +215,9 @@ def _part(part: _wire.Part, path: str) -> Part:  # noqa: C901  a table, one arm 
 def _file(file: _wire.FileData, cache: CacheMark | None, path: str) -> Document:
     if file.file_data is not None:
         data = file.file_data
-        media = _media.from_url(data, f"{path}.file.file_data") if data.startswith(("data:", "http")) else Media(data=data)
+        media = (
+            _media.from_url(data, f"{path}.file.file_data") if data.startswith(("data:", "http")) else Media(data=data)
+        )
     elif file.file_id:
         media = Media(file_id=file.file_id)
     else:
@@ -239,7 +243,9 @@ def _tool(tool: _wire.ToolSpec, at: int, peek: Peek) -> Tool:
     if tool.type == "custom":
         if tool.custom is None:
             raise _typed.missing(f"tools[{at}].custom")
-        return Tool(tool.custom.name, tool.custom.description, kind="custom", format=SHAPE, raw=_given(tool.custom.format))
+        return Tool(
+            tool.custom.name, tool.custom.description, kind="custom", format=SHAPE, raw=_given(tool.custom.format)
+        )
     raw = msgspec.json.decode(peek.members["tools"], type=list[Raw])[at].copy()
     return Tool(tool.type, kind=tool.type, format=SHAPE, raw=raw)
 

@@ -9,13 +9,13 @@ import msgspec
 from msgspec import Raw
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.types import Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._splice import Splice
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, Summary
-from llm_gateway.formats.openai_chat import _usage, errors
+from llm_gateway.formats.openai_chat import _usage, errors, request_reader, request_writer
 from llm_gateway.formats.openai_chat.watch import ChatWatch
 
-_PATH = "/chat/completions"
 _USAGE_WANTED = Raw(b'{"include_usage":true}')
 
 
@@ -41,7 +41,13 @@ class OpenAIChat:
             options = _members.object_(members, "stream_options")
             options["include_usage"] = Raw(b"true")
             members["stream_options"] = _members.written(options) if len(options) > 1 else _USAGE_WANTED
-        return Outgoing(_members.join(members), _PATH)
+        return Outgoing(_members.join(members), request_writer.PATH)
+
+    def read_request(self, peek: Peek) -> Conversation:
+        return request_reader.read(peek)
+
+    def write_request(self, call: Conversation, model: str) -> Outgoing:
+        return request_writer.write(call, model)
 
     def splice(self, peek: Peek) -> Passage:
         return Splice(ChatWatch(asked=peek.wants_usage))

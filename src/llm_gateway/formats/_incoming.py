@@ -1,0 +1,38 @@
+"""The front half of every SSE stream reader: any cut of bytes -> the data of whole events.
+
+Law: knows SSE and a bound; no shape. An event that must be held whole ends the stream at 16 MiB.
+"""
+
+from __future__ import annotations
+
+from llm_gateway.core import sse
+from llm_gateway.core.errors import Fault, Kind
+
+_LARGEST = 16 << 20
+
+
+class Incoming:
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        self._blocks = sse.Blocks()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads, without comments and empty events. Raises Fault(UPSTREAM_BROKEN) for an event that never ends."""
+        block = self._blocks.feed(data)
+        if self._blocks.size > _LARGEST:
+            raise Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event of more than 16 MiB.")
+        return [payload for event in sse.split(block) if (payload := sse.payload(event))] if block else []
+
+    def close(self) -> list[bytes]:
+        """The payload of a last event that lacks its blank line."""
+        rest = self._blocks.take().strip()
+        return [payload] if rest and (payload := sse.payload(rest + b"\n\n")) else []
+
+
+def cut() -> Fault:
+    return Fault(Kind.UPSTREAM_CUT, "The upstream ended its stream before the reply was complete.")
+
+
+def broken() -> Fault:
+    return Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that this format does not have.")

@@ -1,0 +1,88 @@
+"""A streamed reply on its way from one shape into another: bytes -> events -> bytes, joined once per feed.
+
+Law: knows events, no shape. Whole events only leave it, so `between` is always true.
+"""
+
+from __future__ import annotations
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.events import Delta, End, Event, Failed, Finish, PartStart, Start, TranscriptDelta, UsageUpdate
+from llm_gateway.core.types import Usage
+from llm_gateway.formats.contract import StreamReader, StreamWriter
+
+_SAID_BY_OPENING = frozenset({"tool", "opaque", "audio"})
+
+
+class Crossing:
+    """A Passage."""
+
+    __slots__ = ("_reader", "_writer", "between", "characters", "ended", "failed", "finish", "meaningful", "usage")
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.usage: Usage | None = None
+        self.finish: str | None = None
+        self.meaningful = False
+        self.ended = False
+        self.failed: Fault | None = None
+        self.characters = 0
+        self.between = True
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failed else "ended" if self.ended else "passing"
+        return f"Crossing({state}, finish={self.finish!r}, characters={self.characters})"
+
+    def feed(self, data: bytes) -> bytes:
+        if self.ended or self.failed is not None:
+            return b""
+        return self._cross(self._reader.feed(data))
+
+    def close(self) -> bytes:
+        if self.ended or self.failed is not None:
+            return b""
+        return self._cross(self._reader.close())
+
+    def tail(self, cost: float | None) -> bytes:
+        return self._writer.tail(cost)
+
+    def fail(self, fault: Fault) -> bytes:
+        return self._writer.fail(fault)
+
+    def heartbeat(self) -> bytes:
+        return self._writer.heartbeat()
+
+    def _cross(self, events: list[Event]) -> bytes:
+        write = self._writer.write
+        written: list[bytes] = []
+        for event in events:
+            if type(event) is Delta:
+                if event.text:
+                    self.meaningful = True
+                    self.characters += len(event.text)
+            elif type(event) is Failed:
+                self.failed = event.fault
+                break
+            else:
+                self._note(event)
+            written.append(write(event))
+        return b"".join(written)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Start():
+                pass
+            case PartStart():
+                self.meaningful = self.meaningful or event.kind in _SAID_BY_OPENING or event.redacted is not None
+            case TranscriptDelta():
+                self.meaningful = True
+                self.characters += len(event.text)
+            case UsageUpdate():
+                self.usage = event.usage
+            case Finish():
+                self.meaningful = True
+                self.finish = event.native_finish or event.finish
+            case End():
+                self.ended = True
+            case _:
+                self.meaningful = True

@@ -1,0 +1,122 @@
+"""What happens to each field of a chat request on its way into another shape: one table, which the writers obey.
+
+Law: nothing is lost in silence. A field is KEPT, ADJUSTED (kept in its meaning, changed in its wording or value; reported
+where a value changed), DROPPED (reported in `Outgoing.dropped` by the name its client knows), or REFUSED (400: without it
+the reply would be another one than was asked for). Fields that no type names are dropped and reported.
+
+Where the two chat shapes meet, beyond the table:
+- system and developer messages: Anthropic has one `system`; later ones move there and are reported, their place being lost.
+- tool results: OpenAI has messages of role `tool`, text only; images in them follow in a user message, `is_error` becomes
+  a leading "Error: ". Anthropic has blocks first in a user message.
+- consecutive messages of one role become one for Anthropic; empty text and empty messages are left out.
+- reasoning: signed or sealed thoughts go back only to who sealed them. OpenAI's shape carries Anthropic's to the client in
+  `reasoning_details`, and back; towards an OpenAI upstream they are dropped. Unsigned ones go as `reasoning_content`;
+  Anthropic refuses those, so they are dropped.
+- cache marks: kept for Anthropic, dropped for OpenAI, which caches by itself.
+- documents: PDF and text both ways by value; by URL only to Anthropic; by id never, ids belong to an account. Refused else.
+- audio and video in, and parts only one shape knows: refused in what the user says, dropped from what a model said.
+- tools: functions both ways; custom and built-in tools of a shape are refused elsewhere.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct
+
+from llm_gateway.core.types import Conversation
+from llm_gateway.formats._members import invalid
+
+
+class Fate(Enum):
+    KEEP = "kept"
+    ADJUST = "adjusted"
+    DROP = "dropped"
+    REFUSE = "refused"
+
+
+class Row(Struct, frozen=True):
+    """field: of Conversation. idle: values that ask for nothing beyond the default."""
+
+    field: str
+    openai_chat: Fate
+    anthropic_messages: Fate
+    note: str = ""
+    idle: tuple[object, ...] = ()
+
+
+TABLE = (
+    Row("tools", Fate.ADJUST, Fate.ADJUST, "functions; other kinds are refused"),
+    Row("tool_choice", Fate.KEEP, Fate.ADJUST, "a list of allowed tools shortens `tools`"),
+    Row("parallel_tools", Fate.KEEP, Fate.ADJUST, "Anthropic: tool_choice.disable_parallel_tool_use"),
+    Row(
+        "max_tokens", Fate.ADJUST, Fate.ADJUST, "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"
+    ),
+    Row("temperature", Fate.KEEP, Fate.ADJUST, "Anthropic: at most 1; absent while thinking"),
+    Row("top_p", Fate.KEEP, Fate.ADJUST, "absent while Anthropic thinks below 0.95"),
+    Row("top_k", Fate.DROP, Fate.KEEP),
+    Row("min_p", Fate.DROP, Fate.DROP),
+    Row("frequency_penalty", Fate.KEEP, Fate.DROP, idle=(0,)),
+    Row("presence_penalty", Fate.KEEP, Fate.DROP, idle=(0,)),
+    Row("stop", Fate.ADJUST, Fate.ADJUST, "OpenAI: the first four; Anthropic: none of white space only"),
+    Row("seed", Fate.KEEP, Fate.DROP),
+    Row("n", Fate.KEEP, Fate.REFUSE, "several answers cannot be had from one Anthropic request", idle=(1,)),
+    Row("logprobs", Fate.KEEP, Fate.DROP, idle=(False,)),
+    Row("top_logprobs", Fate.KEEP, Fate.DROP, idle=(0,)),
+    Row("logit_bias", Fate.KEEP, Fate.DROP, idle=({},)),
+    Row("output", Fate.ADJUST, Fate.ADJUST, "a schema both ways; Anthropic has no JSON without one: dropped"),
+    Row("thinking", Fate.ADJUST, Fate.ADJUST, "effort and budget become each other"),
+    Row("modalities", Fate.KEEP, Fate.REFUSE, "Anthropic answers in text", idle=(("text",), ())),
+    Row("user", Fate.ADJUST, Fate.KEEP, "OpenAI: up to 64 characters"),
+    Row("metadata", Fate.KEEP, Fate.DROP),
+    Row("service_tier", Fate.ADJUST, Fate.ADJUST, "auto, and OpenAI's default = Anthropic's standard_only"),
+    Row("verbosity", Fate.KEEP, Fate.DROP),
+    Row("cache", Fate.DROP, Fate.KEEP),
+)
+
+# What clients call a field, where that is not our name.
+_NAMES = {
+    "openai_chat": {
+        "parallel_tools": "parallel_tool_calls",
+        "output": "response_format",
+        "thinking": "reasoning_effort",
+    },
+    "anthropic_messages": {
+        "parallel_tools": "tool_choice.disable_parallel_tool_use",
+        "output": "output_config.format",
+        "stop": "stop_sequences",
+        "user": "metadata.user_id",
+        "cache": "cache_control",
+    },
+}
+
+
+def name(call: Conversation, field: str) -> str:
+    return _NAMES.get(call.format, {}).get(field, field)
+
+
+def fate(row: Row, shape: str) -> Fate:
+    found = getattr(row, shape)
+    if not isinstance(found, Fate):
+        raise TypeError(shape)
+    return found
+
+
+def unsaid(call: Conversation, shape: str) -> list[str]:
+    """The client's names of what `shape` cannot say of `call`. Fault(INVALID) where that would change the answer."""
+    dropped: list[str] = []
+    for row in TABLE:
+        what = fate(row, shape)
+        if what is Fate.KEEP or what is Fate.ADJUST:
+            continue
+        value: Any = getattr(call, row.field)
+        if value is None or value in row.idle:
+            continue
+        own = name(call, row.field)
+        if what is Fate.REFUSE:
+            raise invalid(f"'{own}' is not possible with this model: {row.note}.", own)
+        dropped.append(own)
+    if call.format != shape:
+        dropped += call.extras
+    return dropped

@@ -1,0 +1,240 @@
+"""A streamed chat completion -> events.
+
+Law: makes explicit what the shape implies: a part begins with its first delta and ends when another begins, or with the
+finish reason. A choice that never said why it ended ended by stopping, if [DONE] came (Snowflake).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.events import (
+    CitationDelta,
+    Delta,
+    End,
+    Event,
+    Failed,
+    Finish,
+    LogprobsDelta,
+    PartEnd,
+    PartKind,
+    PartStart,
+    SignatureDelta,
+    Start,
+    TranscriptDelta,
+    UsageUpdate,
+)
+from llm_gateway.core.types import Reasoning
+from llm_gateway.formats._incoming import Incoming, broken, cut
+from llm_gateway.formats.openai_chat import _logprobs, _reasoning, _reply_wire, _usage, errors
+
+_decode = msgspec.json.Decoder(_reply_wire.Reply).decode
+
+
+class _Parts:
+    """Which part of one choice is open. `tools`: the provider's index of a tool call -> (its part, its id)."""
+
+    __slots__ = ("finished", "index", "kind", "last_tool", "next", "tools")
+
+    def __init__(self) -> None:
+        self.kind: PartKind | None = None
+        self.index = -1
+        self.next = 0
+        self.tools: dict[int, tuple[int, str]] = {}
+        self.last_tool = -1
+        self.finished = False
+
+
+class ChatReader:
+    __slots__ = ("_choices", "_incoming", "_over", "_started")
+
+    def __init__(self) -> None:
+        self._incoming = Incoming()
+        self._choices: dict[int, _Parts] = {}
+        self._started = False
+        self._over = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        if self._over:
+            return events
+        try:
+            for payload in self._incoming.feed(data):
+                self._read(payload, events)
+                if self._over:
+                    break
+        except Fault as fault:
+            self._fail(fault, events)
+        return events
+
+    def close(self) -> list[Event]:
+        events: list[Event] = []
+        if self._over:
+            return events
+        for payload in self._incoming.close():
+            self._read(payload, events)
+        if not self._over:
+            if self._choices and all(parts.finished for parts in self._choices.values()):
+                self._end(events)
+            else:
+                self._fail(cut(), events)
+        return events
+
+    def _fail(self, fault: Fault, events: list[Event]) -> None:
+        self._over = True
+        events.append(Failed(fault))
+
+    def _end(self, events: list[Event]) -> None:
+        self._over = True
+        for number, parts in self._choices.items():
+            if not parts.finished:
+                self._finish(number, parts, _reply_wire.Choice(finish_reason="stop"), events)
+        events.append(End())
+
+    def _read(self, payload: bytes, events: list[Event]) -> None:
+        if payload == b"[DONE]":
+            self._end(events)
+            return
+        try:
+            chunk = _decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._fail(broken(), events)
+            return
+        if chunk.choices:
+            if not self._started:
+                self._started = True
+                events.append(_start(chunk))
+            for choice in chunk.choices:
+                self._read_choice(choice, events)
+        if chunk.usage:
+            events.append(UsageUpdate(_usage.read(chunk.usage)))
+        elif isinstance(chunk.x_groq, dict) and isinstance(chunk.x_groq.get("usage"), dict):
+            events.append(UsageUpdate(_usage.read(chunk.x_groq["usage"])))
+        if chunk.error:
+            self._fail(errors.read(200, payload), events)
+
+    def _read_choice(self, choice: _reply_wire.Choice, events: list[Event]) -> None:
+        number = choice.index or 0
+        parts = self._choices.get(number)
+        if parts is None:
+            parts = self._choices[number] = _Parts()
+        delta = choice.delta
+        if delta is not None and not parts.finished:
+            content = delta.content
+            if type(content) is str and content and parts.kind == "text" and not _has_more(delta):
+                events.append(Delta(parts.index, content, number))
+            else:
+                self._read_delta(delta, parts, number, events)
+        if choice.logprobs is not None and (tokens := _logprobs.read(choice.logprobs)):
+            events.append(LogprobsDelta(tokens, number))
+        if choice.finish_reason and not parts.finished:
+            self._finish(number, parts, choice, events)
+
+    def _read_delta(self, delta: _reply_wire.Message, parts: _Parts, number: int, events: list[Event]) -> None:
+        if delta.reasoning_details or delta.reasoning_content or delta.reasoning:
+            for thought in _reasoning.read(delta.reasoning_details, delta.reasoning_content, delta.reasoning):
+                _think(thought, parts, number, events)
+        if isinstance(delta.content, str):
+            _say("text", delta.content, parts, number, events)
+        elif delta.content:
+            for thinks, text in _reply_wire.pieces(delta.content):
+                _say("reasoning" if thinks else "text", text, parts, number, events)
+        if delta.refusal:
+            _say("refusal", delta.refusal, parts, number, events)
+        if delta.audio is not None:
+            _speak(delta.audio, parts, number, events)
+        for note in delta.annotations or ():
+            if parts.kind == "text" and (cited := _reply_wire.citation(note)) is not None:
+                events.append(CitationDelta(parts.index, cited, number))
+        for call in delta.tool_calls or ():
+            _call(call, parts, number, events)
+        if delta.function_call is not None:
+            _call(_reply_wire.Call(index=0, function=delta.function_call), parts, number, events)
+
+    def _finish(self, number: int, parts: _Parts, choice: _reply_wire.Choice, events: list[Event]) -> None:
+        _shut(parts, number, events)
+        parts.finished = True
+        reason, native = _reply_wire.finish(choice.finish_reason, called=bool(parts.tools))
+        stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+        events.append(Finish(reason, number, stop, choice.native_finish_reason or native))
+
+
+def _start(chunk: _reply_wire.Reply) -> Start:
+    tier, fingerprint = chunk.service_tier or None, chunk.system_fingerprint or None
+    return Start(chunk.id or "", chunk.model or "", int(chunk.created or 0), tier, fingerprint)
+
+
+def _has_more(delta: _reply_wire.Message) -> bool:
+    """Beside plain text."""
+    more = delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.reasoning_details
+    return bool(more or delta.refusal or delta.audio or delta.annotations or delta.function_call)
+
+
+def _shut(parts: _Parts, number: int, events: list[Event]) -> None:
+    if parts.kind is not None:
+        events.append(PartEnd(parts.index, number))
+        parts.kind = None
+
+
+def _open(start: PartStart, parts: _Parts, events: list[Event]) -> None:
+    _shut(parts, start.choice, events)
+    parts.kind = start.kind
+    parts.index = start.index
+    parts.next += 1
+    events.append(start)
+
+
+def _say(kind: PartKind, text: str, parts: _Parts, number: int, events: list[Event]) -> None:
+    if not text:
+        return
+    if parts.kind != kind:
+        _open(PartStart(parts.next, kind, number), parts, events)
+    events.append(Delta(parts.index, text, number))
+
+
+def _think(thought: Reasoning, parts: _Parts, number: int, events: list[Event]) -> None:
+    if thought.redacted is not None:
+        _open(
+            PartStart(parts.next, "reasoning", number, thought.id, redacted=thought.redacted, format=thought.format),
+            parts,
+            events,
+        )
+        _shut(parts, number, events)
+        return
+    text = thought.text or "".join(thought.summary)
+    if parts.kind != "reasoning":
+        _open(PartStart(parts.next, "reasoning", number, thought.id, format=thought.format), parts, events)
+    if text:
+        events.append(Delta(parts.index, text, number))
+    if thought.signature is not None:
+        events.append(SignatureDelta(parts.index, thought.signature, number, thought.format))
+
+
+def _speak(audio: _reply_wire.Audio, parts: _Parts, number: int, events: list[Event]) -> None:
+    if parts.kind != "audio":
+        _open(PartStart(parts.next, "audio", number, audio.id), parts, events)
+    if audio.data:
+        events.append(Delta(parts.index, audio.data, number))
+    if audio.transcript or audio.expires_at:
+        events.append(TranscriptDelta(parts.index, audio.transcript or "", number, audio.id, audio.expires_at))
+
+
+def _call(call: _reply_wire.Call, parts: _Parts, number: int, events: list[Event]) -> None:
+    """Some services number all calls 0, or none of them: a new id is a new call; what names no id goes on with the last."""
+    at = call.index if call.index is not None else parts.last_tool
+    known = parts.tools.get(at)
+    function = call.function or _reply_wire.Function()
+    name = function.name if call.custom is None else call.custom.name
+    if known is None or (call.id and known[1] and call.id != known[1]):
+        at = at if known is None and at >= 0 else len(parts.tools)
+        called = call.id or f"call_{len(parts.tools)}"
+        kind: Literal["function", "custom"] = "function" if call.custom is None else "custom"
+        _open(PartStart(parts.next, "tool", number, called, name or "", kind), parts, events)
+        parts.tools[at] = known = (parts.index, called)
+    parts.last_tool = at
+    text = _reply_wire.arguments(function.arguments) if call.custom is None else call.custom.input
+    if text:
+        events.append(Delta(known[0], text, number))
