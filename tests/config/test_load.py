@@ -11,6 +11,11 @@ from llm_gateway.config.problems import ConfigError
 
 HERE = Path(__file__).parent
 BRIEF = (HERE / "brief.yaml").read_text()
+UNITS = 'expected seconds, or a number with a unit such as "500ms", "10s", "5m"'
+OPEN = (
+    "`false` would let anybody use the gateway on 0.0.0.0 "
+    "(listen on 127.0.0.1, or set auth.force if something in front authenticates)"
+)
 MINIMAL = (HERE / "minimal.yaml").read_text()
 
 
@@ -168,8 +173,7 @@ default_provider: nobody
         "config.yaml:4:3: server.port: expected at most 65535",
         "config.yaml:5:9: server.tls.cert: there is no file /nowhere.pem",
         "config.yaml:5:29: server.tls.key: there is no file /nowhere.key",
-        "config.yaml:7:12: providers.openai.timeout_seconds: expected seconds, or a number with a unit such as "
-        '"500ms", "10s", "5m"',
+        f"config.yaml:7:12: providers.openai.timeout_seconds: {UNITS}",
         "config.yaml:7:33: providers.openai.base_url: expected a URL: http:// or https://, host, and no query",
         "config.yaml:7:61: providers.openai.max_retries: expected at least 0",
         "config.yaml:8:3: providers.opnai: needs a `type`, since its name is no known service (did you mean `openai`?)",
@@ -184,8 +188,7 @@ default_provider: nobody
         "config.yaml:18:5: keys[2]: expected a key of at least 8 characters",
         "config.yaml:18:15: keys[2].key: the variable UNSET is not set (${UNSET:-default} allows that)",
         "config.yaml:19:1: budgets: not supported by this version (remove it: nothing here would enforce it)",
-        "config.yaml:20:8: auth.required: `false` would let anybody use the gateway on 0.0.0.0 "
-        "(listen on 127.0.0.1, or set auth.force if something in front authenticates)",
+        f"config.yaml:20:8: auth.required: {OPEN}",
         "config.yaml:21:1: port: unknown option (did you mean `server.port`?)",
         "config.yaml:22:1: default_provider: there is no provider `nobody`",
     ]

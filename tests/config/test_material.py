@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +50,6 @@ def test_an_empty_secret_is_refused(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="data_dir.*cannot be used"):
+    with pytest.raises(ConfigError, match=r"data_dir.*cannot be used"):
         prepare(Root(), str(tmp_path / "file" / "data"))
-    assert os.path.exists(tmp_path / "file")
+    assert (tmp_path / "file").is_file()

@@ -1,0 +1,159 @@
+"""The real operator under the real supervisor, with workers that only talk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from admin.conftest import TOKEN
+from processes import eventually
+
+
+def test_metrics_are_the_sum_of_the_workers_and_parse(plane):
+    running = plane(workers=2)
+    eventually(lambda: running.metric("llm_gateway_open_connections") == 30)
+    text = running.ask("/metrics")[1]
+    names = {family.name for family in prometheus(text)}
+    assert {"http_requests", "llm_gateway_config_generation", "llm_gateway_build_info"} <= names
+    assert list(openmetrics(running.ask("/metrics", Accept="application/openmetrics-text")[1]))
+
+
+def test_what_a_killed_worker_counted_stays_counted(plane):
+    running = plane()
+    eventually(lambda: running.metric("http_requests_total") > 10)
+    (pid,) = running.children("worker 0")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.1)
+    before = running.metric("http_requests_total")
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: running.metric("http_requests_total") > before + 3)
+    assert running.metric("llm_gateway_worker_restarts_total") == 1
+
+
+def test_health_is_the_briefs_json(plane):
+    running = plane(workers=2)
+    eventually(lambda: json.loads(running.ask("/health")[1])["status"] == "healthy")
+    body = json.loads(running.ask("/health")[1])
+    assert list(body) == ["status", "version", "uptime_seconds", "providers", "dependencies"]
+    assert body["uptime_seconds"] >= 60
+    assert body["providers"] == [{"name": "echo", "healthy": True, "latency_ms": 12}]
+    assert body["dependencies"]["disk_space_gb"] > 0
+    assert running.ask("/health/live")[0] == 200
+
+
+def test_health_degrades_with_redis(plane):
+    running = plane("redis: {url: 'redis://127.0.0.1:1'}")
+    body = eventually(lambda: (found := json.loads(running.ask("/health")[1]))["status"] == "degraded" and found)
+    assert body["dependencies"]["redis"] is False
+
+
+def test_a_good_file_is_in_force_everywhere_within_seconds(plane):
+    running = plane(workers=2)
+    running.config.write_text(running.config.read_text() + "strict_params: true\n")
+    eventually(lambda: len(running.told("load")) == 2)
+    assert all(entry["load"] == 2 and entry["strict"] for entry in running.told("load"))
+    eventually(lambda: running.metric("llm_gateway_config_generation") == 2)
+    assert running.notices("configuration reloaded")[0]["cause"] == "file change"
+
+
+def test_a_bad_file_changes_nothing_says_everything_and_counts(plane):
+    running = plane()
+    running.config.write_text(running.config.read_text() + "serverr: 1\nworkers: x\n")
+    eventually(lambda: running.notices("configuration refused"))
+    (notice,) = running.notices("configuration refused")
+    assert len(notice["errors"]) == 1
+    assert "given twice" in str(notice["errors"])
+    status, text = running.ask("/admin/v1/reload", TOKEN, "POST")
+    assert status == 422
+    assert json.loads(text)["generation"] == 1
+    assert running.metric("llm_gateway_config_reload_failures_total") == 2
+    assert running.told("load") == []
+    time.sleep(1.5)
+    assert len(running.notices("configuration refused")) == 2  # once for the file, once for the call
+
+
+def test_sighup_reloads(plane):
+    running = plane()
+    os.kill(running.process.pid, signal.SIGSTOP)  # so that the signal is there before the file watch looks
+    running.config.write_text(running.config.read_text() + "strict_params: true\n")
+    os.kill(running.process.pid, signal.SIGHUP)
+    os.kill(running.process.pid, signal.SIGCONT)
+    eventually(lambda: running.notices("configuration reloaded"))
+    assert running.notices("configuration reloaded")[0]["cause"] in ("SIGHUP", "file change")
+    running.config.write_text((running.folder / "common").read_text())
+    assert running.reload()["changed"] is True
+
+
+def test_what_needs_a_restart_is_kept_and_said(plane):
+    running = plane()
+    running.config.write_text(running.config.read_text() + "server: {port: 1}\nstrict_params: true\n")
+    outcome = running.reload()
+    if not outcome["changed"]:  # the watch was quicker
+        outcome = running.reload()
+    assert "server.host, server.port" in str(outcome["warnings"])
+    eventually(lambda: running.told("load"))
+    assert running.told("load")[0]["port"] == 8080
+
+
+def test_a_worker_restarted_while_the_operator_is_dead_starts_with_the_newest(plane):
+    running = plane()
+    running.config.write_text(running.config.read_text() + "strict_params: true\n")
+    eventually(lambda: running.told("load"))
+    operator = running.children("operator")[0]
+    (worker,) = running.children("worker 0")
+    os.kill(operator, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: len(running.told("start")) == 2)
+    assert running.told("start")[1]["start"] == 2
+    eventually(lambda: running.metric("llm_gateway_config_generation") == 2)
+
+
+def test_the_admin_api_wants_the_token(plane):
+    running = plane()
+    for token in (None, "", "wrong", TOKEN[:-1], TOKEN + "x"):
+        assert running.ask("/admin/v1/config", token)[0] == 401
+        assert running.ask("/admin/v1/reload", token, "POST")[0] == 401
+    assert running.ask("/admin/v1/config", TOKEN)[0] == 200
+
+
+def test_the_shown_configuration_holds_no_secret(plane):
+    text = """
+redis: {url: "redis://user:pass-word-1@h"}
+providers:
+  o: {type: openai, base_url: "http://h", api_key: sk-provider-1, headers: {x: header-value-1}, proxy: "http://u:pass-word-2@p"}
+"""
+    running = plane(text)
+    shown = running.ask("/admin/v1/config", TOKEN)[1]
+    for secret in ("pass-word", "sk-provider", "header-value", "0123456789abcdef", "sk-12345678", TOKEN):
+        assert secret not in shown
+    assert json.loads(shown)["generation"] == 1
+
+
+def test_workers_hear_the_mean_of_connections(plane):
+    running = plane(workers=2)
+    eventually(lambda: running.told("mean"))
+    assert running.told("mean")[0]["mean"] == 15.0
+
+
+def test_the_operator_drains_last_and_says_so(plane):
+    running = plane()
+    (worker,) = running.children("worker 0")
+    os.kill(worker, signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    eventually(lambda: running.ask("/health/ready")[0] == 503)
+    assert running.ask("/metrics")[0] == 200
+    os.kill(worker, signal.SIGCONT)
+    assert running.process.wait(8) == 0
+
+
+def test_it_answers_soon_after_it_was_started(plane):
+    running = plane()
+    os.kill(running.children("operator")[0], signal.SIGKILL)
+    begun = time.monotonic()
+    eventually(lambda: running.ask("/health/live")[0] == 200)
+    assert time.monotonic() - begun < 3.0  # 1.2 s on an idle core; two are shared here

@@ -1,0 +1,96 @@
+"""Who may import whom, and that importing costs little and does nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
+NOT_IN_A_WORKER = {
+    "sqlalchemy", "alembic", "starlette", "uvicorn", "pydantic", "jinja2", "typer", "click", "rich", "yaml", "aiohttp",
+    "redis", "opentelemetry", "toktok", "llm_gateway.admin.api", "llm_gateway.config.schema", "llm_gateway.operator",
+}  # fmt: skip
+IMPORT_SECONDS = 0.2
+IMPORT_MEGABYTES = 40
+
+MEASURE = """
+import json, resource, sys, time
+begun = time.process_time()
+import llm_gateway.worker
+seconds = time.process_time() - begun
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+print(json.dumps({"seconds": seconds, "megabytes": peak, "modules": sorted(sys.modules)}))
+"""
+
+# Python's audit events show what an import does: sockets, processes, files that are no code.
+WATCH = """
+import json, importlib, sys, os
+done, allowed = [], tuple(map(os.path.realpath, {p for p in sys.path if p} | {sys.prefix, sys.base_prefix}))
+def hook(event, args):
+    if event.startswith(("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostby", "subprocess.", "os.system", "os.fork",
+                         "os.posix_spawn", "os.mkdir", "os.remove", "os.rename", "os.putenv", "urllib.")):
+        done.append([event, repr(args)[:200]])
+    elif event == "open" and isinstance(args[0], str):
+        path, mode = os.path.realpath(args[0]), args[1]
+        if (isinstance(mode, str) and set(mode) & set("wax+")) and "__pycache__" not in path:
+            done.append([event, path, mode])
+        elif not path.startswith(allowed) and not path.startswith(("/proc/", "/etc/ssl", "/usr/", "/dev/null")):
+            done.append([event, path, str(mode)])
+sys.addaudithook(hook)
+for name in json.loads(sys.argv[1]):
+    before = dict(os.environ)
+    importlib.import_module(name)
+    if dict(os.environ) != before:
+        done.append(["environment changed", name])
+print(json.dumps(done))
+"""
+
+
+def run(code: str, *arguments: str) -> object:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_import_law_holds():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout[done.stdout.find("Contracts") :]
+
+
+def test_a_worker_imports_little_and_quickly():
+    runs = [run(MEASURE) for _ in range(5)]
+    best = min(runs, key=lambda each: each["seconds"])
+    heavy = {name for name in best["modules"] if name in NOT_IN_A_WORKER or name.partition(".")[0] in NOT_IN_A_WORKER}
+    assert not heavy
+    assert best["seconds"] <= IMPORT_SECONDS
+    assert best["megabytes"] <= IMPORT_MEGABYTES
+
+
+def test_the_supervisor_imports_the_standard_library_only():
+    code = "import json, sys; import llm_gateway.supervisor.parent, llm_gateway.supervisor.plan; print(json.dumps(sorted(sys.modules)))"
+    tops = {name.partition(".")[0] for name in run(code)} - set(sys.stdlib_module_names)
+    assert {top for top in tops if not top.startswith(("_", "llm_gateway"))} == set()
+
+
+def test_importing_does_nothing():
+    assert run(WATCH, json.dumps(MODULES)) == []
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = grimp.build_graph("llm_gateway", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    list(TopologicalSorter(imports).static_order())  # CycleError names the circle
