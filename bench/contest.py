@@ -16,7 +16,7 @@ from pathlib import Path
 
 from drive import Door
 from peers import Peer, Site
-from process import Process, announced_port, free_port, start, wait_for_port
+from process import TICKS, Process, announced_port, free_port, start, wait_for_port
 from upstreams import Upstream
 
 CONTESTANTS_CORE = 0
@@ -111,9 +111,9 @@ def arena(contest: Contest, section: str, peers: list[Peer], upstream: Upstream,
 
 def softirq() -> float:
     """Seconds of network work that the kernel did on the contestants' core on nobody's account."""
-    with open("/proc/stat", encoding="ascii") as stat:
-        fields = next(line for line in stat if line.startswith(f"cpu{CONTESTANTS_CORE} ")).split()
-    return int(fields[7]) / 100
+    lines = Path("/proc/stat").read_text().splitlines()
+    fields = next(line for line in lines if line.startswith(f"cpu{CONTESTANTS_CORE} ")).split()
+    return int(fields[7]) / TICKS
 
 
 def say(section: str, name: str, figures: Figures) -> None:

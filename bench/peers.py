@@ -125,13 +125,14 @@ def envoy(site: Site) -> Launch:
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": f"{site.folder}/access.log"},
     }
     router = {"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "mock", "timeout": "0s"}}
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "access_log": [log],
         "http_filters": [router],
         "stream_idle_timeout": "600s",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "mock", "timeout": "0s"}}]}]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
     }
     limits = {"max_connections": 16384, "max_pending_requests": 16384, "max_requests": 16384}
     cluster: dict[str, object] = {

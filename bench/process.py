@@ -30,7 +30,7 @@ class Process:
 
     @property
     def pids(self) -> list[int]:
-        parents = {int(entry): _parent(entry) for entry in os.listdir("/proc") if entry.isdigit()}
+        parents = {int(entry.name): _parent(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
         tree = [self.popen.pid]
         for pid in tree:
             tree.extend(child for child, parent in parents.items() if parent == pid)

@@ -13,20 +13,30 @@ from measure import summary
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
-# section -> (title, columns as (heading, figure, format), the figure compared with nginx)
-SECTIONS: dict[str, tuple[str, tuple[tuple[str, str, str], ...], str | None]] = {
-    "plain-32": ("Plain chat request, 32 connections", (("CPU µs/request", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%")), "cpu_us"),
-    "plain-128": ("Plain chat request, 128 connections", (("CPU µs/request", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%")), "cpu_us"),
-    "tls-32": ("Plain chat request, upstream over TLS 1.3, 32 connections", (("CPU µs/request", "cpu_us", ".1f"), ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%")), "cpu_us"),
-    "single": ("One connection, one request at a time", (("p50 ms", "p50_ms", ".3f"), ("p99 ms", "p99_ms", ".3f"), ("added p50 ms", "added_p50_ms", ".3f"), ("added p99 ms", "added_p99_ms", ".3f")), None),
-    "body-1mb": ("Request body of 1 MB", (("p50 ms", "p50_ms", ".2f"), ("added p50 ms", "added_p50_ms", ".2f")), None),
-    "streams": ("64 streams, each chunk its own write", (("CPU µs/chunk", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("first chunk p50 ms", "first_p50_ms", ".3f"), ("p99 ms", "first_p99_ms", ".3f"), ("added p50 ms", "added_first_p50_ms", ".3f"), ("chunks/s", "chunks_s", ",.0f")), "cpu_us"),
-    "translated": ("64 streams, OpenAI client, Anthropic upstream (nginx: untranslated)", (("CPU µs/chunk", "cpu_us", ".1f"), ("+ softirq µs", "softirq_us", ".1f"), ("first chunk p50 ms", "first_p50_ms", ".3f"), ("chunks/s", "chunks_s", ",.0f")), "cpu_us"),
+Columns = tuple[tuple[str, str, str], ...]  # (heading, figure, format)
+
+CPU: Columns = (("+ softirq µs", "softirq_us", ".1f"),)
+REQUESTS: Columns = (("CPU µs/request", "cpu_us", ".1f"), *CPU, ("requests/s", "rps", ",.0f"), ("core busy", "busy", ".0%"))
+LATENCY: Columns = (("p50 ms", "p50_ms", ".3f"), ("p99 ms", "p99_ms", ".3f"), ("added p50 ms", "added_p50_ms", ".3f"), ("added p99 ms", "added_p99_ms", ".3f"))
+FIRST: Columns = (("first chunk p50 ms", "first_p50_ms", ".3f"), ("p99 ms", "first_p99_ms", ".3f"), ("added p50 ms", "added_first_p50_ms", ".3f"))
+CHUNKS: Columns = (("CPU µs/chunk", "cpu_us", ".1f"), *CPU, *FIRST, ("chunks/s", "chunks_s", ",.0f"))
+MEMORY: Columns = (("all processes MB", "tree_mb", ".0f"), ("serving process MB", "worker_mb", ".0f"))
+EACH: Columns = (("KiB each", "kib_per_stream", ".1f"), ("streams", "streams", ",.0f"))
+
+# section -> (title, columns, the figure compared with nginx)
+SECTIONS: dict[str, tuple[str, Columns, str | None]] = {
+    "plain-32": ("Plain chat request, 32 connections", REQUESTS, "cpu_us"),
+    "plain-128": ("Plain chat request, 128 connections", REQUESTS, "cpu_us"),
+    "tls-32": ("Plain chat request, upstream over TLS 1.3, 32 connections", REQUESTS, "cpu_us"),
+    "single": ("One connection, one request at a time", LATENCY, None),
+    "body-1mb": ("Request body of 1 MB", LATENCY, None),
+    "streams": ("64 streams, each chunk its own write", CHUNKS, "cpu_us"),
+    "translated": ("64 streams, OpenAI client, Anthropic upstream (nginx: untranslated)", CHUNKS, "cpu_us"),
     "ready": ("From the command to the first answer", (("seconds", "seconds", ".2f"),), None),
-    "idle": ("Memory at rest", (("all processes MB", "tree_mb", ".0f"), ("serving process MB", "worker_mb", ".0f")), None),
-    "held": ("Memory per open, idle stream", (("KiB each", "kib_per_stream", ".1f"), ("streams", "streams", ",.0f")), None),
-    "stalled": ("Memory per stream whose client never reads", (("KiB each", "kib_per_stream", ".1f"), ("streams", "streams", ",.0f")), None),
-}  # fmt: skip
+    "idle": ("Memory at rest", MEMORY, None),
+    "held": ("Memory per open, idle stream", EACH, None),
+    "stalled": ("Memory per stream whose client never reads", EACH, None),
+}
 
 
 def medians(results: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -35,7 +45,7 @@ def medians(results: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, 
     for section, contestants in results.items():
         middle = {name: summary(rounds) for name, rounds in contestants.items() if rounds}
         direct, base = middle.get("direct"), middle.get("nginx")
-        compared = SECTIONS[section][2]
+        compared = SECTIONS[section][2] if section in SECTIONS else None
         for name, figures in middle.items():
             if direct is not None and name != "direct":
                 figures |= {f"added_{key}": figures[key] - direct[key] for key in list(figures) if key.endswith("_ms")}
