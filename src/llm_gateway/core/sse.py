@@ -42,18 +42,13 @@ def split(block: bytes) -> Iterator[bytes]:
 
 def payload(event: bytes) -> bytes:
     """The event's data lines, joined by LF; b"" for a comment, an empty event or one that only has other fields."""
-    if event.startswith(b"data:") and event.find(b"\n") >= len(event) - 2:
-        return event[5:].strip()
-    lines = [line for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(line[5:].strip() for line in lines)
-
-
-def name(event: bytes) -> bytes:
-    """The event's `event:` field, b"" if it has none."""
-    for line in event.split(b"\n"):
-        if line.startswith(b"event:"):
-            return line[6:].strip()
-    return b""
+    start = 0 if event.startswith(b"data:") else event.find(b"\ndata:") + 1
+    if start == 0 and not event.startswith(b"data:"):
+        return b""
+    end = event.find(b"\n", start)
+    if event.find(b"\ndata:", end) < 0:
+        return event[start + 5 : end].strip()
+    return b"\n".join(line[5:].strip() for line in event[start:].split(b"\n") if line.startswith(b"data:"))
 
 
 class Blocks:

@@ -19,6 +19,9 @@ class Incoming:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads, without comments and empty events. Raises Fault(UPSTREAM_BROKEN) for an event that never ends."""
+        if not self._blocks.size and data.find(b"\n\n") == len(data) - 2:  # one whole event, as usual
+            payload = sse.payload(data)
+            return [payload] if payload else []
         block = self._blocks.feed(data)
         if self._blocks.size > _LARGEST:
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event of more than 16 MiB.")

@@ -74,6 +74,7 @@ class Crossing:
                 pass
             case PartStart():
                 self.meaningful = self.meaningful or event.kind in _SAID_BY_OPENING or event.redacted is not None
+                self.characters += len(event.name or "") if event.kind == "tool" else 0
             case TranscriptDelta():
                 self.meaningful = True
                 self.characters += len(event.text)

@@ -96,4 +96,7 @@ def _unsealed(messages: tuple[Message, ...]) -> bool:
 
 
 def _nearest(budget: int) -> Effort:
-    return next((effort for effort, tokens in _BUDGETS.items() if budget <= tokens), "max")
+    for effort, tokens in _BUDGETS.items():
+        if budget <= tokens:
+            return effort
+    return "max"

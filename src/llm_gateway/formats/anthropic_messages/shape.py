@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.types import Conversation
+from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._splice import Splice
-from llm_gateway.formats.anthropic_messages import _usage, errors, request_reader, request_writer
+from llm_gateway.formats.anthropic_messages import _usage, errors, replies, request_reader, request_writer
+from llm_gateway.formats.anthropic_messages.stream_reader import MessageReader
+from llm_gateway.formats.anthropic_messages.stream_writer import MessageWriter
 from llm_gateway.formats.anthropic_messages.watch import MessageWatch
-from llm_gateway.formats.contract import Outgoing, Passage, Peek, Summary
+from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
 
 
 class AnthropicMessages:
@@ -44,6 +46,18 @@ class AnthropicMessages:
 
     def summarise(self, body: bytes) -> Summary:
         return summarise(body)
+
+    def read_reply(self, body: bytes) -> Completion:
+        return replies.read(body)
+
+    def write_reply(self, reply: Completion, call: Conversation, now: int = 0) -> Outgoing:
+        return replies.write(reply)
+
+    def stream_reader(self) -> StreamReader:
+        return MessageReader()
+
+    def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
+        return MessageWriter()
 
     def write_error(self, fault: Fault, request_id: str) -> Outgoing:
         return errors.write(fault, request_id)

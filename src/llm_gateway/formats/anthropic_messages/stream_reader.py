@@ -27,7 +27,7 @@ from llm_gateway.core.events import (
     UsageUpdate,
 )
 from llm_gateway.formats._incoming import Incoming, broken, cut
-from llm_gateway.formats.anthropic_messages import _blocks, _usage, errors, reply
+from llm_gateway.formats.anthropic_messages import _blocks, _usage, errors, replies
 
 SHAPE = _blocks.SHAPE
 NONE = Raw(b"")
@@ -92,9 +92,8 @@ class MessageReader:
             return events
         try:
             for payload in self._incoming.feed(data):
-                self._read(payload, events)
-                if self._over:
-                    break
+                if not self._over:
+                    self._read(payload, events)
         except Fault as fault:
             self._fail(fault, events)
         return events
@@ -153,7 +152,7 @@ class MessageReader:
         delta = _decode_delta(event.delta)
         if delta.stop_reason and not self._finished:
             self._finished = True
-            reason, native = reply.finish(delta.stop_reason)
+            reason, native = replies.finish(delta.stop_reason)
             events.append(Finish(reason, 0, delta.stop_sequence, native))
 
     def _read_start(self, event: _Event, events: list[Event]) -> None:
@@ -184,15 +183,19 @@ class MessageReader:
             events.append(OpaqueDelta(index, SHAPE, event.delta.copy()))
             return
         delta = _decode_delta(event.delta)
-        if (text := delta.text or delta.partial_json or delta.thinking) is not None:
-            if text:
-                events.append(Delta(index, text))
-        elif delta.signature is not None:
-            events.append(SignatureDelta(index, delta.signature, format=SHAPE))
-        elif bytes(delta.citation):
-            events.append(CitationDelta(index, _blocks.citation(delta.citation)))
-        else:
-            events.append(OpaqueDelta(index, SHAPE, event.delta.copy()))
+        match delta.type:
+            case "text_delta":
+                _delta(index, delta.text, events)
+            case "input_json_delta":
+                _delta(index, delta.partial_json, events)
+            case "thinking_delta":
+                _delta(index, delta.thinking, events)
+            case "signature_delta":
+                events.append(SignatureDelta(index, delta.signature or "", format=SHAPE))
+            case "citations_delta" if bytes(delta.citation):
+                events.append(CitationDelta(index, _blocks.citation(delta.citation)))
+            case _:
+                events.append(OpaqueDelta(index, SHAPE, event.delta.copy()))
 
 
 def _delta(index: int, text: str | None, events: list[Event]) -> None:

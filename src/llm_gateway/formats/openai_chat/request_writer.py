@@ -306,4 +306,7 @@ def _effort(thinking: Thinking) -> Effort | None:
         return thinking.effort
     if thinking.enabled is False or thinking.budget is None:
         return None
-    return next((effort for most, effort in _BUDGETS if thinking.budget <= most), "high")
+    for most, effort in _BUDGETS:
+        if thinking.budget <= most:
+            return effort
+    return "high"

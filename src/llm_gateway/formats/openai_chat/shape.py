@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Raw
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.types import Conversation
+from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._splice import Splice
-from llm_gateway.formats.contract import Outgoing, Passage, Peek, Summary
-from llm_gateway.formats.openai_chat import _usage, errors, request_reader, request_writer
+from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
+from llm_gateway.formats.openai_chat import _usage, errors, replies, request_reader, request_writer
+from llm_gateway.formats.openai_chat.stream_reader import ChatReader
+from llm_gateway.formats.openai_chat.stream_writer import ChatWriter
 from llm_gateway.formats.openai_chat.watch import ChatWatch
 
 _USAGE_WANTED = Raw(b'{"include_usage":true}')
@@ -54,6 +56,18 @@ class OpenAIChat:
 
     def summarise(self, body: bytes) -> Summary:
         return summarise(body)
+
+    def read_reply(self, body: bytes) -> Completion:
+        return replies.read(body)
+
+    def write_reply(self, reply: Completion, call: Conversation, now: int = 0) -> Outgoing:
+        return replies.write(reply, now)
+
+    def stream_reader(self) -> StreamReader:
+        return ChatReader()
+
+    def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
+        return ChatWriter(wants_usage=call.stream_usage, now=now)
 
     def write_error(self, fault: Fault, request_id: str) -> Outgoing:
         return errors.write(fault)

@@ -63,9 +63,8 @@ class ChatReader:
             return events
         try:
             for payload in self._incoming.feed(data):
-                self._read(payload, events)
-                if self._over:
-                    break
+                if not self._over:
+                    self._read(payload, events)
         except Fault as fault:
             self._fail(fault, events)
         return events
@@ -147,8 +146,7 @@ class ChatReader:
         if delta.audio is not None:
             _speak(delta.audio, parts, number, events)
         for note in delta.annotations or ():
-            if parts.kind == "text" and (cited := _reply_wire.citation(note)) is not None:
-                events.append(CitationDelta(parts.index, cited, number))
+            _cite(note, parts, number, events)
         for call in delta.tool_calls or ():
             _call(call, parts, number, events)
         if delta.function_call is not None:
@@ -220,6 +218,12 @@ def _speak(audio: _reply_wire.Audio, parts: _Parts, number: int, events: list[Ev
         events.append(Delta(parts.index, audio.data, number))
     if audio.transcript or audio.expires_at:
         events.append(TranscriptDelta(parts.index, audio.transcript or "", number, audio.id, audio.expires_at))
+
+
+def _cite(note: object, parts: _Parts, number: int, events: list[Event]) -> None:
+    cited = _reply_wire.citation(note)
+    if cited is not None and parts.kind == "text":
+        events.append(CitationDelta(parts.index, cited, number))
 
 
 def _call(call: _reply_wire.Call, parts: _Parts, number: int, events: list[Event]) -> None:
