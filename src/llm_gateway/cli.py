@@ -79,6 +79,7 @@ def serve(config: ConfigOption = None) -> None:
         lame_duck=snapshot.server.lame_duck,
         drain_timeout=snapshot.server.drain_timeout,
         log_format=snapshot.logging.format,
+        quiet=snapshot.logging.level in ("warn", "error"),
         banner=present.banner(snapshot, material, catalogue),
     )
     if snapshot.workers > 1 and sys.platform == "darwin":

@@ -48,7 +48,7 @@ async def run(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     snapshot = msgspec.msgpack.decode(boot.read(args.snapshot), type=Snapshot)
     state = msgspec.msgpack.decode(boot.read(args.state), type=Operator)
-    notices = Notices(sys.stderr, snapshot.logging.format)
+    notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
     fleet = Fleet(snapshot)
     reloader = Reloader(
         snapshot,

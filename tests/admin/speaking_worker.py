@@ -14,6 +14,7 @@ import socket
 from pathlib import Path
 
 import msgspec
+import uvloop
 
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.supervisor import boot, channel, control
@@ -80,4 +81,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

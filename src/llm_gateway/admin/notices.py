@@ -9,13 +9,20 @@ import json
 import time
 from typing import TextIO
 
+LEVELS = ("trace", "debug", "info", "warn", "error")
+
 
 class Notices:
-    def __init__(self, stream: TextIO, form: str) -> None:
+    """`level`: the least that is worth a line."""
+
+    def __init__(self, stream: TextIO, form: str, level: str) -> None:
         self._stream = stream
         self._form = form
+        self._least = LEVELS.index(level)
 
     def say(self, level: str, event: str, **fields: object) -> None:
+        if LEVELS.index(level) < self._least:
+            return
         try:
             self._stream.write(self._line(level, event, fields) + "\n")
             self._stream.flush()
@@ -27,4 +34,4 @@ class Notices:
             return f"operator: {event} " + " ".join(f"{name}={value}" for name, value in fields.items())
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now // 10**6 % 1000:03}Z"
-        return json.dumps({"time": stamp, "level": level, "from": "operator", "event": event, **fields})
+        return json.dumps({"level": level, "event": event, "ts": stamp, "from": "operator", **fields})

@@ -80,7 +80,7 @@ def key_digest(secret: bytes, key: str) -> bytes:
 
 def digest(made: snapshot.Snapshot) -> str:
     """Equal for equal configurations, whatever their generation."""
-    plain = msgspec.structs.replace(made, generation=0)
+    plain = msgspec.structs.replace(made, generation=0, digest="")
     return sha256(msgspec.msgpack.encode(plain, order="deterministic")).hexdigest()[:16]
 
 

@@ -142,9 +142,7 @@ class ProviderTls(Section):
 
 class Provider(Section):
     enabled: bool = Field(default=True, description="`false`: as if it were not here.")
-    type: str | None = Field(
-        default=None, description="A known service (`llm-gateway check` lists them); the provider's name if unset."
-    )
+    type: str | None = Field(default=None, description="A known service; the provider's name if unset.")
     base_url: Url | None = Field(default=None, description="With or without `/v1`; the service's own if unset.")
     api_key: SecretStr | None = Field(
         default=None, description="The key; from the service's own variable if unset; `none` sends none."
@@ -249,7 +247,10 @@ class Cache(Section):
 
 
 class Logging(Section):
-    level: Level = Field(default="info", description="trace, debug, info, warn or error (LOG_LEVEL, RUST_LOG).")
+    level: Level = Field(
+        default="info",
+        description="trace, debug, info, warn or error (LOG_LEVEL, RUST_LOG). Of processes' notices; the access log is `access`.",
+    )
     format: Literal["json", "text"] = Field(default="json", description="json or text.")
     output: str = Field(
         default="stdout", description="Access log: stdout, stderr or a file. Processes' own notices go to stderr."

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -103,9 +103,9 @@ class Link(asyncio.Protocol, Generic[Received, Sent]):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a socket's transport is one; the type says less
-        transport.set_write_buffer_limits(HIGH_WATER)
-        self._transport = transport
+        # A stream's transport is one that writes; uvloop's does not inherit the class that says so.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -39,6 +39,7 @@ HOPELESS = 5  # deaths of one worker before any worker ever served: it is not go
 FAST = 5.0
 GRACE = 5.0
 OPERATOR = "operator"
+LOUD = ("killing", "not started", "deaf")  # what is told at logging.level warn and error too
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -279,10 +280,12 @@ class Supervisor:
             self._clean = False
 
     def _log(self, event: str, **fields: object) -> None:
+        if self._plan.quiet and event not in LOUD:
+            return
         now = time.time_ns()
         if self._plan.log_format == "json":
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now // 10**6 % 1000:03}Z"
-            line = json.dumps({"time": stamp, "level": "info", "from": "supervisor", "event": event, **fields})
+            line = json.dumps({"level": "info", "event": event, "ts": stamp, "from": "supervisor", **fields})
         else:
             line = f"supervisor: {event} " + " ".join(f"{name}={value}" for name, value in fields.items())
         try:

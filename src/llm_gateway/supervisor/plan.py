@@ -31,7 +31,7 @@ class Plan:
     """`worker`, `operator`: argv up to what the supervisor adds. `snapshot`, `state`: inherited boot descriptors.
 
     Times in seconds. `banner` is printed once, when the first worker serves, with `{port}` and `{metrics_port}` put in; it
-    may hold a key, so it is not logged.
+    may hold a key, so it is not logged. `quiet`: only what went wrong is logged.
     """
 
     workers: int
@@ -44,6 +44,7 @@ class Plan:
     lame_duck: float
     drain_timeout: float
     log_format: str = "json"
+    quiet: bool = False
     banner: str = ""
 
 
