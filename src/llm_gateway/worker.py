@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -59,7 +60,7 @@ class Worker:
         self.journal = Journal(Path(snapshot.data_dir) / "journal", index, snapshot.journal_on_error)
         self.log = AccessLog(snapshot.logging.output) if snapshot.logging.access else None
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
-        self.server = Server(snapshot.server, self._gate, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
+        self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
         self.link: channel.WorkerLink | None = None
         self.stopped = asyncio.Event()
@@ -78,10 +79,10 @@ class Worker:
         egress = Egress(self.pool, self.formats, self.metrics, self.vitals, Local(table, self.vitals, facts), timing)
         if self.snapshot is not snapshot:
             egress.relays = self.line.egress.relays
-        admission = Admission(wiring.keys(snapshot), self.formats, lambda: self.journal.full)
+        admission = Admission(wiring.keys(snapshot), self.formats, self.journal)
         cors = snapshot.server.cors
         self.line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
-        self.server.adopt(snapshot.server)
+        self.server.adopt(snapshot.server, partial(gate, line=self.line))
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
         self.garbage.freeze()
@@ -104,9 +105,6 @@ class Worker:
         self.journal.close()
 
     # -- requests ----------------------------------------------------------------------------------------------------
-
-    def _gate(self, x: Exchange) -> None:
-        gate(x, self.line)
 
     def _start(self, x: Exchange) -> asyncio.Task[None]:
         return self.loop.create_task(serve(x, self.line))

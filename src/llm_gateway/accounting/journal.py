@@ -30,6 +30,7 @@ class Journal:
     def __init__(self, directory: Path, worker: int, on_error: Literal["refuse", "continue"] = "refuse") -> None:
         self.rows = self.errors = self.dropped = 0
         self.waiting_bytes = 0
+        self.full = False  # new requests must be refused: their rows could not be kept
         self._directory = directory
         self._worker = worker
         self._on_error = on_error
@@ -47,11 +48,6 @@ class Journal:
     def __repr__(self) -> str:
         return f"<Journal {self.rows} rows, {self.waiting_bytes} bytes waiting, {self.errors} errors>"
 
-    @property
-    def full(self) -> bool:
-        """Whether new requests must be refused: their rows could not be kept."""
-        return self.waiting_bytes > MOST_WAITING and self._on_error == "refuse"
-
     def write(self, rows: list[bytes]) -> None:
         """Appends complete lines. Never raises: what the disk does not take waits in memory."""
         if self._waiting:
@@ -66,6 +62,7 @@ class Journal:
         if self._waiting and self._append(self._waiting):
             self._waiting = []
             self.waiting_bytes = 0
+            self.full = False
 
     def close(self) -> None:
         """Writes what waits, syncs, stops the thread."""
@@ -105,6 +102,7 @@ class Journal:
             return
         self._waiting += rows
         self.waiting_bytes += size
+        self.full = self.waiting_bytes > MOST_WAITING and self._on_error == "refuse"
 
     def _rotate(self) -> None:
         name = f"{time.time_ns() // 1_000_000:013d}-{self._worker}-{os.getpid()}-{self._serial}.jsonl"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from llm_gateway.admission.auth import Keys
 from llm_gateway.core.errors import Fault, Kind
@@ -10,19 +11,23 @@ from llm_gateway.core.exchange import Exchange
 from llm_gateway.formats.contract import Format
 
 
-class Admission:
-    """`refusing`: whether usage can not be recorded now, so that nothing new may be used."""
+class Journal(Protocol):
+    """`full`: usage can not be recorded now, so nothing new may be used."""
 
-    def __init__(self, keys: Keys, formats: Mapping[str, Format], refusing: Callable[[], bool]) -> None:
+    full: bool
+
+
+class Admission:
+    def __init__(self, keys: Keys, formats: Mapping[str, Format], journal: Journal) -> None:
         self._keys = keys
         self._formats = formats
-        self._refusing = refusing
+        self._journal = journal
 
     def identify(self, x: Exchange) -> None:
         """Finds the principal. Raises Fault UNAUTHENTICATED, or UNAVAILABLE when usage could not be recorded."""
         if not x.route.open:
             x.principal = self._keys.principal(x.headers, x.query)
-        if x.route.body and self._refusing():
+        if self._journal.full and x.route.body:
             raise Fault(Kind.OVERLOADED, "Usage cannot be recorded at the moment; try again.", code="journal_full", retry_after=5.0)
 
     def read(self, x: Exchange) -> None:

@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
-from llm_gateway.core.headers import render
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
@@ -72,7 +71,8 @@ class Egress:
         x.tries += 1
         target.meter.requests += 1
         x.upstream_started = perf_counter()
-        relay = await self._exchange(x, target, target.request(outgoing, x.wall), self._passage(x, form, spoken))
+        passage = self._passage(x, form, spoken) if x.stream else None
+        relay = await self._exchange(x, target, target.request(outgoing, x.wall), passage)
         if relay.passage is not None and relay.streaming:
             return self._ended(x, target, relay)
         if relay.status >= 400:
@@ -133,9 +133,7 @@ class Egress:
             outgoing.headers = (*outgoing.headers, *((name, x.headers[name]) for name in sorted(passed)))
         return outgoing
 
-    def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage | None:
-        if not x.stream:
-            return None
+    def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage:
         if form is spoken:
             return form.splice(x.peek)
         return Crossing(spoken.stream_reader(), form.stream_writer(x.call))
@@ -195,9 +193,10 @@ class Egress:
                 raise summary.fault
             x.usage, x.finish, x.status = summary.usage, summary.finish, relay.status
             self._settled(x, target, relay.status)
-            passed = form.reply_headers & relay.headers.keys()
-            more = render((name, relay.headers[name]) for name in passed) if passed else b""
-            return whole(x, relay.body, relay.headers.get(b"content-type", b"application/json"), perf_counter(), more)
+            headers, more = relay.headers, b""
+            for name in form.reply_headers & headers.keys():
+                more += b"%b: %b\r\n" % (name, headers[name])
+            return whole(x, relay.body, headers.get(b"content-type", b"application/json"), perf_counter(), more)
         completion = spoken.read_reply(relay.body)
         x.usage = completion.usage
         x.finish = completion.choices[0].finish if completion.choices else None

@@ -124,7 +124,7 @@ class Relay:
             self.fail(Fault(Kind.UPSTREAM_CUT, "The upstream closed the connection before its reply was complete."))
         else:
             self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._finish()
+            self.done.set_result(None)
 
     def lost(self, fault: Fault) -> None:
         if self.done.done():

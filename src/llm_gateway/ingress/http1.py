@@ -125,9 +125,11 @@ class Connection(asyncio.BufferedProtocol):
             self._discard(nbytes)
             return
         else:
-            if phase is IDLE and server.buffer.find(b"  ", 0, server.buffer.find(b"\r\n", 0, nbytes)) >= 0:
-                self.refuse(Fault(Kind.INVALID, "Malformed HTTP request line: two spaces."))
-                return
+            if phase is IDLE:
+                self.phase, self.mark = HEAD, 0.0
+                if server.buffer.find(b"  ", 0, server.buffer.find(b"\r\n", 0, nbytes)) >= 0:
+                    self.refuse(Fault(Kind.INVALID, "Malformed HTTP request line: two spaces."))
+                    return
             self.head_bytes += nbytes
             if self.head_bytes > server.config.max_header_bytes + len(server.small):
                 self.refuse(Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large."))
@@ -141,10 +143,6 @@ class Connection(asyncio.BufferedProtocol):
                 self.refuse(Fault(Kind.INVALID, f"Malformed HTTP request: {error}."))
 
     # -- parser ------------------------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self.phase is IDLE:
-            self.phase, self.mark = HEAD, 0.0
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -211,7 +209,10 @@ class Connection(asyncio.BufferedProtocol):
             self.parts = []
         self.server.body_bytes -= self.held
         self.held = 0
-        self._enqueue(x)
+        if self.active is None:
+            self._start(x)
+        else:
+            self._enqueue(x)
 
     # -- replies (core.exchange.Client) ------------------------------------------------------------------------------
 

@@ -62,16 +62,16 @@ class Limits(Protocol):
 
 
 class Server:
-    """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request."""
+    """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request.
+
+    Until the first `adopt` every request is refused."""
 
     def __init__(
         self,
         config: Limits,
-        gate: Callable[[Exchange], None],
         start: Callable[[Exchange], asyncio.Task[None]],
         prefix: str,
     ) -> None:
-        self.gate = gate
         self.start = start
         self.connections: set[Connection] = set()
         self.buffer = bytearray(SMALL)
@@ -85,11 +85,12 @@ class Server:
         self._prefix = prefix
         self._serial = 0
         self._contexts: list[_Certificates] = []
-        self.adopt(config)
+        self.adopt(config, _refuse_all)
 
-    def adopt(self, config: Limits) -> None:
-        """Takes new limits over; open connections keep going under them."""
+    def adopt(self, config: Limits, gate: Callable[[Exchange], None]) -> None:
+        """Takes new limits and a new gate over; open connections keep going under them."""
         self.config = config
+        self.gate = gate
         self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.trusted_proxies)
         self._most = int(config.max_connections * STOP_KEEP_ALIVE)
         self._full = int(config.max_connections * REFUSE)
@@ -210,6 +211,10 @@ class Server:
         for connection in list(self.connections):
             if connection.active is None and connection.phase in (IDLE, CLOSED):
                 connection.transport.close()
+
+
+def _refuse_all(x: Exchange) -> None:
+    raise Fault(Kind.OVERLOADED, "Starting up; try again.", retry_after=1.0)
 
 
 class _Certificates:

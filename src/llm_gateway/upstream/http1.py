@@ -36,7 +36,7 @@ class Sink(Protocol):
 
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
-        "_idle", "_lost", "_view", "head_bytes", "headers", "informational", "parser", "since", "sink", "state",
+        "_fields", "_idle", "_lost", "_view", "head_bytes", "headers", "informational", "on_header", "parser", "since", "sink", "state",
         "transport", "used",
     )  # fmt: skip
 
@@ -53,6 +53,10 @@ class Connection(asyncio.BufferedProtocol):
         self.informational = False
         self.head_bytes = 0
         self.headers: dict[bytes, bytes] = {}
+        # Replies carry 20 to 30 fields: the parser stores them by a C call, names are lowered once per reply. A repeated
+        # field's last line wins; none that we read may repeat.
+        self._fields: dict[bytes, bytes] = {}
+        self.on_header = self._fields.__setitem__
 
     def __repr__(self) -> str:
         return f"<upstream Connection {self.state}, request {self.used}>"
@@ -145,18 +149,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- parser ------------------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self.headers = {}
-        if self.state is IDLE:  # a reply nobody asked for, in the same read as the last one's end
-            self.close()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        headers = self.headers
-        headers[name] = headers[name] + b", " + value if name in headers else value
-
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
+        self.headers = {name.lower(): value for name, value in self._fields.items()}
+        self._fields.clear()
+        if self.state is IDLE:  # a reply nobody asked for, in the same read as the last one's end
+            self.close()
         self.informational = 100 <= status < 200
         if self.informational or self.state is CLOSED:
             return

@@ -149,7 +149,8 @@ class Pool:
     def _idle(self, bay: Bay, connection: Connection) -> None:
         connection.since = 0.0
         bay.idle.append(connection)
-        self._wake(bay)
+        if bay.waiting:
+            self._wake(bay)
 
     def _lost(self, bay: Bay, connection: Connection) -> None:
         bay.open.discard(connection)

@@ -7,11 +7,68 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from msgspec import Raw, Struct
+
 from llm_gateway.core.types import Usage
 from llm_gateway.formats._numbers import money, section, tokens
 
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
 _USD_TICK = 1e-10  # xAI's cost_in_usd_ticks
+
+
+class _PromptDetails(Struct, forbid_unknown_fields=True, gc=False):
+    cached_tokens: int | None = 0
+    audio_tokens: int | None = 0
+
+
+class _CompletionDetails(Struct, forbid_unknown_fields=True, gc=False):
+    reasoning_tokens: int | None = 0
+    audio_tokens: int | None = 0
+    accepted_prediction_tokens: int | None = 0
+    rejected_prediction_tokens: int | None = 0
+
+
+class _Plain(Struct, forbid_unknown_fields=True, gc=False):
+    """Usage as OpenAI itself writes it, and nothing more: one decode of 1 us instead of `read`'s 30."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
+_NO_PROMPT_DETAILS = _PromptDetails()
+_NO_COMPLETION_DETAILS = _CompletionDetails()
+
+
+def decode(raw: Raw) -> Usage | None:
+    """Usage from its JSON text; None where that is null, empty or no object."""
+    try:
+        plain = _decode_plain(raw)
+    except msgspec.ValidationError:
+        return _decode_odd(raw)
+    prompt = plain.prompt_tokens_details or _NO_PROMPT_DETAILS
+    completion = plain.completion_tokens_details or _NO_COMPLETION_DETAILS
+    input_, output, cached = plain.prompt_tokens, plain.completion_tokens, prompt.cached_tokens or 0
+    reasoning = completion.reasoning_tokens or 0
+    if input_ < 0 or output < 0 or cached < 0 or cached > input_ or plain.total_tokens != input_ + output or reasoning > output:
+        return _decode_odd(raw)
+    return Usage(
+        input_, output, cached, 0, 0, reasoning, prompt.audio_tokens or 0, completion.audio_tokens or 0, 0,
+        completion.accepted_prediction_tokens or 0, completion.rejected_prediction_tokens or 0,
+    )  # fmt: skip
+
+
+def _decode_odd(raw: Raw) -> Usage | None:
+    try:
+        fields = _decode_fields(raw)
+    except msgspec.ValidationError:
+        return None
+    return read(fields) if fields else None
 
 
 def read(fields: dict[str, Any]) -> Usage:

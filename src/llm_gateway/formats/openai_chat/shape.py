@@ -76,13 +76,16 @@ class OpenAIChat:
         return errors.read(status, body)
 
 
+_NO_USAGE = Raw(b"null")
+
+
 class _Finish(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
 class _Whole(msgspec.Struct, gc=False):
     choices: tuple[_Finish, ...] | None = None
-    usage: dict[str, object] | None = None
+    usage: Raw = _NO_USAGE
     error: object = None
 
 
@@ -94,7 +97,7 @@ def summarise(body: bytes) -> Summary:
         whole = _decode_whole(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _no_completion() from None
-    usage = _usage.read(whole.usage) if whole.usage else None
+    usage = _usage.decode(whole.usage)
     if whole.error:
         return Summary(usage, fault=errors.read(200, body))
     if whole.choices is None:
