@@ -136,7 +136,7 @@ class Egress:
     def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage:
         if form is spoken:
             return form.splice(x.peek)
-        return Crossing(spoken.stream_reader(), form.stream_writer(x.call))
+        return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)))
 
     async def _exchange(self, x: Exchange, target: Target, request: bytes, passage: Passage | None) -> Relay:
         """Sends the request and waits until the relay is done."""
@@ -200,7 +200,7 @@ class Egress:
         completion = spoken.read_reply(relay.body)
         x.usage = completion.usage
         x.finish = completion.choices[0].finish if completion.choices else None
-        outgoing = form.write_reply(completion, x.call)
+        outgoing = form.write_reply(completion, x.call, int(x.wall))
         x.dropped = (*x.dropped, *outgoing.dropped)
         self._settled(x, target, relay.status)
         return plain(x, outgoing, perf_counter())
