@@ -22,15 +22,23 @@ NOT_IN_A_WORKER = {
     "redis", "opentelemetry", "toktok", "llm_gateway.admin.api", "llm_gateway.config.schema", "llm_gateway.operator",
 }  # fmt: skip
 IMPORT_SECONDS = 0.2
+# On a busy or slow machine: so many times what its own asyncio, ssl and argparse cost, measured in the same process. It is
+# 0.03 s where the limit above was set.
+IMPORT_RATIO = 6.5
 IMPORT_MEGABYTES = 40
 
 MEASURE = """
 import json, resource, sys, time
 begun = time.process_time()
+import asyncio, ssl, argparse
+standard = time.process_time() - begun
 import llm_gateway.worker
 seconds = time.process_time() - begun
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-print(json.dumps({"seconds": seconds, "megabytes": peak, "modules": sorted(sys.modules)}))
+try:  # what getrusage says begins with the process this one was forked from
+    resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / (1 << 20)
+except FileNotFoundError:
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+print(json.dumps({"seconds": seconds, "ratio": seconds / standard, "megabytes": resident, "modules": sorted(sys.modules)}))
 """
 
 # Python's audit events show what an import does: sockets, processes, files that are no code.
@@ -76,7 +84,7 @@ def test_a_worker_imports_little_and_quickly():
     best = min(runs, key=lambda each: each["seconds"])
     heavy = {name for name in best["modules"] if name in NOT_IN_A_WORKER or name.partition(".")[0] in NOT_IN_A_WORKER}
     assert not heavy
-    assert best["seconds"] <= IMPORT_SECONDS
+    assert best["seconds"] <= IMPORT_SECONDS or min(each["ratio"] for each in runs) <= IMPORT_RATIO
     assert best["megabytes"] <= IMPORT_MEGABYTES
 
 

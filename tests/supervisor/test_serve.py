@@ -1,0 +1,207 @@
+"""`llm-gateway serve` as a person starts it: the real worker, the real operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import alive, eventually
+
+COMMAND = str(Path(sys.executable).with_name("llm-gateway"))
+ENVIRON = {
+    name: value
+    for name, value in os.environ.items()
+    if not re.search(r"_API_KEY$|^LLM_GATEWAY|_PORT$|_HOST$|_URL$", name)
+}
+HELLO = {"model": "gpt-4", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class Gateway:
+    def __init__(self, folder: Path, *arguments: str, **environ: str) -> None:
+        self.folder = folder
+        self.port, self.metrics_port = _free_port(), _free_port()
+        own = {
+            "SERVER_PORT": str(self.port),
+            "METRICS_PORT": str(self.metrics_port),
+            "LLM_GATEWAY__DRAIN__LAME_DUCK": "0.2",
+        }
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            self.process = subprocess.Popen(
+                [COMMAND, "serve", *arguments], cwd=folder, stdout=out, stderr=err, env=ENVIRON | own | environ
+            )
+
+    def wait_ready(self) -> Gateway:
+        eventually(lambda: "/v1/chat/completions" in self.banner(), 15)
+        return self
+
+    def banner(self) -> str:
+        return "\n".join(line for line in (self.folder / "out").read_text().splitlines() if not line.startswith("{"))
+
+    def children(self, name: str) -> list[int]:
+        lines = [json.loads(line) for line in (self.folder / "err").read_text().splitlines() if line.startswith("{")]
+        return [line["child_pid"] for line in lines if line["event"] == "started" and line["child"] == name]
+
+    def key(self) -> str:
+        return (self.folder / "data" / "dev.key").read_text().strip()
+
+    def ask(self, path: str, body: object = None, key: str | None = None, port: int | None = None) -> tuple[int, dict]:
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(f"http://127.0.0.1:{port or self.port}{path}", data=data)
+        request.add_header("content-type", "application/json")
+        request.add_header("authorization", f"Bearer {key or self.key()}")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as reply:
+                return reply.status, json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def chat(self, **options: str) -> tuple[int, dict]:
+        return self.ask("/v1/chat/completions", HELLO, **options)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    started: list[Gateway] = []
+
+    def start(*arguments: str, **environ: str) -> Gateway:
+        folder = tmp_path / f"run{len(started)}"
+        folder.mkdir()
+        started.append(Gateway(folder, *arguments, **environ))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.send_signal(signal.SIGINT)
+            try:
+                each.process.wait(8)
+            except subprocess.TimeoutExpired:
+                each.process.kill()
+                each.process.wait(5)
+
+
+def test_the_printed_curl_line_works_when_pasted(gateway):
+    running = gateway().wait_ready()
+    banner = running.banner()
+    assert running.key() in banner
+    assert f"http://localhost:{running.metrics_port}/metrics" in banner
+    (line,) = [line for line in banner.splitlines() if line.strip().startswith("curl ")]
+    done = subprocess.run(
+        ["sh", "-c", line.replace("curl ", "curl -s --noproxy '*' ", 1)], capture_output=True, check=False
+    )
+    assert json.loads(done.stdout)["choices"][0]["message"]["content"]
+
+
+def test_the_development_key_is_kept(gateway, tmp_path):
+    first = gateway().wait_ready()
+    key = first.key()
+    first.process.send_signal(signal.SIGINT)
+    assert first.process.wait(8) == 0
+    second = gateway(LLM_GATEWAY__DATA_DIR=str(first.folder / "data")).wait_ready()
+    assert key in second.banner()
+    assert second.chat(key=key)[0] == 200
+
+
+def test_without_the_key_nothing_is_answered(gateway):
+    running = gateway().wait_ready()
+    assert running.chat(key="sk-wrong-key")[0] == 401
+
+
+def test_no_secret_is_in_a_path_an_argument_or_the_log(gateway):
+    running = gateway(OPENAI_API_KEY="sk-very-secret", LLM_GATEWAY_SECRET="pepper-0123456789abcdef").wait_ready()
+    shown = (running.folder / "err").read_text()
+    for pid in (running.process.pid, *running.children("worker 0"), *running.children("operator")):
+        cmdline = Path(f"/proc/{pid}/cmdline")
+        shown += cmdline.read_text() if cmdline.exists() else ""
+    assert "sk-very-secret" not in shown
+    assert "pepper-" not in shown
+    assert running.key() not in shown
+
+
+def test_a_killed_worker_is_back_and_the_operator_counts_it(gateway):
+    running = gateway().wait_ready()
+    assert running.chat()[0] == 200
+    eventually(lambda: running.ask("/health", port=running.metrics_port)[1]["status"] == "healthy")
+    os.kill(running.children("worker 0")[0], signal.SIGKILL)
+    assert eventually(lambda: running.chat()[0]) == 200
+    page = f"http://127.0.0.1:{running.metrics_port}/metrics"
+    eventually(lambda: "llm_gateway_worker_restarts_total 1" in urllib.request.urlopen(page).read().decode())
+
+
+def test_metrics_of_all_workers_are_one_page(gateway):
+    running = gateway(LLM_GATEWAY__WORKERS="2").wait_ready()
+    for _ in range(6):
+        assert running.chat()[0] == 200
+    page = f"http://127.0.0.1:{running.metrics_port}/metrics"
+
+    def total() -> float:
+        text = urllib.request.urlopen(page).read().decode()
+        lines = [line for line in text.splitlines() if line.startswith("llm_provider_requests_total{")]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    eventually(lambda: total() == 6)
+
+
+def test_a_reload_changes_what_clients_may_call(gateway, tmp_path):
+    config = tmp_path / "c.yaml"
+    text = "providers: {echo: {}}\nkeys: [{name: a, key: sk-first-key}]\n"
+    config.write_text(text)
+    running = gateway("--config", str(config)).wait_ready()
+    assert running.ask("/v1/models", key="sk-second-key")[0] == 401
+    config.write_text(text.replace("sk-first-key", "sk-second-key"))
+    running.process.send_signal(signal.SIGHUP)
+    eventually(lambda: running.ask("/v1/models", key="sk-second-key")[0] == 200)
+    assert running.ask("/v1/models", key="sk-first-key")[0] == 401
+
+
+def test_a_broken_configuration_is_refused_with_every_problem(gateway, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("serverr: {}\nworkers: x\nkeys: [{name: a}]\n")
+    running = gateway("--config", str(config))
+    assert running.process.wait(10) == 2
+    shown = (running.folder / "err").read_text()
+    assert "serverr: unknown option (did you mean `server`?)" in shown
+    assert "3 problems in the configuration" in shown
+    assert not (running.folder / "data").exists()
+
+
+def test_a_second_gateway_on_the_same_port_is_refused(gateway):
+    first = gateway().wait_ready()
+    second = gateway(SERVER_PORT=str(first.port))
+    assert second.process.wait(10) == 1
+    assert (
+        "another process listens there; change it with server.port (SERVER_PORT)" in (second.folder / "err").read_text()
+    )
+
+
+def test_sigterm_drains_and_nothing_is_left(gateway):
+    running = gateway().wait_ready()
+    children = [*running.children("worker 0"), *running.children("operator")]
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(8) == 0
+    assert not [pid for pid in children if alive(pid)]
+
+
+def test_children_leave_when_the_supervisor_is_killed(gateway):
+    running = gateway().wait_ready()
+    children = [*running.children("worker 0"), *running.children("operator")]
+    running.process.kill()
+    running.process.wait(5)
+    eventually(lambda: not [pid for pid in children if alive(pid)])
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
