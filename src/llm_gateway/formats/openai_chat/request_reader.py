@@ -6,7 +6,7 @@ say becomes an extra, named by its path.
 
 from __future__ import annotations
 
-from typing import assert_never, get_args
+from typing import Any, assert_never, get_args
 
 import msgspec
 from msgspec import Raw
@@ -105,7 +105,7 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def _extras(members: dict[str, Raw]) -> dict[str, Raw]:
     extras = {name: raw for name, raw in members.items() if name not in _KNOWN and bytes(raw) != b"null"}
-    messages = _typed.tree(members["messages"])
+    messages: list[dict[str, Any]] = _typed.tree(members["messages"])
     extras |= _typed.unread(messages, _MESSAGE, "messages")
     for at, message in enumerate(messages):
         content = message.get("content")
