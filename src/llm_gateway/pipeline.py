@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 
+from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress
-from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.ingress import cors
 from llm_gateway.ingress.routes import match
 from llm_gateway.routing.table import Table
@@ -23,7 +23,13 @@ class Line:
     """The stages, wired by the worker; replaced whole when the configuration changes."""
 
     def __init__(
-        self, admission: Admission, routing: Table, egress: Egress, ledger: Ledger, origins: tuple[str, ...] = (), cors_max_age: int = 600
+        self,
+        admission: Admission,
+        routing: Table,
+        egress: Egress,
+        ledger: Ledger,
+        origins: tuple[str, ...] = (),
+        cors_max_age: int = 600,
     ) -> None:
         self.admission = admission
         self.routing = routing
@@ -58,8 +64,8 @@ async def serve(x: Exchange, line: Line) -> None:
                 last = await line.egress.attempt(x, course.target)
                 return
             except Fault as fault:
-                line.egress.record(x, course.target, fault)
-                wait = course.failed(fault)
+                left = line.egress.record(x, course.target, fault)
+                wait = course.failed(fault, left)
                 x.fallbacks = course.fallbacks
             if wait:
                 await asyncio.sleep(wait)
@@ -67,6 +73,8 @@ async def serve(x: Exchange, line: Line) -> None:
         last = line.egress.refuse(x, fault)
     except asyncio.CancelledError:
         line.egress.abandon(x)
+    except Exception as error:  # noqa: BLE001  a bug of ours: told as a 500 and in the log, and the row is kept
+        last = line.egress.crash(x, error)
     finally:
         if course is not None:
             course.done()

@@ -26,7 +26,6 @@ from llm_gateway.routing.target import Limits
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.pool import Origin, Pool, Tls
 
-
 _NO_KEY = ProviderKey(id="", value="")
 
 
@@ -47,7 +46,9 @@ def table(snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool
         [_alias(each) for each in snapshot.aliases],
         catalogue,
         metrics,
-        policy=Policy(retry.max_attempts, retry.base, retry.cap, retry.wait_retry_after, retry.budget, retry.budget_min),
+        policy=Policy(
+            retry.max_attempts, retry.base, retry.cap, retry.wait_retry_after, retry.budget, retry.budget_min
+        ),
         default=snapshot.default_provider,
         prices={name: _own(price) for name, price in snapshot.prices.items()},
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -28,9 +27,11 @@ from llm_gateway.accounting.journal import Journal
 from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
 from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
+from llm_gateway.egress.relay import Relay
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
@@ -68,24 +69,27 @@ class Worker:
         self._lag = 0.0
         self._drain: asyncio.Task[None] | None = None
         self._linking: asyncio.Task[None] | None = None
-        self.adopt(snapshot)
+        self.line = self._adopt(snapshot, set())
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes a configuration over, from the next request on. Requests under way end under the one they began with."""
+        self.line = self._adopt(snapshot, self.line.egress.relays)
+
+    def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool)
         self.vitals.adopt(tuple(table.seats))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: None, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat)
         egress = Egress(self.pool, self.formats, self.metrics, self.vitals, Local(table, self.vitals, facts), timing)
-        if self.snapshot is not snapshot:
-            egress.relays = self.line.egress.relays
+        egress.relays = relays
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal)
         cors = snapshot.server.cors
-        self.line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
-        self.server.adopt(snapshot.server, partial(gate, line=self.line))
+        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
+        self.server.adopt(snapshot.server, partial(gate, line=line))
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
         self.garbage.freeze()
+        return line
 
     async def run(self, listen: list[int], control_fd: int) -> None:
         line = control.attach(self.loop, control_fd, self._command, self._link)
@@ -136,13 +140,14 @@ class Worker:
         while self.server.connections and perf_counter() < end:
             self.server.close_idle()
             await asyncio.sleep(0.05)
-        for connection in list(self.server.connections):
-            if connection.active is not None and connection.active.task is not None:
-                connection.active.task.cancel()
+        for relay in list(self.line.egress.relays):
+            relay.fail(
+                Fault(Kind.INTERNAL, "The gateway is shutting down; send the request again.", code="shutting_down")
+            )
         await asyncio.sleep(0.05)
         self.stopped.set()
 
-    def _link(self, index: int, sock: socket.socket) -> None:  # noqa: ARG002  a worker has one link
+    def _link(self, index: int, sock: socket.socket) -> None:
         self._linking = self.loop.create_task(self._hello(sock))
 
     async def _hello(self, sock: socket.socket) -> None:
@@ -200,7 +205,12 @@ class Worker:
         if self.link is not None:
             self.link.send(
                 channel.Report(
-                    self.index, os.getpid(), self.snapshot.generation, len(server.connections), metrics.report(), self.vitals.report()
+                    self.index,
+                    os.getpid(),
+                    self.snapshot.generation,
+                    len(server.connections),
+                    metrics.report(),
+                    self.vitals.report(),
                 )
             )
 

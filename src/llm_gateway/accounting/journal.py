@@ -82,12 +82,13 @@ class Journal:
         try:
             if self._fd < 0 or self._size + len(data) > SEGMENT:
                 self._rotate()
-            written = os.write(self._fd, data)
-            if written != len(data):
+            whole = os.write(self._fd, data) == len(data)
+            if not whole:
                 # A full disk takes a part: take it back, a torn line must not stand in the middle of a file.
                 os.ftruncate(self._fd, self._size)
-                raise OSError(28, "short write")
         except OSError:
+            whole = False
+        if not whole:
             self.errors += 1
             return False
         self._size += len(data)
@@ -106,7 +107,9 @@ class Journal:
 
     def _rotate(self) -> None:
         name = f"{time.time_ns() // 1_000_000:013d}-{self._worker}-{os.getpid()}-{self._serial}.jsonl"
-        fresh = os.open(self._directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fresh = os.open(
+            self._directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640
+        )
         old, self._fd, self._size = self._fd, fresh, 0
         self._serial += 1
         if old >= 0:

@@ -77,7 +77,9 @@ class Target(Protocol):
 
 
 class Ledger:
-    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, log: AccessLog | None, metrics: Metrics) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, journal: Journal, log: AccessLog | None, metrics: Metrics
+    ) -> None:
         self.journal = journal
         self.log = log
         self.metrics = metrics
@@ -158,7 +160,12 @@ class Ledger:
             row.provider, row.upstream_model, row.upstream_key = target.provider, target.model, target.key_id
             row.upstream_id = x.upstream_id
         if usage is not None:
-            row.input, row.output, row.cache_read, row.reasoning = usage.input, usage.output, usage.cache_read, usage.reasoning
+            row.input, row.output, row.cache_read, row.reasoning = (
+                usage.input,
+                usage.output,
+                usage.cache_read,
+                usage.reasoning,
+            )
             row.cache_write, row.estimated = usage.cache_write_5m + usage.cache_write_1h, usage.estimated
         if x.first_byte:
             row.first_token_ms = round((x.first_byte - x.started) * 1e3, 3)

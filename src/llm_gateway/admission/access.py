@@ -28,7 +28,12 @@ class Admission:
         if not x.route.open:
             x.principal = self._keys.principal(x.headers, x.query)
         if self._journal.full and x.route.body:
-            raise Fault(Kind.OVERLOADED, "Usage cannot be recorded at the moment; try again.", code="journal_full", retry_after=5.0)
+            raise Fault(
+                Kind.OVERLOADED,
+                "Usage cannot be recorded at the moment; try again.",
+                code="journal_full",
+                retry_after=5.0,
+            )
 
     def read(self, x: Exchange) -> None:
         """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL."""
@@ -36,4 +41,8 @@ class Admission:
         x.model, x.stream = peek.model, peek.stream
         principal = x.principal
         if principal is not None and principal.models and peek.model not in principal.models:
-            raise Fault(Kind.NO_MODEL, f"The model {peek.model[:100]!r} does not exist or is not available to you.", param="model")
+            raise Fault(
+                Kind.NO_MODEL,
+                f"The model {peek.model[:100]!r} does not exist or is not available to you.",
+                param="model",
+            )

@@ -67,7 +67,18 @@ class Fault(Exception):
     headers: additional response headers for the client.
     """
 
-    __slots__ = ("body", "code", "content_type", "headers", "kind", "message", "param", "retry_after", "status", "where")
+    __slots__ = (
+        "body",
+        "code",
+        "content_type",
+        "headers",
+        "kind",
+        "message",
+        "param",
+        "retry_after",
+        "status",
+        "where",
+    )
 
     def __init__(
         self,

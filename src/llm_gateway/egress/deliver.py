@@ -8,6 +8,8 @@ if not, so that an upstream nobody listens to stops generating. What the client 
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
 from collections.abc import Mapping
 from time import perf_counter
 
@@ -43,7 +45,9 @@ class Timing(Struct, frozen=True):
 
 
 class Egress:
-    def __init__(self, pool: Pool, formats: Mapping[str, Format], metrics: Metrics, vitals: Vitals, local: Local, timing: Timing) -> None:
+    def __init__(
+        self, pool: Pool, formats: Mapping[str, Format], metrics: Metrics, vitals: Vitals, local: Local, timing: Timing
+    ) -> None:
         self.relays: set[Relay] = set()
         self.timing = timing
         self.vitals = vitals
@@ -78,13 +82,23 @@ class Egress:
         if relay.status >= 400:
             raise target.speaker.fault(spoken, relay.status, relay.headers, relay.body, x.wall)
         if not 200 <= relay.status < 300:
-            raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {relay.status}, which has no meaning here.")
+            raise Fault(
+                Kind.UPSTREAM_BROKEN, f"The upstream answered with status {relay.status}, which has no meaning here."
+            )
+        if x.stream:
+            fault = spoken.summarise(relay.body).fault
+            raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
         return self._whole(x, target, relay, form, spoken)
 
-    def record(self, x: Exchange, target: Target, fault: Fault) -> None:
-        """Keeps what became of a failed attempt. After the first meaningful event there is no second one."""
-        ms = (perf_counter() - x.upstream_started) * 1e3
-        x.attempts.append(Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3)))
+    def record(self, x: Exchange, target: Target, fault: Fault) -> float:
+        """Keeps what became of a failed attempt; returns the seconds left until the request's deadline.
+
+        After the first meaningful event there is no second attempt: the fault is raised again."""
+        now = perf_counter()
+        ms = (now - x.upstream_started) * 1e3
+        x.attempts.append(
+            Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3))
+        )
         target.meter.fail(fault.kind.name.lower())
         if fault.kind.blame != "caller":
             self.vitals.failed(target.provider)
@@ -92,16 +106,23 @@ class Egress:
             self._metrics.limit("provider")
         if x.committed:
             raise fault
+        return x.deadline - now
 
     def refuse(self, x: Exchange, fault: Fault) -> bytes:
         """The last bytes of a reply that failed: an error reply, or an error event in a stream that has begun."""
         fault.message = OURS.get(fault.kind, fault.message)
+        fault.__traceback__ = None  # its frames hold the exchange, which holds the fault
         x.fault = fault
         if x.status == 200 and x.passage is not None:
             x.broken = True
             event = x.passage.fail(fault)
             return event if x.http10 or not event else b"%x\r\n%b\r\n" % (len(event), event)
         return refusal(x, fault, self._formats[x.route.format], perf_counter())
+
+    def crash(self, x: Exchange, error: Exception) -> bytes:
+        """A bug: its stack goes to standard error, the client learns that it was not its own fault."""
+        traceback.print_exception(error, file=sys.stderr)
+        return self.refuse(x, Fault(Kind.INTERNAL, f"The gateway failed; tell its operator request id {x.request_id}."))
 
     def abandon(self, x: Exchange) -> None:
         """The client is gone, or the worker is ending."""
@@ -146,7 +167,9 @@ class Egress:
             try:
                 connection = await asyncio.wait_for(self._pool.open(target.bay), max(left, SHORTEST_TIMEOUT))
             except TimeoutError:
-                raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+                raise Fault(
+                    Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout"
+                ) from None
         limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
         relay = Relay(x, passage, connection, limits, asyncio.get_running_loop().create_future())
         x.client.sink = relay

@@ -70,7 +70,9 @@ class Local:
         allowed = x.principal.models if x.principal is not None else frozenset()
         places = self._table.resolve(name)
         if not places or (allowed and name not in allowed):
-            raise Fault(Kind.NO_MODEL, f"The model {name[:100]!r} does not exist or is not available to you.", param="model")
+            raise Fault(
+                Kind.NO_MODEL, f"The model {name[:100]!r} does not exist or is not available to you.", param="model"
+            )
         entry = self._entry(name, *places[0])
         return self._reply(x, entry if b"anthropic-version" not in x.headers else _anthropic(entry))
 
@@ -83,7 +85,9 @@ class Local:
             if places and name not in table.aliases:
                 entries.append(self._entry(name, *places[0]))
         for seat in table.seats.values():
-            entries += [self._entry(f"{seat.name}/{info.id}", seat.name, info.id) for info in table.catalogue.models(seat.type)]
+            entries += [
+                self._entry(f"{seat.name}/{info.id}", seat.name, info.id) for info in table.catalogue.models(seat.type)
+            ]
         return entries
 
     def _entry(self, name: str, provider: str, model: str) -> dict[str, Any]:

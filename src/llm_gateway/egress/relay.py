@@ -37,6 +37,14 @@ class Upstream(Protocol):
     def resume(self) -> None: ...
 
 
+class Inflate(Protocol):
+    """zlib.decompressobj()."""
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
 class Limits(Protocol):
     """Seconds; routing.target.Limits is one."""
 
@@ -56,7 +64,9 @@ class Relay:
         "heartbeat", "passage", "status", "streaming", "touched", "upstream", "x",
     )  # fmt: skip
 
-    def __init__(self, x: Exchange, passage: Passage | None, upstream: Upstream, limits: Limits, done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, x: Exchange, passage: Passage | None, upstream: Upstream, limits: Limits, done: asyncio.Future[None]
+    ) -> None:
         self.x = x
         self.passage = passage
         self.upstream = upstream
@@ -72,7 +82,7 @@ class Relay:
         self._pending = b""
         self._parts: list[bytes] = []
         self._size = self._raw = 0
-        self._inflate: zlib._Decompress | None = None
+        self._inflate: Inflate | None = None
 
     def __repr__(self) -> str:
         return f"<Relay {self.status or 'waiting'}{' streaming' if self.streaming else ''} of {self.x.id}>"
@@ -92,27 +102,25 @@ class Relay:
             self._inflate = zlib.decompressobj(wbits)
         self.x.upstream_id = upstream_id(headers)
         self.streaming = (
-            self.passage is not None and 200 <= status < 300 and not headers.get(b"content-type", b"").startswith(b"application/json")
+            self.passage is not None
+            and 200 <= status < 300
+            and not headers.get(b"content-type", b"").startswith(b"application/json")
         )
 
     def data(self, body: bytes) -> None:
         self.touched = True
         if self._inflate is not None:
             body = self._inflated(body)
-        if not self.streaming:
-            self._size += len(body)
-            if self._size <= (MOST_REPLY if self.status < 400 else MOST_ERROR):
-                self._parts.append(body)
-            elif self.status < 400:
-                self.fail(Fault(Kind.UPSTREAM_BROKEN, f"The upstream's reply is larger than {MOST_REPLY >> 20} MiB."))
-            return
         passage = self.passage
-        out = passage.feed(body)  # type: ignore[union-attr]  streaming implies a passage
+        if passage is None or not self.streaming:
+            self._collect(body)
+            return
+        out = passage.feed(body)
         if not self.x.committed:
             self._before(out)
         elif out:
             self._send(out)
-        if passage.ended or passage.failed is not None:  # type: ignore[union-attr]
+        if passage.ended or passage.failed is not None:
             self._finish()
 
     def end(self, *, delimited: bool) -> None:
@@ -159,7 +167,11 @@ class Relay:
             self.fail(Fault(Kind.TIMEOUT, f"The upstream sent nothing of use within {limits.first_chunk:g} s.",
                             code="first_chunk_timeout"))  # fmt: skip
         elif self.streaming and now - self._heard > limits.silence:
-            self.fail(Fault(Kind.TIMEOUT, f"The upstream's stream was silent for {limits.silence:g} s.", code="silence_timeout"))
+            self.fail(
+                Fault(
+                    Kind.TIMEOUT, f"The upstream's stream was silent for {limits.silence:g} s.", code="silence_timeout"
+                )
+            )
         elif self.streaming and now - x.heard > heartbeat and self.passage.between:
             self._beat(now)
 
@@ -170,6 +182,13 @@ class Relay:
         self._finish()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _collect(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size <= (MOST_REPLY if self.status < 400 else MOST_ERROR):
+            self._parts.append(body)
+        elif self.status < 400:
+            self.fail(Fault(Kind.UPSTREAM_BROKEN, f"The upstream's reply is larger than {MOST_REPLY >> 20} MiB."))
 
     def _send(self, out: bytes) -> None:
         x = self.x

@@ -13,7 +13,10 @@ def lines(headers: Mapping[bytes, bytes], origins: tuple[str, ...], max_age: int
     origin = headers.get(b"origin")
     if origin is None or not ("*" in origins or origin.decode("latin-1") in origins):
         return b""
-    allowed = b"access-control-allow-origin: %b\r\nvary: origin\r\naccess-control-expose-headers: %b\r\n" % (origin, EXPOSED)
+    allowed = b"access-control-allow-origin: %b\r\nvary: origin\r\naccess-control-expose-headers: %b\r\n" % (
+        origin,
+        EXPOSED,
+    )
     asked = headers.get(b"access-control-request-method")
     if asked is None:
         return allowed

@@ -289,10 +289,13 @@ class Connection(asyncio.BufferedProtocol):
             raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
         if len(headers) > self.server.config.max_headers:
             raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_headers} header fields are allowed.")
-        if self.head_bytes > self.server.config.max_header_bytes and sum(map(len, headers)) + sum(
-            map(len, headers.values())
-        ) > self.server.config.max_header_bytes:
-            raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_header_bytes} header bytes are allowed.")
+        if (
+            self.head_bytes > self.server.config.max_header_bytes
+            and sum(map(len, headers)) + sum(map(len, headers.values())) > self.server.config.max_header_bytes
+        ):
+            raise Fault(
+                Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_header_bytes} header bytes are allowed."
+            )
         if len(x.path) + len(x.query) > self.server.config.max_uri:
             raise Fault(Kind.URI_TOO_LONG, f"At most {self.server.config.max_uri} bytes of URI are allowed.")
         for name in _SINGLE & headers.keys():

@@ -30,7 +30,8 @@ _HEX = b"0123456789abcdefABCDEF"
 
 def match(method: bytes, path: bytes) -> tuple[Route, tuple[str, ...]]:
     """The route and its path parameters. Raises Fault NOT_FOUND or METHOD (its `headers` hold `Allow`)."""
-    methods, params = EXACT.get(path), ()
+    methods = EXACT.get(path)
+    params: tuple[str, ...] = ()
     if methods is None:
         if path == b"*" and method == b"OPTIONS":
             return PREFLIGHT, ()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import aiofastnet
@@ -81,7 +81,7 @@ class Server:
         self.body_bytes = 0
         self.draining = False
         self.shedding = False
-        self.epoch = time.time() - time.perf_counter()
+        self.epoch = time.time_ns() / 1e9 - time.perf_counter()
         self._prefix = prefix
         self._serial = 0
         self._contexts: list[_Certificates] = []
@@ -177,7 +177,7 @@ class Server:
 
     def sweep(self, now: float) -> None:
         """Ends connections that have been too slow; re-reads changed certificates. `now` is perf_counter()."""
-        self.epoch = time.time() - now
+        self.epoch = time.time_ns() / 1e9 - now
         for connection in list(self.connections):
             self._check(connection, now)
         for certificates in self._contexts:
@@ -213,7 +213,7 @@ class Server:
                 connection.transport.close()
 
 
-def _refuse_all(x: Exchange) -> None:
+def _refuse_all(_x: Exchange) -> None:
     raise Fault(Kind.OVERLOADED, "Starting up; try again.", retry_after=1.0)
 
 
@@ -249,7 +249,7 @@ class _Certificates:
         for file in self._files:
             if file is not None:
                 try:
-                    stat = os.stat(file)
+                    stat = Path(file).stat()
                 except OSError:
                     continue
                 stats.append((stat.st_mtime_ns, stat.st_size))

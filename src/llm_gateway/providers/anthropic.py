@@ -18,10 +18,10 @@ VERSION = "2023-06-01"
 class Anthropic:
     static = True
 
-    def formats(self, operation: Operation, model: str) -> tuple[str, ...]:  # noqa: ARG002  the same for every model
+    def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         return ("anthropic_messages",)
 
-    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:  # noqa: ARG002
+    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         return Wire(b"POST", f"{account.root}{outgoing.path}".encode(), _headers(account, outgoing), outgoing.body)
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:

@@ -20,10 +20,10 @@ V1 = (None, "v1", "preview")
 class Azure:
     static = True
 
-    def formats(self, operation: Operation, model: str) -> tuple[str, ...]:  # noqa: ARG002  the same for every model
+    def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         return ("openai_chat",)
 
-    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:  # noqa: ARG002
+    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         path = f"{_root(account)}/v1{outgoing.path}"
         if account.api_version == "preview":
             path += "?api-version=preview"

@@ -21,11 +21,13 @@ class OpenAI:
     def __init__(self, probe_path: str = "/models") -> None:
         self._probe_path = probe_path
 
-    def formats(self, operation: Operation, model: str) -> tuple[str, ...]:  # noqa: ARG002  the same for every model
+    def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         return ("openai_chat",)
 
-    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:  # noqa: ARG002
-        return Wire(b"POST", f"{account.root}{outgoing.path}".encode(), (*_auth(account), *account.headers), outgoing.body)
+    def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
+        return Wire(
+            b"POST", f"{account.root}{outgoing.path}".encode(), (*_auth(account), *account.headers), outgoing.body
+        )
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
         return read_fault(form, status, headers, body, now)

@@ -72,7 +72,10 @@ SERVICES: dict[str, Service] = {
     "llamacpp": _compatible("http://localhost:8080/v1", keyless=True),
     "openai_compatible": Service(base_url="http://localhost/v1", keyless=True),
     "google": _compatible(
-        "https://generativelanguage.googleapis.com/v1beta/openai", "GOOGLE_API_KEY", "GEMINI_API_KEY", catalogue="google"
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "GOOGLE_API_KEY",
+        "GEMINI_API_KEY",
+        catalogue="google",
     ),
     "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq"),
     "mistral": _compatible("https://api.mistral.ai/v1", "MISTRAL_API_KEY", catalogue="mistral"),

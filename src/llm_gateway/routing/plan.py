@@ -74,11 +74,13 @@ class Course:
         """How many targets were passed over."""
         return self._index
 
-    def failed(self, fault: Fault) -> float:
-        """Moves to where the request goes next; returns the seconds to wait before. Raises the fault if nowhere."""
+    def failed(self, fault: Fault, left: float) -> float:
+        """Moves to where the request goes next; returns the seconds to wait before. Raises the fault if nowhere.
+
+        left: seconds until the request's deadline."""
         target, policy = self.target, self._policy
         move = policy.after(fault, self._same, target.limits.retries, random())  # noqa: S311  jitter, no secret
-        if move.verdict == "stop" or self.attempts >= policy.max_attempts:
+        if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= move.wait:
             raise fault
         if not self.retrying and not policy.affords(self._tally.retrying, self._tally.active):
             raise fault

@@ -123,4 +123,6 @@ class Table:
         else:
             names = [*self.aliases][:NAMED] or [f"{name}/MODEL" for name in self.seats][:NAMED]
             hint = f"Known here are, among others: {', '.join(names)}. See GET /v1/models."
-        return Fault(Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model")
+        return Fault(
+            Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model"
+        )

@@ -63,7 +63,9 @@ class Merger:
             lines += [f"# HELP {shown} {family.help}", f"# TYPE {shown} {family.type}"]
             values = total.get(name) or ({"": 0} if family.bare else {})
             for labels, value in sorted(values.items()):
-                lines += _histogram(name, family, labels, value) if isinstance(value, list) else [_line(name, labels, value)]
+                lines += (
+                    _histogram(name, family, labels, value) if isinstance(value, list) else [_line(name, labels, value)]
+                )
         if openmetrics:
             lines.append("# EOF")
         return "\n".join(lines) + "\n"
@@ -84,15 +86,15 @@ def _add(total: Families, families: Families) -> None:
 def _sum(old: Value | None, new: Value, *, largest: bool) -> Value:
     if old is None:
         return list(new) if isinstance(new, list) else new
-    if isinstance(old, list) and isinstance(new, list):
-        return [a + b for a, b in zip(old, new, strict=True)]
-    if isinstance(old, list) or isinstance(new, list):
-        return new
+    if isinstance(new, list):
+        return [a + b for a, b in zip(old, new, strict=True)] if isinstance(old, list) else list(new)
+    if isinstance(old, list):
+        return old
     return max(old, new) if largest else old + new
 
 
 def _line(name: str, labels: str, value: float) -> str:
-    shown = f"{value:.12g}" if isinstance(value, float) else str(value)
+    shown = f"{value:.15g}"
     return f"{name}{{{labels}}} {shown}" if labels else f"{name} {shown}"
 
 

@@ -28,16 +28,22 @@ FAMILIES: dict[str, Family] = {
     "http_request_duration_seconds": Family("histogram", "From the request's head to its reply's last byte.", SECONDS),
     "llm_provider_requests_total": Family("counter", "Attempts sent to providers."),
     "llm_provider_errors_total": Family("counter", "Attempts that failed, by kind of fault."),
-    "llm_provider_latency_seconds": Family("histogram", "Provider's time: whole reply, or a stream's head to end.", SECONDS),
+    "llm_provider_latency_seconds": Family(
+        "histogram", "Provider's time: whole reply, or a stream's head to end.", SECONDS
+    ),
     "llm_rate_limit_exceeded_total": Family("counter", "Rate limits hit, by scope (provider: the provider's own)."),
     "redis_operations_total": Family("counter", "Redis operations.", bare=True),
     "cache_hit_ratio": Family("gauge", "Share of cacheable requests answered from the cache.", bare=True),
-    "llm_time_to_first_token_seconds": Family("histogram", "From request to a stream's first meaningful event.", SECONDS),
+    "llm_time_to_first_token_seconds": Family(
+        "histogram", "From request to a stream's first meaningful event.", SECONDS
+    ),
     "llm_tokens_total": Family("counter", "Tokens, by direction (input, output, cache_read, cache_write, reasoning)."),
     "llm_cost_usd_total": Family("counter", "Cost of priced replies in USD."),
     "llm_unpriced_replies_total": Family("counter", "Replies whose model has no known price."),
     "llm_fallbacks_total": Family("counter", "Requests answered by another target than the first."),
-    "llm_gateway_overhead_seconds": Family("histogram", "Our share of a plain request: its time without upstream's.", FINE),
+    "llm_gateway_overhead_seconds": Family(
+        "histogram", "Our share of a plain request: its time without upstream's.", FINE
+    ),
     "llm_gateway_open_connections": Family("gauge", "Client connections open.", bare=True),
     "llm_gateway_open_streams": Family("gauge", "Streams being relayed.", bare=True),
     "llm_gateway_active_requests": Family("gauge", "Requests being served.", bare=True),
@@ -46,8 +52,12 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_journal_rows_total": Family("counter", "Usage rows written to the journal.", bare=True),
     "llm_gateway_journal_waiting_bytes": Family("gauge", "Usage rows in memory that the disk did not take.", bare=True),
     "llm_gateway_journal_errors_total": Family("counter", "Journal writes that failed.", bare=True),
-    "llm_gateway_journal_dropped_total": Family("counter", "Usage rows given up (journal.on_error: continue).", bare=True),
-    "llm_gateway_log_dropped_total": Family("counter", "Access-log lines dropped since their sink was full.", bare=True),
+    "llm_gateway_journal_dropped_total": Family(
+        "counter", "Usage rows given up (journal.on_error: continue).", bare=True
+    ),
+    "llm_gateway_log_dropped_total": Family(
+        "counter", "Access-log lines dropped since their sink was full.", bare=True
+    ),
     "llm_gateway_gc_pause_seconds_max": Family("gauge", "Longest garbage collection since start.", bare=True),
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),
     "llm_gateway_config_generation": Family("gauge", "Generation of the configuration in force.", bare=True),

@@ -36,7 +36,7 @@ class Garbage:
             self._calls = 0
             gc.collect()
 
-    def _measure(self, phase: str, info: dict[str, Any]) -> None:  # noqa: ARG002  the interpreter's signature
+    def _measure(self, phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
             self._began = perf_counter()
         else:

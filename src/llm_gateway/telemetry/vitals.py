@@ -43,5 +43,5 @@ class Vitals:
             vital.failures += 1
 
     def report(self) -> dict[str, tuple[bool, float | None]]:
-        """name -> (healthy, latency in ms)."""
+        """By name: (healthy, latency in ms)."""
         return {name: (vital.healthy, vital.latency_ms) for name, vital in self._vitals.items()}

@@ -57,7 +57,11 @@ class EchoConnection:
             text, finish = text[: limit * 4], "length"
         usage = {"prompt_tokens": _tokens(str(body.get("messages"))), "completion_tokens": _tokens(text)}
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-        base = {"id": f"chatcmpl-echo-{time.time_ns():x}", "created": int(time.time()), "model": body.get("model", "echo")}
+        base = {
+            "id": f"chatcmpl-echo-{time.time_ns():x}",
+            "created": time.time_ns() // 10**9,
+            "model": body.get("model", "echo"),
+        }
         if body.get("stream"):
             self.sink.head(200, {b"content-type": b"text/event-stream"})
             wants = (body.get("stream_options") or {}).get("include_usage")

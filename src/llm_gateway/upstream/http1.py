@@ -121,8 +121,11 @@ class Connection(asyncio.BufferedProtocol):
             self._break("The upstream answered with an upgrade nobody asked for.")
 
     def eof_received(self) -> bool:
-        if self.state is READING and self.sink is not None and b"content-length" not in self.headers and (
-            b"chunked" not in self.headers.get(b"transfer-encoding", b"").lower()
+        if (
+            self.state is READING
+            and self.sink is not None
+            and b"content-length" not in self.headers
+            and (b"chunked" not in self.headers.get(b"transfer-encoding", b"").lower())
         ):
             sink, self.sink = self.sink, None
             sink.end(delimited=False)

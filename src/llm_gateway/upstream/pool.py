@@ -14,7 +14,6 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
 from urllib.parse import unquote, urlsplit
 
 import aiofastnet
@@ -27,6 +26,7 @@ from llm_gateway.upstream.http1 import IDLE, LEFT, Connection
 
 RACE = 0.25  # seconds between starting two addresses (RFC 8305 section 5)
 LEFT_SECONDS = 5.0
+MOST_TUNNEL_HEAD = 8 << 10
 
 
 class Tls(Struct, frozen=True):
@@ -67,7 +67,9 @@ class Bay:
         self.context = _context(origin) if origin.scheme == "https" else None
 
     def __repr__(self) -> str:
-        return f"<Bay {self.origin.authority} {len(self.open)} open, {len(self.idle)} idle, {len(self.waiting)} waiting>"
+        return (
+            f"<Bay {self.origin.authority} {len(self.open)} open, {len(self.idle)} idle, {len(self.waiting)} waiting>"
+        )
 
 
 class Pool:
@@ -219,20 +221,24 @@ class Pool:
             lines.append(f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}")
         try:
             await loop.sock_sendall(sock, ("\r\n".join(lines) + "\r\n\r\n").encode())
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                # Byte by byte: what follows the head belongs to the tunnel.
-                piece = await loop.sock_recv(sock, 1)
-                if not piece or len(head) > 8192:
-                    raise OSError("the outbound proxy closed the connection")
-                head += piece
-            status = head.split(b" ", 2)[1:2]
-            if status != [b"200"]:
-                raise OSError(f"the outbound proxy refused with status {b''.join(status).decode('ascii', 'replace')}")
+            await _tunnelled(loop, sock)
         except BaseException:
             sock.close()
             raise
         return sock
+
+
+async def _tunnelled(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    """Reads the outbound proxy's answer, byte by byte: what follows its head belongs to the tunnel."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = await loop.sock_recv(sock, 1)
+        if not piece or len(head) > MOST_TUNNEL_HEAD:
+            raise OSError("the outbound proxy closed the connection")
+        head += piece
+    status = head.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        raise OSError(f"the outbound proxy refused with status {b''.join(status).decode('ascii', 'replace')}")
 
 
 async def _dial(address: Address, port: int) -> socket.socket:
@@ -278,5 +284,3 @@ def _connect_fault(origin: Origin, error: BaseException) -> Fault:
     if isinstance(error, OSError):
         return Fault(Kind.UPSTREAM_CONNECT, f"Could not connect to {where}: {error.strerror or error}.")
     raise error
-
-
