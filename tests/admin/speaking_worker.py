@@ -37,7 +37,7 @@ class Worker:
             case channel.Load(snapshot):
                 self.snapshot = snapshot
                 self.note(
-                    load=snapshot.generation, strict=snapshot.strict_params, port=snapshot.server.listeners[0].port
+                    load=snapshot.generation, journal=snapshot.journal_on_error, port=snapshot.server.listeners[0].port
                 )
             case channel.Mean(connections):
                 self.note(mean=connections)

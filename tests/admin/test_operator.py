@@ -54,9 +54,9 @@ def test_health_degrades_with_redis(plane):
 
 def test_a_good_file_is_in_force_everywhere_within_seconds(plane):
     running = plane(workers=2)
-    running.config.write_text(running.config.read_text() + "strict_params: true\n")
+    running.config.write_text(running.config.read_text() + "journal: {on_error: continue}\n")
     eventually(lambda: len(running.told("load")) == 2)
-    assert all(entry["load"] == 2 and entry["strict"] for entry in running.told("load"))
+    assert all(entry["load"] == 2 and entry["journal"] == "continue" for entry in running.told("load"))
     eventually(lambda: running.metric("llm_gateway_config_generation") == 2)
     assert running.notices("configuration reloaded")[0]["cause"] == "file change"
 
@@ -77,10 +77,16 @@ def test_a_bad_file_changes_nothing_says_everything_and_counts(plane):
     assert len(running.notices("configuration refused")) == 2  # once for the file, once for the call
 
 
+def test_nothing_new_is_nothing_changed(plane):
+    running = plane()
+    outcome = running.reload()
+    assert (outcome["changed"], outcome["generation"], outcome["errors"]) == (False, 1, [])
+
+
 def test_sighup_reloads(plane):
     running = plane()
     os.kill(running.process.pid, signal.SIGSTOP)  # so that the signal is there before the file watch looks
-    running.config.write_text(running.config.read_text() + "strict_params: true\n")
+    running.config.write_text(running.config.read_text() + "journal: {on_error: continue}\n")
     os.kill(running.process.pid, signal.SIGHUP)
     os.kill(running.process.pid, signal.SIGCONT)
     eventually(lambda: running.notices("configuration reloaded"))
@@ -91,7 +97,7 @@ def test_sighup_reloads(plane):
 
 def test_what_needs_a_restart_is_kept_and_said(plane):
     running = plane()
-    running.config.write_text(running.config.read_text() + "server: {port: 1}\nstrict_params: true\n")
+    running.config.write_text(running.config.read_text() + "server: {port: 1}\njournal: {on_error: continue}\n")
     outcome = running.reload()
     if not outcome["changed"]:  # the watch was quicker
         outcome = running.reload()
@@ -102,7 +108,7 @@ def test_what_needs_a_restart_is_kept_and_said(plane):
 
 def test_a_worker_restarted_while_the_operator_is_dead_starts_with_the_newest(plane):
     running = plane()
-    running.config.write_text(running.config.read_text() + "strict_params: true\n")
+    running.config.write_text(running.config.read_text() + "journal: {on_error: continue}\n")
     eventually(lambda: running.told("load"))
     operator = running.children("operator")[0]
     (worker,) = running.children("worker 0")

@@ -89,9 +89,9 @@ def test_open_elsewhere_only_by_force(compile_text):
 
 
 def test_several_keys_of_one_provider(compile_text):
-    text = "providers: {openai: {keys: [sk-1, {key: '${GONE}'}, {key: sk-2, name: spare, weight: 3}]}}"
+    text = "providers: {openai: {keys: [sk-1, {key: '${GONE}'}, {key: sk-2, name: spare}]}}"
     keys = compile_text(text, OPENAI_API_KEY="sk-env").snapshot.providers[0].keys
-    assert [(key.value, key.weight) for key in keys] == [("sk-1", 1), ("sk-2", 3)]
+    assert [key.value for key in keys] == ["sk-1", "sk-2"]
     assert keys[1].id == "spare"
 
 
@@ -104,7 +104,7 @@ def test_sizes_and_durations_take_units(compile_text):
 def test_the_digest_tells_configurations_apart_and_nothing_else(compile_text):
     one, again = compile_text(LOCAL).snapshot, compile_text("# other words\n" + LOCAL).snapshot
     assert one.digest == again.digest
-    assert compile_text(LOCAL + "strict_params: true").snapshot.digest != one.digest
+    assert compile_text(LOCAL + "journal: {on_error: continue}").snapshot.digest != one.digest
 
 
 def test_a_snapshot_survives_its_travel(compile_text):

@@ -110,19 +110,23 @@ def test_rust_log_is_understood(compile_text, said, level):
     assert compile_text(RUST_LOG=said).snapshot.logging.level == level
 
 
+def test_what_kubernetes_says_of_services_is_not_meant_for_us(compile_text):
+    assert compile_text(SERVER_PORT="tcp://10.0.0.1:80").snapshot.server.listeners[0].port == 8080
+
+
 def test_any_setting_is_reachable_by_variable(compile_text):
     environ = {
         "LLM_GATEWAY__SERVER__TRUSTED_PROXIES": '[10.0.0.0/8, "::1"]',
         "LLM_GATEWAY__PROVIDERS__MY_LOCAL__BASE_URL": "http://other:1",
         "LLM_GATEWAY__KEYS__0__TENANT": "blue",
-        "LLM_GATEWAY__HEARTBEAT__EARLY": "true",
+        "LLM_GATEWAY__HEARTBEAT__INTERVAL": "3s",
     }
     text = "providers: {my-local: {type: vllm}}\nkeys: [{name: a, key: sk-12345678}]\n"
     snapshot = compile_text(text, **environ).snapshot
     assert snapshot.server.trusted_proxies == ("10.0.0.0/8", "::1")
     assert [(provider.name, provider.base_url) for provider in snapshot.providers] == [("my-local", "http://other:1")]
     assert snapshot.keys[0].tenant == "blue"
-    assert snapshot.heartbeat_early is True
+    assert snapshot.heartbeat == 3.0
 
 
 def test_references_are_followed(compile_text, tmp_path):
@@ -192,6 +196,26 @@ default_provider: nobody
         "config.yaml:21:1: port: unknown option (did you mean `server.port`?)",
         "config.yaml:22:1: default_provider: there is no provider `nobody`",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tenants: {}",
+        "limits: []",
+        "state: per_worker",
+        "replicas: 3",
+        "strict_params: true",
+        "heartbeat: {early: true}",
+        "cache: {backend: redis}",
+        "resilience: {breaker: {}}",
+        "providers: {openai: {region: eu}}",
+        "providers: {openai: {keys: [{key: abc, weight: 2}]}}",
+        "models: {a: {targets: [openai/x], context_fallbacks: []}}",
+    ],
+)
+def test_what_a_later_version_will_do_is_refused_not_ignored(problems_of, text):
+    assert any("not supported by this version" in line for line in problems_of(text))
 
 
 def test_no_value_stands_in_any_message(problems_of):

@@ -116,6 +116,16 @@ def test_a_second_signal_kills(supervise):
     assert not alive(pid)
 
 
+def test_the_same_signal_twice_at_once_is_one(supervise):
+    gateway = supervise("SLOW")
+    eventually(gateway.ask)
+    gateway.signal(signal.SIGTERM)
+    eventually(lambda: gateway.events("draining"))
+    gateway.signal(signal.SIGTERM)
+    assert gateway.process.wait(5) == 0
+    assert gateway.events("killing") == []
+
+
 def test_a_child_that_does_not_drain_in_time_is_killed(supervise):
     gateway = supervise("DEAF", drain_timeout=-4.8)  # the grace of 5 s is added to it
     eventually(gateway.ask)

@@ -129,6 +129,14 @@ def test_no_secret_is_in_a_path_an_argument_or_the_log(gateway):
     assert running.key() not in shown
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are looked up in /proc")
+def test_a_worker_holds_no_descriptor_of_the_operators(gateway):
+    running = gateway().wait_ready()
+    for child, files in (("worker 0", 1), ("operator", 2)):  # the snapshot; the operator also its own state
+        held = [str(entry.readlink()) for entry in Path(f"/proc/{running.children(child)[0]}/fd").iterdir()]
+        assert len([name for name in held if "llm-gateway-boot" in name]) == files, held
+
+
 def test_a_killed_worker_is_back_and_the_operator_counts_it(gateway):
     running = gateway().wait_ready()
     assert running.chat()[0] == 200

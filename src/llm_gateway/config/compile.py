@@ -61,11 +61,9 @@ def compile_snapshot(
         logging=_logging(root.logging),
         retry=_retry(root.resilience.retry),
         heartbeat=root.heartbeat.interval,
-        heartbeat_early=root.heartbeat.early,
         default_provider=found.default,
         redis_url=root.redis.url,
         journal_on_error=root.journal.on_error,
-        strict_params=root.strict_params,
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),

@@ -146,6 +146,8 @@ class _Merge:
     def variables(self) -> None:
         for name, path in VARIABLES:
             value = self._environ.get(name, "").strip()
+            if value.startswith("tcp://"):
+                continue  # Kubernetes says METRICS_PORT=tcp://10.0.0.1:80 to every pod beside a Service named `metrics`
             if value and self._concerns(path):
                 self._set(path, value, name)
 

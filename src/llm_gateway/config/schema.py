@@ -122,9 +122,6 @@ class RateLimit(Section):
 class ProviderKey(Section):
     key: SecretStr = Field(description="The key itself, usually `${VAR}` or `file:/path`.")
     name: str | None = Field(default=None, description="Public name in logs and metrics; its position if unset.")
-    weight: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Share of the traffic among the provider's keys."
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -149,7 +146,6 @@ class Provider(Section):
     )
     keys: tuple[ProviderKey, ...] = Field(default=(), description="Several keys instead of `api_key`.")
     api_version: str | None = Field(default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`.")
-    region: str | None = Field(default=None, description="Region, where the service has regions.")
     headers: dict[str, str] = Field(default={}, description="Added to every request to it.")
     proxy: str | None = Field(
         default=None, description="HTTP proxy to reach it through, `http://[user:password@]host:port`."
@@ -251,7 +247,9 @@ class Logging(Section):
         default="info",
         description="trace, debug, info, warn or error (LOG_LEVEL, RUST_LOG). Of processes' notices; the access log is `access`.",
     )
-    format: Literal["json", "text"] = Field(default="json", description="json or text.")
+    format: Literal["json", "text"] = Field(
+        default="json", description="json or text, of processes' notices; the access log is JSON."
+    )
     output: str = Field(
         default="stdout", description="Access log: stdout, stderr or a file. Processes' own notices go to stderr."
     )
@@ -283,7 +281,6 @@ class Heartbeat(Section):
     interval: Seconds = Field(
         default=15.0, description="Silence in a stream after which the client gets a sign of life; 0: never."
     )
-    early: bool = Field(default=False, description="Also before the upstream answers; fixes the status at 200.")
 
 
 class Journal(Section):
@@ -336,14 +333,12 @@ class Root(Section):
     journal: Journal = Field(default=Journal(), description="The record of usage.")
     redis: Redis = Field(default=Redis(), description="Redis.")
     prices: dict[str, Price] = Field(default={}, description="Own prices by `provider/model`, over the catalogue's.")
-    strict_params: bool = Field(
-        default=False, description="Refuse what a crossing cannot express, instead of naming it in a header."
-    )
 
 
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
 LATER = frozenset(
     {
+        "strict_params", "heartbeat.early", "providers.*.region", "providers.*.keys.*.weight",
         "tenants", "limits", "budgets", "residency", "guards", "database", "telemetry", "plugins", "state", "replicas", "batches", "files",
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
         "resilience.timeouts", "resilience.breaker", "resilience.hedge", "resilience.queue", "resilience.concurrency",

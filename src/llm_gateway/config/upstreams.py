@@ -117,7 +117,6 @@ def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], sec
         keys=keys,
         headers=tuple(section.headers.items()),
         api_version=section.api_version,
-        region=section.region,
         proxy=section.proxy,
         tls=ProviderTls(tls.verify, absolute(tls.ca), absolute(tls.cert), absolute(tls.key), tls.server_name),
         connect_timeout=section.connect_timeout_seconds,
@@ -136,7 +135,7 @@ def _keys(section: schema.Provider, service: Service, url: str, environ: Mapping
     says nothing of keys at all."""
     if section.keys:
         return tuple(
-            ProviderKey(each.name or str(position), each.key.get_secret_value(), each.weight)
+            ProviderKey(each.name or str(position), each.key.get_secret_value())
             for position, each in enumerate(section.keys)
             if each.key.get_secret_value()
         )

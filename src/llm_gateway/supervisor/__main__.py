@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m llm_gateway.supervisor --plan FD   (llm-gateway serve does this)\n")
         return 2
     try:
-        supervisor = parent.Supervisor(plan.read(int(arguments[1])))
+        supervisor = parent.Supervisor(plan.take(int(arguments[1])))
     except BindError as error:
         sys.stderr.write(f"llm-gateway: {error}\n")
         return 1

@@ -38,6 +38,7 @@ SETTLED = 10.0  # seconds a child must live for its earlier deaths to be forgott
 HOPELESS = 5  # deaths of one worker before any worker ever served: it is not going to
 FAST = 5.0
 GRACE = 5.0
+ECHO = 0.5  # make, timeout and npm pass on a Ctrl-C that the terminal sent to us as well: the same signal so soon is one
 OPERATOR = "operator"
 LOUD = ("killing", "not started", "deaf")  # what is told at logging.level warn and error too
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -77,7 +78,11 @@ class Supervisor:
         self._deadline: float | None = None
         self._served = False
         self._dismissed = False
+        self._told_by: signal.Signals | None = None
+        self._told_at = 0.0
         self._clean = True
+        for fd in (plan.snapshot, plan.state):
+            os.set_inheritable(fd, False)  # each child is handed what it may see, and nothing else
         self._selector = selectors.DefaultSelector()
         per_listener = [sockets.bind(address, plan.workers) for address in plan.listeners]
         metrics = sockets.bind(plan.metrics, 1)
@@ -161,9 +166,12 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         now = time.monotonic()
         if self._state is not State.RUNNING:
+            if number is self._told_by and now - self._told_at < ECHO:
+                return
             self._clean = False
             self._kill(f"a second signal, {number.name}")
             return
+        self._told_by, self._told_at = number, now
         slow = number is signal.SIGTERM
         self._state = State.DRAINING if slow else State.STOPPING
         self._deadline = now + (self._plan.lame_duck + self._plan.drain_timeout if slow else FAST) + GRACE

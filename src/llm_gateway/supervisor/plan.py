@@ -6,6 +6,7 @@ Law: standard library only, and no word of configuration; the command line turns
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 
 from llm_gateway.supervisor import boot
@@ -61,5 +62,8 @@ def decode(data: bytes) -> Plan:
     return Plan(**fields)
 
 
-def read(fd: int) -> Plan:
-    return decode(boot.read(fd))
+def take(fd: int) -> Plan:
+    """Reads the plan and closes its descriptor: it may hold a key, and nobody needs it twice."""
+    plan = decode(boot.read(fd))
+    os.close(fd)
+    return plan
