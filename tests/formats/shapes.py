@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from replay.recordings import Interaction, Recordings, load
-
 from llm_gateway.core.types import Conversation
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
 from llm_gateway.formats.contract import Format, Peek
 from llm_gateway.formats.openai_chat import OpenAIChat
+from replay.recordings import Interaction, Recordings, load
 
 SHAPES: dict[str, Format] = {"chat_completions": OpenAIChat(), "messages": AnthropicMessages()}
 MODELS = {"openai_chat": "gpt-4o-mini", "anthropic_messages": "claude-sonnet-4-5"}

@@ -82,7 +82,11 @@ JSON = st.recursive(
 
 
 @BOTH
-@given(st.dictionaries(st.text(max_size=8).filter(lambda name: name not in {*MINIMAL, "stream", "stream_options"}), JSON, max_size=5))
+@given(
+    st.dictionaries(
+        st.text(max_size=8).filter(lambda name: name not in {*MINIMAL, "stream", "stream_options"}), JSON, max_size=5
+    )
+)
 def test_forward_keeps_every_unknown_member(shape, extra):
     sent = json.loads(shape.forward(shape.peek(body(**extra)), "other").body)
     assert sent == {**MINIMAL, **extra, "model": "other"}
@@ -98,7 +102,9 @@ def test_of_a_repeated_key_the_one_that_was_checked_is_sent(shape):
 
 
 def test_a_stream_is_asked_for_usage_beside_the_clients_own_options():
-    sent = json.loads(OPENAI.forward(OPENAI.peek(body(stream=True, stream_options={"include_obfuscation": False})), "m").body)
+    sent = json.loads(
+        OPENAI.forward(OPENAI.peek(body(stream=True, stream_options={"include_obfuscation": False})), "m").body
+    )
     assert sent["stream_options"] == {"include_obfuscation": False, "include_usage": True}
     assert "stream_options" not in json.loads(OPENAI.forward(OPENAI.peek(body()), "m").body)
     assert "stream_options" not in json.loads(ANTHROPIC.forward(ANTHROPIC.peek(body(stream=True)), "m").body)

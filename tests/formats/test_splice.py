@@ -14,7 +14,11 @@ DONE = b"data: [DONE]\n\n"
 
 
 def chunk(delta=None, *, finish=None, sep=(",", ":"), **more) -> bytes:
-    fields = {"id": "c", "choices": [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+    fields = {
+        "id": "c",
+        "choices": [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}],
+        **more,
+    }
     return b"data: " + json.dumps(fields, separators=sep).encode() + b"\n\n"
 
 
@@ -53,7 +57,12 @@ def test_the_clients_own_usage_chunk_is_held_and_carries_the_cost():
     assert splice.feed(ROLE + HELLO + STOP + USAGE) == ROLE + HELLO + STOP
     assert splice.feed(DONE) == b""
     usage, done, _ = splice.tail(0.25).split(b"\n\n")
-    assert json.loads(usage[6:])["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.25}
+    assert json.loads(usage[6:])["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "cost": 0.25,
+    }
     assert done == b"data: [DONE]"
 
 
@@ -94,7 +103,9 @@ def test_of_two_choices_both_must_finish():
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_clean_end_without_end_mark_is_a_cut(shape):
     splice = shape.splice(asked())
-    splice.feed(HELLO if shape is OPENAI else event("content_block_delta", index=0, delta={"type": "text_delta", "text": "x"}))
+    splice.feed(
+        HELLO if shape is OPENAI else event("content_block_delta", index=0, delta={"type": "text_delta", "text": "x"})
+    )
     assert splice.close() == b""
     assert splice.failed is not None
     assert splice.failed.kind is Kind.UPSTREAM_CUT
@@ -180,7 +191,10 @@ def test_a_splice_prints_its_state():
     assert repr(splice) == "Splice(ended, finish='stop', characters=5)"
 
 
-START = event("message_start", message={"id": "m", "usage": {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 1}})
+START = event(
+    "message_start",
+    message={"id": "m", "usage": {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 1}},
+)
 OPEN = event("content_block_start", index=0, content_block={"type": "text", "text": ""})
 SAY = event("content_block_delta", index=0, delta={"type": "text_delta", "text": "hello"})
 CLOSE = event("content_block_stop", index=0)
@@ -225,7 +239,9 @@ def test_an_error_event_fails_a_message():
     assert splice.failed.kind is Kind.OVERLOADED
 
 
-@pytest.mark.parametrize("block", [{"type": "tool_use", "id": "t", "name": "f", "input": {}}, {"type": "redacted_thinking", "data": "x"}])
+@pytest.mark.parametrize(
+    "block", [{"type": "tool_use", "id": "t", "name": "f", "input": {}}, {"type": "redacted_thinking", "data": "x"}]
+)
 def test_a_block_that_says_something_by_opening_is_meaningful(block):
     splice = ANTHROPIC.splice(asked())
     splice.feed(event("content_block_start", index=0, content_block=block))
@@ -235,7 +251,12 @@ def test_a_block_that_says_something_by_opening_is_meaningful(block):
 def test_failures_are_told_in_the_shapes_own_words():
     fault = Fault(Kind.UPSTREAM_CUT, "It broke.")
     told = OPENAI.splice(asked()).fail(fault)
-    assert json.loads(told[6:])["error"] == {"message": "It broke.", "type": "server_error", "param": None, "code": "upstream_cut"}
+    assert json.loads(told[6:])["error"] == {
+        "message": "It broke.",
+        "type": "server_error",
+        "param": None,
+        "code": "upstream_cut",
+    }
     assert b"[DONE]" not in told
     told = ANTHROPIC.splice(asked()).fail(fault)
     assert told.startswith(b"event: error\ndata: ")

@@ -19,7 +19,7 @@ class Incoming:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads, without comments and empty events. Raises Fault(UPSTREAM_BROKEN) for an event that never ends."""
-        if not self._blocks.size and data.find(b"\n\n") == len(data) - 2:  # one whole event, as usual
+        if not self._blocks.size and data.find(b"\n\n") == len(data) - 2 > 0:  # one whole event, as usual
             payload = sse.payload(data)
             return [payload] if payload else []
         block = self._blocks.feed(data)

@@ -66,7 +66,7 @@ def _messages(request: _wire.Request, extras: dict[str, Raw]) -> tuple[Message, 
         parts = _blocks.read(message.content, f"messages[{at}].content", extras)
         if message.role == "user":
             messages += _turns(parts, f"messages[{at}]")
-        elif parts:
+        else:
             messages.append(Message(message.role, parts, at=f"messages[{at}]"))
     return tuple(messages)
 
@@ -83,7 +83,7 @@ def _turns(parts: tuple[Part, ...], path: str) -> list[Message]:
             turns.append(Message("tool", (part,), at=path))
         else:
             said.append(part)
-    if said:
+    if said or not turns:
         turns.append(Message("user", tuple(said), at=path))
     return turns
 

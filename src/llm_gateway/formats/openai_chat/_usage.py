@@ -55,7 +55,14 @@ def decode(raw: Raw) -> Usage | None:
     completion = plain.completion_tokens_details or _NO_COMPLETION_DETAILS
     input_, output, cached = plain.prompt_tokens, plain.completion_tokens, prompt.cached_tokens or 0
     reasoning = completion.reasoning_tokens or 0
-    if input_ < 0 or output < 0 or cached < 0 or cached > input_ or plain.total_tokens != input_ + output or reasoning > output:
+    if (
+        input_ < 0
+        or output < 0
+        or cached < 0
+        or cached > input_
+        or plain.total_tokens != input_ + output
+        or reasoning > output
+    ):
         return _decode_odd(raw)
     return Usage(
         input_, output, cached, 0, 0, reasoning, prompt.audio_tokens or 0, completion.audio_tokens or 0, 0,

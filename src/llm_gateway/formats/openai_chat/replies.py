@@ -34,6 +34,8 @@ from llm_gateway.formats.openai_chat.request_reader import SHAPE
 Fields = dict[str, Any]
 _decode = msgspec.json.Decoder(_reply_wire.Reply).decode
 _FINISHES = {"pause": "stop"}
+_OWN_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
+_TIERS = {"standard": "default"}
 
 
 def read(body: bytes) -> Completion:
@@ -95,7 +97,7 @@ def _parts(message: _reply_wire.Message) -> tuple[Part, ...]:
 
 def _call(call: _reply_wire.Call, at: int) -> ToolCall:
     name = call.id or f"call_{at}"
-    if call.custom is not None:
+    if call.custom is not None and (call.type == "custom" or call.function is None):
         return ToolCall(name, call.custom.name or "", call.custom.input or "", "custom")
     function = call.function or _reply_wire.Function()
     google = (call.extra_content or {}).get("google")
@@ -114,11 +116,16 @@ def write(reply: Completion, now: int) -> Outgoing:
     }
     if reply.usage is not None:
         body["usage"] = _usage.write(reply.usage)
-    if reply.service_tier is not None:
-        body["service_tier"] = reply.service_tier
+    if (told := tier(reply.service_tier)) is not None:
+        body["service_tier"] = told
     if reply.fingerprint is not None:
         body["system_fingerprint"] = reply.fingerprint
     return Outgoing(msgspec.json.encode(body), headers=JSON_HEADERS, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def tier(name: str | None) -> str | None:
+    """One of OpenAI's tiers, the only ones that its clients know."""
+    return _TIERS.get(name, name if name in _OWN_TIERS else None) if name is not None else None
 
 
 def _write_choice(choice: Choice, dropped: list[str]) -> Fields:

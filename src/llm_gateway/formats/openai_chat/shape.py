@@ -55,7 +55,16 @@ class OpenAIChat:
         return Splice(ChatWatch(asked=peek.wants_usage))
 
     def summarise(self, body: bytes) -> Summary:
-        return summarise(body)
+        try:
+            whole = _decode_whole(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise _no_completion() from None
+        usage = _usage.decode(whole.usage)
+        if whole.error:
+            return Summary(usage, fault=errors.read(200, body))
+        if whole.choices is None:
+            raise _no_completion()
+        return Summary(usage, whole.choices[0].finish_reason if whole.choices else None)
 
     def read_reply(self, body: bytes) -> Completion:
         return replies.read(body)
@@ -90,19 +99,6 @@ class _Whole(msgspec.Struct, gc=False):
 
 
 _decode_whole = msgspec.json.Decoder(_Whole).decode
-
-
-def summarise(body: bytes) -> Summary:
-    try:
-        whole = _decode_whole(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _no_completion() from None
-    usage = _usage.decode(whole.usage)
-    if whole.error:
-        return Summary(usage, fault=errors.read(200, body))
-    if whole.choices is None:
-        raise _no_completion()
-    return Summary(usage, whole.choices[0].finish_reason if whole.choices else None)
 
 
 def _no_completion() -> Fault:

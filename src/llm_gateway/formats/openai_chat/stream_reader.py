@@ -231,14 +231,15 @@ def _call(call: _reply_wire.Call, parts: _Parts, number: int, events: list[Event
     at = call.index if call.index is not None else parts.last_tool
     known = parts.tools.get(at)
     function = call.function or _reply_wire.Function()
-    name = function.name if call.custom is None else call.custom.name
+    custom = call.custom if call.type == "custom" or call.function is None else None
+    name = function.name if custom is None else custom.name
     if known is None or (call.id and known[1] and call.id != known[1]):
         at = at if known is None and at >= 0 else len(parts.tools)
         called = call.id or f"call_{len(parts.tools)}"
-        kind: Literal["function", "custom"] = "function" if call.custom is None else "custom"
+        kind: Literal["function", "custom"] = "function" if custom is None else "custom"
         _open(PartStart(parts.next, "tool", number, called, name or "", kind), parts, events)
         parts.tools[at] = known = (parts.index, called)
     parts.last_tool = at
-    text = _reply_wire.arguments(function.arguments) if call.custom is None else call.custom.input
+    text = _reply_wire.arguments(function.arguments) if custom is None else custom.input
     if text:
         events.append(Delta(known[0], text, number))

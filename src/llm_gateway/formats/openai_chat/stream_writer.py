@@ -115,8 +115,8 @@ class ChatWriter:
             "created": start.created or self._now,
             "model": start.model,
         }
-        if start.service_tier is not None:
-            envelope["service_tier"] = start.service_tier
+        if (tier := replies.tier(start.service_tier)) is not None:
+            envelope["service_tier"] = tier
         if start.fingerprint is not None:
             envelope["system_fingerprint"] = start.fingerprint
         self._head = b"data: " + _encode(envelope)[:-1] + b',"choices":['

@@ -1,0 +1,60 @@
+"""What we write is what the official SDKs' own types take: every recorded reply, crossed, and streams of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import TypeAdapter
+
+from formats.shapes import CALL, NOW, SHAPES, other, recorded, shape_of
+from llm_gateway.core import sse
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats.crossing import Crossing
+
+REPLIES = {"openai_chat": TypeAdapter(ChatCompletion), "anthropic_messages": TypeAdapter(Message)}
+EVENTS = {"openai_chat": TypeAdapter(ChatCompletionChunk), "anthropic_messages": TypeAdapter(RawMessageStreamEvent)}
+PLAIN = [one for one in recorded(streaming=False) if one.status < 400]
+STREAMS = [one for one in recorded(streaming=True) if one.status < 400]
+# Only a beta of Anthropic's has these blocks; the stable SDK types do not know them.
+BETA = (b'"mcp_tool', b'"compaction', b'"advisor')
+
+
+@pytest.mark.parametrize("interaction", PLAIN, ids=[one.id for one in PLAIN])
+def test_replies(interaction):
+    shape = shape_of(interaction)
+    reply = shape.read_reply(interaction.body)
+    for writer in SHAPES.values():
+        told = writer.write_reply(reply, CALL, NOW).body
+        if not any(mark in told for mark in BETA):
+            REPLIES[writer.name].validate_json(told, strict=False)
+
+
+@pytest.mark.parametrize("interaction", STREAMS, ids=[one.id for one in STREAMS])
+def test_streams(interaction):
+    shape = shape_of(interaction)
+    for writer in (shape, other(shape)):
+        crossing = Crossing(shape.stream_reader(), writer.stream_writer(CALL, NOW))
+        told = crossing.feed(interaction.body) + crossing.close()
+        if crossing.failed is None:
+            told += crossing.tail(0.5)
+        for event in sse.split(told):
+            data = sse.payload(event)
+            if data != b"[DONE]" and not any(mark in data for mark in BETA):
+                EVENTS[writer.name].validate_json(data)
+    assert json.loads(told.split(b"data: ")[1].split(b"\n")[0])
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_errors(kind):
+    fault = Fault(kind, "What happened.", param="messages[0]", retry_after=1.5)
+    told = SHAPES["chat_completions"].write_error(fault, "req_1")
+    assert json.loads(told.body)["error"].keys() == {"message", "type", "param", "code"}
+    assert dict(told.headers)[b"retry-after"] == b"2"
+    assert dict(told.headers)[b"retry-after-ms"] == b"1500"
+    told = SHAPES["messages"].write_error(fault, "req_1")
+    error = json.loads(told.body)
+    assert (error["type"], error["request_id"]) == ("error", "req_1")
+    assert "What happened." in error["error"]["message"]
