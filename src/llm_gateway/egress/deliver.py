@@ -68,27 +68,37 @@ class Egress:
     async def attempt(self, x: Exchange, target: Target) -> bytes:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
         form = self._formats[x.route.format]
-        same = x.route.format in target.forms
-        spoken = form if same else self._formats[target.forms[0]]
-        outgoing = self._outgoing(x, form, spoken, target.model)
+        spoken = form if x.route.format in target.forms else self._formats[target.forms[0]]
         x.target = target
         x.tries += 1
         target.meter.requests += 1
         x.upstream_started = perf_counter()
-        passage = self._passage(x, form, spoken) if x.stream else None
-        relay = await self._exchange(x, target, target.request(outgoing, x.wall), passage)
-        if relay.passage is not None and relay.streaming:
-            return self._ended(x, target, relay)
-        if relay.status >= 400:
-            raise target.speaker.fault(spoken, relay.status, relay.headers, relay.body, x.wall)
-        if not 200 <= relay.status < 300:
-            raise Fault(
-                Kind.UPSTREAM_BROKEN, f"The upstream answered with status {relay.status}, which has no meaning here."
-            )
-        if x.stream:
-            fault = spoken.summarise(relay.body).fault
-            raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
-        return self._whole(x, target, relay, form, spoken)
+        request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
+        passage = x.passage = self._passage(x, form, spoken) if x.stream else None
+        connection = self._pool.take(target.bay) or await self._open(x, target)
+        limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
+        relay = x.client.sink = Relay(
+            x=x, passage=passage, upstream=connection, limits=limits, started=x.upstream_started,
+            done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
+        )  # fmt: skip
+        self.relays.add(relay)
+        try:
+            connection.send(request, relay)
+            await relay.done
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self.relays.discard(relay)
+            x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
+            if passage is not None:
+                x.characters = passage.characters
+        if relay.fault is not None:
+            connection.close()
+            raise relay.fault
+        if passage is not None:
+            connection.leave()
+        return self._reply(x, target, relay, form, spoken)
 
     def record(self, x: Exchange, target: Target, fault: Fault) -> float:
         """Keeps what became of a failed attempt; returns the seconds left until the request's deadline.
@@ -159,39 +169,26 @@ class Egress:
             return form.splice(x.peek)
         return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)))
 
-    async def _exchange(self, x: Exchange, target: Target, request: bytes, passage: Passage | None) -> Relay:
-        """Sends the request and waits until the relay is done."""
-        connection: Connection | EchoConnection | None = self._pool.take(target.bay)
-        if connection is None:
-            left = x.deadline - perf_counter()
-            try:
-                connection = await asyncio.wait_for(self._pool.open(target.bay), max(left, SHORTEST_TIMEOUT))
-            except TimeoutError:
-                raise Fault(
-                    Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout"
-                ) from None
-        limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
-        relay = Relay(x, passage, connection, limits, asyncio.get_running_loop().create_future())
-        x.client.sink = relay
-        if passage is not None:
-            x.passage = passage
-        self.relays.add(relay)
+    async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
+        left = x.deadline - perf_counter()
         try:
-            connection.send(request, relay)
-            await relay.done
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            self.relays.discard(relay)
-            x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
-            if passage is not None:
-                x.characters = passage.characters
-        if relay.fault is None:
-            connection.leave()
-            return relay
-        connection.close()
-        raise relay.fault
+            return await asyncio.wait_for(self._pool.open(target.bay), max(left, SHORTEST_TIMEOUT))
+        except TimeoutError:
+            raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+
+    def _reply(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
+        """What the upstream said: the reply's last bytes, or a Fault."""
+        if relay.streaming:
+            return self._ended(x, target, relay)
+        status = relay.status
+        if status >= 400:
+            raise target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
+        if not 200 <= status < 300:
+            raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
+        if x.stream:
+            fault = spoken.summarise(relay.body).fault
+            raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
+        return self._whole(x, target, relay, form, spoken)
 
     def _ended(self, x: Exchange, target: Target, relay: Relay) -> bytes:
         """A stream is over: the bytes that end it well, or the fault that ended it."""

@@ -17,6 +17,8 @@ import zlib
 from time import perf_counter
 from typing import Protocol
 
+from msgspec import Struct
+
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.respond import head, upstream_id
@@ -56,33 +58,30 @@ class Limits(Protocol):
     def first_chunk(self) -> float: ...
 
 
-class Relay:
-    """Awaited through `done`; afterwards `fault` says what went wrong, or `status`, `headers`, `body` what came."""
+class Relay(Struct, kw_only=True, eq=False):
+    """Awaited through `done`; afterwards `fault` says what went wrong, or `status`, `headers`, `body` what came.
 
-    __slots__ = (
-        "_heard", "_inflate", "_limits", "_parts", "_pending", "_raw", "_size", "_started", "body", "done", "fault", "headers",
-        "heartbeat", "passage", "status", "streaming", "touched", "upstream", "x",
-    )  # fmt: skip
+    A Struct because one is made per attempt: its fields are set by C. Those after `streaming` are its own affair.
+    """
 
-    def __init__(
-        self, x: Exchange, passage: Passage | None, upstream: Upstream, limits: Limits, done: asyncio.Future[None]
-    ) -> None:
-        self.x = x
-        self.passage = passage
-        self.upstream = upstream
-        self.done = done
-        self.fault: Fault | None = None
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.streaming = False
-        self.touched = False
-        self._started = self._heard = x.upstream_started
-        self._limits = limits
-        self._pending = b""
-        self._parts: list[bytes] = []
-        self._size = self._raw = 0
-        self._inflate: Inflate | None = None
+    x: Exchange
+    passage: Passage | None
+    upstream: Upstream
+    limits: Limits
+    done: asyncio.Future[None]
+    started: float
+    fault: Fault | None = None
+    status: int = 0
+    headers: dict[bytes, bytes] = {}
+    body: bytes = b""
+    streaming: bool = False
+    touched: bool = False
+    heard: float = 0.0
+    pending: bytes = b""
+    parts: list[bytes] = []
+    size: int = 0
+    raw: int = 0
+    inflate: Inflate | None = None
 
     def __repr__(self) -> str:
         return f"<Relay {self.status or 'waiting'}{' streaming' if self.streaming else ''} of {self.x.id}>"
@@ -99,7 +98,7 @@ class Relay:
             if wbits is None:
                 self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply has a content encoding nobody asked for."))
                 return
-            self._inflate = zlib.decompressobj(wbits)
+            self.inflate = zlib.decompressobj(wbits)
         self.x.upstream_id = upstream_id(headers)
         self.streaming = (
             self.passage is not None
@@ -109,7 +108,7 @@ class Relay:
 
     def data(self, body: bytes) -> None:
         self.touched = True
-        if self._inflate is not None:
+        if self.inflate is not None:
             body = self._inflated(body)
         passage = self.passage
         if passage is None or not self.streaming:
@@ -118,8 +117,11 @@ class Relay:
         out = passage.feed(body)
         if not self.x.committed:
             self._before(out)
-        elif out:
-            self._send(out)
+        elif out:  # as _send, which would be one call more per chunk
+            x = self.x
+            x.bytes_out += len(out)
+            x.heard = self.heard
+            x.client.send(out if x.http10 else b"%x\r\n%b\r\n" % (len(out), out))
         if passage.ended or passage.failed is not None:
             self._finish()
 
@@ -131,7 +133,7 @@ class Relay:
         elif not delimited and self.passage is not None and self.status < 400:
             self.fail(Fault(Kind.UPSTREAM_CUT, "The upstream closed the connection before its reply was complete."))
         else:
-            self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self.body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
             self.done.set_result(None)
 
     def lost(self, fault: Fault) -> None:
@@ -154,19 +156,19 @@ class Relay:
 
     def tick(self, now: float, heartbeat: float) -> None:
         """Every 250 ms: gives up what is too slow, keeps the client of a silent stream awake."""
-        x, limits = self.x, self._limits
+        x, limits = self.x, self.limits
         if self.touched or x.client.paused:
             self.touched = False
-            self._heard = now
+            self.heard = now
         if now > x.deadline:
             self.fail(Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout"))
         elif self.passage is None:
-            if limits.attempt is not None and now - self._started > limits.attempt:
+            if limits.attempt is not None and now - self.started > limits.attempt:
                 self.fail(Fault(Kind.TIMEOUT, f"The upstream did not answer within {limits.attempt:g} s."))
-        elif not x.committed and now - self._started > limits.first_chunk:
+        elif not x.committed and now - self.started > limits.first_chunk:
             self.fail(Fault(Kind.TIMEOUT, f"The upstream sent nothing of use within {limits.first_chunk:g} s.",
                             code="first_chunk_timeout"))  # fmt: skip
-        elif self.streaming and now - self._heard > limits.silence:
+        elif self.streaming and now - self.heard > limits.silence:
             self.fail(
                 Fault(
                     Kind.TIMEOUT, f"The upstream's stream was silent for {limits.silence:g} s.", code="silence_timeout"
@@ -184,34 +186,34 @@ class Relay:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _collect(self, body: bytes) -> None:
-        self._size += len(body)
-        if self._size <= (MOST_REPLY if self.status < 400 else MOST_ERROR):
-            self._parts.append(body)
+        self.size += len(body)
+        if self.size <= (MOST_REPLY if self.status < 400 else MOST_ERROR):
+            self.parts.append(body)
         elif self.status < 400:
             self.fail(Fault(Kind.UPSTREAM_BROKEN, f"The upstream's reply is larger than {MOST_REPLY >> 20} MiB."))
 
     def _send(self, out: bytes) -> None:
         x = self.x
         x.bytes_out += len(out)
-        x.heard = self._heard
+        x.heard = self.heard
         x.client.send(out if x.http10 else b"%x\r\n%b\r\n" % (len(out), out))
 
     def _before(self, out: bytes) -> None:
         """Nothing meaningful went by yet: keep it back, or begin."""
-        self._pending += out
+        self.pending += out
         passage = self.passage
         if passage is None or passage.failed is not None:
             return
         if passage.meaningful or passage.ended:
             self._commit()
-        elif len(self._pending) > MOST_HELD:
+        elif len(self.pending) > MOST_HELD:
             self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's stream began with too much of no meaning."))
 
     def _commit(self) -> None:
         x = self.x
         x.committed = True
-        x.first_byte = self._heard = perf_counter()
-        pending, self._pending = self._pending, b""
+        x.first_byte = self.heard = perf_counter()
+        pending, self.pending = self.pending, b""
         self._begin(x.first_byte)
         if pending:
             self._send(pending)
@@ -254,11 +256,11 @@ class Relay:
             self.done.set_result(None)
 
     def _inflated(self, body: bytes) -> bytes:
-        inflate = self._inflate
+        inflate = self.inflate
         if inflate is None:
             return body
-        self._raw += len(body)
-        room = max(self._raw * INFLATE, MOST_ERROR)
+        self.raw += len(body)
+        room = max(self.raw * INFLATE, MOST_ERROR)
         try:
             grown = inflate.decompress(body, room)
         except zlib.error:

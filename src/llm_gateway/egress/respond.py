@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Exchange
-from llm_gateway.core.headers import echoable, render, status_line
+from llm_gateway.core.headers import STATUS_LINES, echoable, render, status_line
 from llm_gateway.formats.contract import Format, Outgoing
 
 JSON = b"application/json"
@@ -50,7 +50,7 @@ def head(x: Exchange, content_type: bytes, framing: bytes, now: float, more: byt
         if x.dropped:
             ours += b"x-gateway-dropped-params: %b\r\n" % ", ".join(x.dropped).encode("ascii", "replace")[:1024]
     return b"%bcontent-type: %b\r\n%bx-request-id: %b\r\n%b%b%b%b\r\n" % (
-        status_line(x.status), content_type, framing, x.request_id.encode(), ours, x.extra, more,
+        STATUS_LINES.get(x.status) or status_line(x.status), content_type, framing, x.request_id.encode(), ours, x.extra, more,
         b"" if x.keep_alive else b"connection: close\r\n",
     )  # fmt: skip
 

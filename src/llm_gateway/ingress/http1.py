@@ -271,9 +271,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _start(self, x: Exchange) -> None:
         self.active = x
-        if self.server.closing(self):
+        server = self.server
+        if server.draining or server.shedding or len(server.connections) > server.crowded:
             x.keep_alive = False
-        x.task = self.server.start(x)
+        x.task = server.start(x)
 
     def _check(self, x: Exchange, version: str) -> None:
         """What httptools lets through and we do not."""

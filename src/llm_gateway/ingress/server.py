@@ -64,6 +64,7 @@ class Limits(Protocol):
 class Server:
     """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request.
 
+    A reply ends its connection while `draining`, `shedding` (more than our share) or with more than `crowded` open.
     Until the first `adopt` every request is refused."""
 
     def __init__(
@@ -92,7 +93,7 @@ class Server:
         self.config = config
         self.gate = gate
         self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.trusted_proxies)
-        self._most = int(config.max_connections * STOP_KEEP_ALIVE)
+        self.crowded = int(config.max_connections * STOP_KEEP_ALIVE)
         self._full = int(config.max_connections * REFUSE)
 
     def next_id(self) -> str:
@@ -106,10 +107,6 @@ class Server:
             connection.trusted = self._is_trusted(connection.peer)
         if len(self.connections) > self._full:
             connection.refuse(Fault(Kind.OVERLOADED, "Too many open connections; try again.", retry_after=1.0))
-
-    def closing(self, connection: Connection) -> bool:
-        """Whether replies should end their connection now: draining, nearly full, or more than our share."""
-        return self.draining or self.shedding or len(self.connections) > self._most
 
     def forwarded(self, header: bytes | None, peer: str) -> str:
         """The rightmost address of X-Forwarded-For that is not one of our own proxies; `peer` if there is none."""

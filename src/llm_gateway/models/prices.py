@@ -88,14 +88,8 @@ def cost(usage: Usage, rates: Rates | None) -> int | None:
         if usage.input > above:
             rates = tier
             break
-    femtos = _prompt(usage, rates) + _generated(usage, rates)
-    femtos += usage.searches * (rates.search or 0) + (rates.request or 0)
-    return -(-femtos // FEMTO_PER_NANO)
-
-
-def _prompt(usage: Usage, rates: Rates) -> int:
-    plain = usage.input
-    femtos = 0
+    prompt, generated = usage.input, usage.output
+    femtos = usage.searches * (rates.search or 0) + (rates.request or 0)
     for count, rate in (
         (usage.cache_read, rates.cache_read),
         (usage.cache_write_5m, rates.cache_write),
@@ -104,16 +98,14 @@ def _prompt(usage: Usage, rates: Rates) -> int:
         (usage.image_input, rates.image_input),
     ):
         if count and rate is not None:
-            plain -= count
+            prompt -= count
             femtos += count * rate
-    return femtos + max(plain, 0) * (rates.input or 0)
-
-
-def _generated(usage: Usage, rates: Rates) -> int:
-    plain = usage.output
-    femtos = 0
     for count, rate in ((usage.audio_output, rates.audio_output), (usage.reasoning, rates.reasoning)):
         if count and rate is not None:
-            plain -= count
+            generated -= count
             femtos += count * rate
-    return femtos + max(plain, 0) * (rates.output or 0)
+    if prompt > 0:
+        femtos += prompt * (rates.input or 0)
+    if generated > 0:
+        femtos += generated * (rates.output or 0)
+    return -(-femtos // FEMTO_PER_NANO)

@@ -23,18 +23,17 @@ class Stop(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """`first_chunk`, `timeout`: the alias's own limits in seconds, if it has any."""
+    """`first_chunk`, `timeout`: the alias's own limits in seconds, if it has any. `only`: all targets, where there is no
+    choice to make."""
 
     model: str
     stops: tuple[Stop, ...]
     first_chunk: float | None = None
     timeout: float | None = None
+    only: list[Target] | None = None
 
     def targets(self, turn: int) -> list[Target]:
         """In order. turn: a running number that rotates the keys of each stop."""
-        first = self.stops[0].keys
-        if len(self.stops) == 1 and len(first) == 1:
-            return [first[0]]
         ordered: list[Target] = []
         for stop in self.stops:
             start = turn % len(stop.keys)
@@ -52,53 +51,47 @@ class Tally:
         self.retrying = 0
 
 
-class Course:
-    """One request's way: `target` is where it is to go now; `failed` moves on or raises."""
+class Course(Struct, eq=False):
+    """One request's way: `target` is where it is to go now; `failed` moves on or raises. `fallbacks`: targets passed over."""
 
-    __slots__ = ("_index", "_policy", "_same", "_tally", "_targets", "attempts", "retrying", "target")
-
-    def __init__(self, targets: list[Target], policy: Policy, tally: Tally) -> None:
-        self._targets = targets
-        self._policy = policy
-        self._tally = tally
-        self._index = self._same = 0
-        self.attempts = 1
-        self.retrying = False
-        self.target = targets[0]
+    targets: list[Target]
+    policy: Policy
+    tally: Tally
+    target: Target
+    attempts: int = 1
+    fallbacks: int = 0
+    same: int = 0
+    retrying: bool = False
 
     def __repr__(self) -> str:
         return f"<Course attempt {self.attempts} at {self.target}>"
-
-    @property
-    def fallbacks(self) -> int:
-        """How many targets were passed over."""
-        return self._index
 
     def failed(self, fault: Fault, left: float) -> float:
         """Moves to where the request goes next; returns the seconds to wait before. Raises the fault if nowhere.
 
         left: seconds until the request's deadline."""
-        target, policy = self.target, self._policy
-        move = policy.after(fault, self._same, target.limits.retries, random())  # noqa: S311  jitter, no secret
+        target, policy = self.target, self.policy
+        move = policy.after(fault, self.same, target.limits.retries, random())  # noqa: S311  jitter, no secret
         if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= move.wait:
             raise fault
-        if not self.retrying and not policy.affords(self._tally.retrying, self._tally.active):
+        if not self.retrying and not policy.affords(self.tally.retrying, self.tally.active):
             raise fault
         if move.verdict == "same":
-            self._same += 1
-        elif self._index + 1 < len(self._targets):
-            self._index += 1
-            self._same = 0
+            self.same += 1
+        elif self.fallbacks + 1 < len(self.targets):
+            self.fallbacks += 1
+            self.same = 0
         else:
             raise fault
         if not self.retrying:
             self.retrying = True
-            self._tally.retrying += 1
+            self.tally.retrying += 1
         self.attempts += 1
-        self.target = self._targets[self._index]
+        self.target = self.targets[self.fallbacks]
         return move.wait
 
     def done(self) -> None:
+        self.tally.active -= 1
         if self.retrying:
             self.retrying = False
-            self._tally.retrying -= 1
+            self.tally.retrying -= 1

@@ -75,7 +75,9 @@ class Table:
                 self._plans.clear()
             self._plans[model] = plan
         self._turn += 1
-        return plan, Course(plan.targets(self._turn), self._policy, self.tally)
+        self.tally.active += 1
+        targets = plan.only or plan.targets(self._turn)
+        return plan, Course(targets, self._policy, self.tally, targets[0])
 
     def resolve(self, model: str) -> list[tuple[str, str]]:
         """(provider, model) pairs in order, empty if nobody is known for the name."""
@@ -100,9 +102,10 @@ class Table:
             raise self._unknown(model)
         direct = len(alias.targets) if alias is not None else len(places)
         stops = tuple(Stop(self._targets(*place), fallback=index >= direct) for index, place in enumerate(places))
+        only = list(stops[0].keys) if len(stops) == 1 and len(stops[0].keys) == 1 else None
         if alias is None:
-            return Plan(model, stops)
-        return Plan(model, stops, alias.first_chunk, alias.timeout)
+            return Plan(model, stops, only=only)
+        return Plan(model, stops, alias.first_chunk, alias.timeout, only)
 
     def _targets(self, provider: str, model: str) -> tuple[Target, ...]:
         seat = self.seats[provider]

@@ -10,12 +10,13 @@ from llm_gateway.core.headers import render
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.models.catalogue import Catalogue
-from llm_gateway.models.prices import cost, override
+from llm_gateway.models.prices import Rates, cost, override
 from llm_gateway.providers.contract import Account, Provider
 from llm_gateway.telemetry.metrics import TargetMeter
 from llm_gateway.upstream.pool import Bay
 
 MOST_HEADS = 64
+RATES_SECONDS = 60.0  # prices change by date, some by hour
 AGENT = b"llm-gateway"
 
 
@@ -36,7 +37,7 @@ class Target:
     """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
 
     __slots__ = (
-        "_catalogue", "_heads", "_own", "account", "bay", "forms", "key_id", "limits", "lines", "meter", "model",
+        "_catalogue", "_heads", "_own", "_priced_until", "_rates", "account", "bay", "forms", "key_id", "limits", "lines", "meter", "model",
         "provider", "speaker",
     )  # fmt: skip
 
@@ -63,6 +64,8 @@ class Target:
             ((b"x-gateway-provider", account.provider.encode()), (b"x-gateway-model", _visible(model)))
         )  # response headers that say who answered
         self._catalogue, self._own = prices
+        self._rates: Rates | None = None
+        self._priced_until = 0.0
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
 
     def __repr__(self) -> str:
@@ -70,10 +73,12 @@ class Target:
 
     def price(self, usage: Usage, now: float) -> int | None:
         """Nano-USD, None if unpriced. `now`: Unix seconds."""
-        rates = self._catalogue.price(self.account.type, self.model, now)
-        if self._own is not None:
-            rates = override(rates, **self._own)
-        return cost(usage, rates) if rates is not None else None
+        if now >= self._priced_until:
+            self._rates = self._catalogue.price(self.account.type, self.model, now)
+            if self._own is not None:
+                self._rates = override(self._rates, **self._own)
+            self._priced_until = now + RATES_SECONDS
+        return cost(usage, self._rates)
 
     def request(self, outgoing: Outgoing, now: float) -> bytes:
         """The whole HTTP request for this target."""
