@@ -21,8 +21,8 @@ from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.contract import Account
 from llm_gateway.providers.registry import provider as speaker
 from llm_gateway.providers.table import SERVICES
-from llm_gateway.routing.table import Alias, Seat, Table
-from llm_gateway.routing.target import Limits
+from llm_gateway.routing.table import Alias, Table
+from llm_gateway.routing.target import Limits, Seat
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.pool import Origin, Pool, Tls
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.laws.line import CLIENT_KEY, Counter, Upstream, read_message, start
+
+from laws.line import CLIENT_KEY, Counter, Upstream, read_message, start
 
 PYTHON_PER_REQUEST, C_PER_REQUEST = 90, 125
 PYTHON_PER_CHUNK = 8

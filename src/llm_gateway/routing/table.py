@@ -12,25 +12,12 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.policies.retry import Policy
-from llm_gateway.providers.contract import Account, Provider
 from llm_gateway.routing.plan import Course, Plan, Stop, Tally
-from llm_gateway.routing.target import Limits, Target
+from llm_gateway.routing.target import Seat, Target
 from llm_gateway.telemetry.metrics import Metrics
-from llm_gateway.upstream.pool import Bay
 
 MOST_PLANS = 4096
 NAMED = 5
-
-
-class Seat(Struct, frozen=True):
-    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits."""
-
-    name: str
-    type: str
-    speaker: Provider
-    accounts: tuple[Account, ...]
-    bay: Bay
-    limits: Limits
 
 
 class Alias(Struct, frozen=True):
@@ -113,10 +100,7 @@ class Table:
         label = model if named or self.catalogue.info(seat.type, model) is not None else "other"
         meter = self._metrics.target(provider, label)
         own = self._prices.get(f"{provider}/{model}") or self._prices.get(model)
-        return tuple(
-            Target(seat.speaker, account, model, seat.bay, seat.limits, meter, (self.catalogue, own))
-            for account in seat.accounts
-        )
+        return tuple(Target(seat, account, model, meter, (self.catalogue, own)) for account in seat.accounts)
 
     def _unknown(self, model: str) -> Fault:
         known = self.catalogue.resolve(model)

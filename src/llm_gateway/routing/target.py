@@ -33,6 +33,17 @@ class Limits(Struct, frozen=True):
         return Limits(self.attempt, self.silence, first_chunk, self.retries)
 
 
+class Seat(Struct, frozen=True):
+    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits."""
+
+    name: str
+    type: str
+    speaker: Provider
+    accounts: tuple[Account, ...]
+    bay: Bay
+    limits: Limits
+
+
 class Target:
     """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
 
@@ -43,23 +54,21 @@ class Target:
 
     def __init__(
         self,
-        speaker: Provider,
+        seat: Seat,
         account: Account,
         model: str,
-        bay: Bay,
-        limits: Limits,
         meter: TargetMeter,
         prices: tuple[Catalogue, Mapping[str, float | None] | None],
     ) -> None:
-        self.speaker = speaker
+        self.speaker = seat.speaker
         self.account = account
         self.provider = account.provider
         self.key_id = account.key_id
         self.model = model
-        self.bay = bay
-        self.limits = limits
+        self.bay = seat.bay
+        self.limits = seat.limits
         self.meter = meter
-        self.forms = speaker.formats("chat", model)
+        self.forms = seat.speaker.formats("chat", model)
         self.lines = render(
             ((b"x-gateway-provider", account.provider.encode()), (b"x-gateway-model", _visible(model)))
         )  # response headers that say who answered
