@@ -54,7 +54,7 @@ TABLE = (
         "max_tokens", Fate.ADJUST, Fate.ADJUST, "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"
     ),
     Row("temperature", Fate.KEEP, Fate.ADJUST, "Anthropic: at most 1; absent while thinking"),
-    Row("top_p", Fate.KEEP, Fate.ADJUST, "absent while Anthropic thinks below 0.95"),
+    Row("top_p", Fate.KEEP, Fate.ADJUST, "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
     Row("top_k", Fate.DROP, Fate.KEEP),
     Row("min_p", Fate.DROP, Fate.DROP),
     Row("frequency_penalty", Fate.KEEP, Fate.DROP, idle=(0,)),

@@ -170,7 +170,7 @@ def _write_sampling(call: Conversation, body: dict[str, Any], dropped: list[str]
         if not thinks:
             body["temperature"] = min(call.temperature, 1.0)
     if call.top_p is not None:
-        if thinks and call.top_p < _THINKING_TOP_P:
+        if (thinks and call.top_p < _THINKING_TOP_P) or ("temperature" in body and call.format != SHAPE):
             dropped.append(crossings.name(call, "top_p"))
         else:
             body["top_p"] = call.top_p

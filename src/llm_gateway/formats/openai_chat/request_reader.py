@@ -109,7 +109,8 @@ def _extras(members: dict[str, Raw]) -> dict[str, Raw]:
     extras |= _typed.unread(messages, _MESSAGE, "messages")
     for at, message in enumerate(messages):
         content = message.get("content")
-        for position, part in enumerate(content if isinstance(content, list) else ()):
+        parts: list[dict[str, Any]] = content if isinstance(content, list) else []
+        for position, part in enumerate(parts):
             known = _PARTS[part["type"]]
             for name in part.keys() - known:
                 if part[name] is not None:
