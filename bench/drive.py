@@ -14,7 +14,6 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -224,15 +223,19 @@ class Streams:
         self._begin()
 
 
-def open_streams(door: Door, count: int, model: str, *, read: bool, begun: float = 60.0) -> Iterator[socket.socket]:
-    """Sockets with a stream open on each; `read` waits for its head, else nobody ever reads it."""
+def open_streams(door: Door, count: int, model: str, *, read: bool, begun: float = 60.0) -> list[socket.socket]:
+    """Sockets with a stream open on each; `read` waits until all have begun, else nobody ever reads them.
+
+    All are asked for before the first is waited for: a gateway may well keep a head back until something meaningful came."""
     request = door.request(door.body(stream=True, model=model))
+    sockets = []
     for _ in range(count):
-        sock = connect(door.port, begun)
-        sock.sendall(request)
-        if read and not sock.recv(65536).startswith(b"HTTP/1.1 200"):
+        sockets.append(connect(door.port, begun))
+        sockets[-1].sendall(request)
+    for sock in sockets if read else ():
+        if not sock.recv(65536).startswith(b"HTTP/1.1 200"):
             raise RuntimeError("a stream was refused")
-        yield sock
+    return sockets
 
 
 def count(port: int) -> dict[str, int]:

@@ -84,7 +84,7 @@ def held(one: Contestant, streams_open: int, *, read: bool) -> Figures:
     model = "mock-1000x5000" if read else "mock-1000000x1"
     model = one.door.model.rpartition("/")[0] + "/" + model if "/" in one.door.model else model
     before = sum(one.process.rss().values())
-    sockets = list(open_streams(one.door, streams_open, model, read=read))
+    sockets = open_streams(one.door, streams_open, model, read=read)
     time.sleep(8.0)
     after = sum(one.process.rss().values())
     for sock in sockets:

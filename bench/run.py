@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -128,6 +129,7 @@ def main() -> None:
     if not sys.platform.startswith("linux") or shutil.which("wrk") is None or shutil.which("taskset") is None:
         sys.exit("the benchmark needs Linux, wrk, nginx and taskset: apt-get install wrk nginx-light util-linux")
     chosen = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # so that everything started is also stopped
     os.sched_setaffinity(0, {DRIVER_CORE % (os.cpu_count() or 1)})
     folder = ROOT / "build/bench"
     shutil.rmtree(folder, ignore_errors=True)
