@@ -32,13 +32,15 @@ class Client(Protocol):
 
 
 class Route(Struct, frozen=True, gc=False):
-    """What a method and path mean. `format` names the API shape the client speaks; `label` is the metrics' word."""
+    """What a method and path mean. `format` names the API shape the client speaks; `label` is the metrics' word;
+    `id_header`: where the shape's SDK looks for the request's id, besides x-request-id."""
 
     operation: str
     format: str
     label: str
     body: bool = False
     open: bool = False
+    id_header: bytes = b""
 
 
 class Principal(Struct, frozen=True, gc=False):

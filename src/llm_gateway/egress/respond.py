@@ -49,6 +49,8 @@ def head(x: Exchange, content_type: bytes, framing: bytes, now: float, more: byt
             ours += b"x-gateway-cost: %b\r\n" % dollars(x.cost)
         if x.dropped:
             ours += b"x-gateway-dropped-params: %b\r\n" % ", ".join(x.dropped).encode("ascii", "replace")[:1024]
+    if x.route.id_header:
+        ours += b"%b: %b\r\n" % (x.route.id_header, x.request_id.encode())
     return b"%bcontent-type: %b\r\n%bx-request-id: %b\r\n%b%b%b%b\r\n" % (
         STATUS_LINES.get(x.status) or status_line(x.status), content_type, framing, x.request_id.encode(), ours, x.extra, more,
         b"" if x.keep_alive else b"connection: close\r\n",

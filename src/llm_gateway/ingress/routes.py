@@ -12,7 +12,7 @@ CHAT, MESSAGES = "openai_chat", "anthropic_messages"
 
 EXACT: dict[bytes, dict[bytes, Route]] = {
     b"/v1/chat/completions": {b"POST": Route("chat", CHAT, "/v1/chat/completions", body=True)},
-    b"/v1/messages": {b"POST": Route("chat", MESSAGES, "/v1/messages", body=True)},
+    b"/v1/messages": {b"POST": Route("chat", MESSAGES, "/v1/messages", body=True, id_header=b"request-id")},
     b"/v1/models": {b"GET": Route("models", CHAT, "/v1/models")},
     b"/health": {b"GET": Route("health", CHAT, "/health", open=True)},
     b"/health/live": {b"GET": Route("live", CHAT, "/health/live", open=True)},
@@ -22,7 +22,7 @@ PREFIX: tuple[tuple[bytes, dict[bytes, Route]], ...] = (
     (b"/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
 )
 UNKNOWN = Route("unknown", CHAT, "other", open=True)
-UNKNOWN_MESSAGES = Route("unknown", MESSAGES, "other", open=True)
+UNKNOWN_MESSAGES = Route("unknown", MESSAGES, "other", open=True, id_header=b"request-id")
 PREFLIGHT = Route("preflight", CHAT, "preflight", open=True)
 
 _HEX = b"0123456789abcdefABCDEF"
