@@ -77,7 +77,7 @@ def mark(cache: _wire.Cache | None) -> CacheMark | None:
 
 
 def citation(raw: Raw) -> Citation:
-    fields = _citation(raw)
+    fields = _typed.decode(_citation, raw)
 
     def text(*names: str) -> str | None:
         return next((value for name in names if isinstance(value := fields.get(name), str)), None)

@@ -77,12 +77,12 @@ _NO_INPUT = frozenset({b"", b"{}", b"null"})
 
 
 class MessageReader:
-    __slots__ = ("_counts", "_finished", "_incoming", "_opaque", "_over")
+    __slots__ = ("_counts", "_finished", "_incoming", "_kinds", "_over")
 
     def __init__(self) -> None:
         self._incoming = Incoming()
         self._counts: dict[str, Any] = {}
-        self._opaque: set[int] = set()
+        self._kinds: dict[int, str] = {}  # of the open blocks
         self._finished = False
         self._over = False
 
@@ -125,7 +125,8 @@ class MessageReader:
                 case "content_block_start":
                     self._read_start(event, events)
                 case "content_block_stop":
-                    events.append(PartEnd(event.index))
+                    if self._kinds.pop(event.index, None) is not None:
+                        events.append(PartEnd(event.index))
                 case "message_start":
                     message = event.message or _Message()
                     events.append(Start(message.id, message.model))
@@ -140,7 +141,7 @@ class MessageReader:
                     self._fail(errors.read(200, payload), events)
                 case _:
                     pass  # ping, and what is yet to be invented
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Fault):
             self._fail(broken(), events)
 
     def _count(self, counts: dict[str, Any] | None, events: list[Event]) -> None:
@@ -158,6 +159,7 @@ class MessageReader:
     def _read_start(self, event: _Event, events: list[Event]) -> None:
         index = event.index
         block = _decode_block(event.content_block)
+        self._kinds[index] = block.type
         match block.type:
             case "text":
                 events.append(PartStart(index, "text"))
@@ -174,12 +176,16 @@ class MessageReader:
                 if bytes(block.input) not in _NO_INPUT:
                     _delta(index, bytes(block.input).decode(), events)
             case _:
-                self._opaque.add(index)
+                self._kinds[index] = "opaque"
                 events.append(PartStart(index, "opaque", name=block.type, format=SHAPE, raw=event.content_block.copy()))
 
     def _read_delta(self, event: _Event, events: list[Event]) -> None:
         index = event.index
-        if index in self._opaque:
+        kind = self._kinds.get(index)
+        if kind is None:
+            self._fail(broken(), events)
+            return
+        if kind == "opaque":
             events.append(OpaqueDelta(index, SHAPE, event.delta.copy()))
             return
         delta = _decode_delta(event.delta)

@@ -138,7 +138,7 @@ class MessageWatch:
 
     def _open(self, block: dict[str, Any]) -> None:
         kind = block.get("type")
-        if kind not in _EMPTY_AT_START or block.get(kind):
+        if not isinstance(kind, str) or kind not in _EMPTY_AT_START or block.get(kind):
             self.meaningful = True
             texts = (block.get(name) for name in ("text", "thinking", "name"))
             self.characters += sum(len(text) for text in texts if isinstance(text, str))

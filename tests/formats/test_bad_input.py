@@ -1,0 +1,109 @@
+"""Recorded requests and replies with something wrong in them: a Fault, never another exception."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from itertools import islice
+
+import pytest
+
+from formats.shapes import CALL, MODELS, NOW, SHAPES, other, recorded, request_body, shape_of
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats.crossing import Crossing
+
+WRONG = [
+    None,
+    5,
+    -1,
+    1.5,
+    True,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    [{}],
+    {"type": "x"},
+    {"type": 5},
+    10**30,
+    "\u0000",
+    "data:;base64,",
+]
+REQUESTS = [
+    one
+    for one in recorded()
+    if one.status < 400 and isinstance(one.request, dict) and len(json.dumps(one.request)) < 8000
+]
+REPLIES = [one for one in recorded() if one.status < 400 and len(one.body) < 8000]
+
+
+def broken(tree, dice):
+    """The tree with one value, anywhere in it, replaced or removed."""
+    tree = copy.deepcopy(tree)
+    places = []
+
+    def walk(node):
+        for key in list(node) if isinstance(node, dict) else range(len(node)):
+            places.append((node, key))
+            if isinstance(node[key], dict | list):
+                walk(node[key])
+
+    walk(tree)
+    node, key = dice.choice(places)
+    if dice.random() < 0.2:
+        del node[key]
+    else:
+        node[key] = dice.choice(WRONG)
+    return tree
+
+
+@pytest.mark.parametrize("interaction", REQUESTS, ids=[one.id for one in REQUESTS])
+def test_requests(interaction):
+    dice = random.Random(interaction.id)
+    shape = shape_of(interaction)
+    whole = json.loads(request_body(interaction) or b"{}")
+    for _ in range(25):
+        try:
+            call = shape.read_request(shape.peek(json.dumps(broken(whole, dice)).encode()))
+            for target in SHAPES.values():
+                json.loads(target.write_request(call, MODELS[target.name]).body)
+        except Fault as fault:
+            assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
+
+
+@pytest.mark.parametrize("interaction", REPLIES, ids=[one.id for one in REPLIES])
+def test_replies(interaction):
+    dice = random.Random(interaction.id)
+    shape = shape_of(interaction)
+    if interaction.row["streaming"]:
+        crossed_streams(interaction.body, shape, dice)
+        return
+    whole = json.loads(interaction.body)
+    for _ in range(25):
+        body = json.dumps(broken(whole, dice)).encode()
+        for view in (shape.summarise, shape.read_reply):
+            try:
+                told = view(body)
+            except Fault as fault:
+                assert fault.kind.blame != "caller"  # noqa: PT017
+            else:
+                if view == shape.read_reply:
+                    json.loads(other(shape).write_reply(told, CALL, NOW).body)
+
+
+def crossed_streams(body, shape, dice):
+    events = body.replace(b"\r\n", b"\n").split(b"\n\n")
+    spots = [at for at, event in enumerate(events) if b"data: {" in event]
+    for at in islice((dice.choice(spots) for _ in iter(int, 1)), 25):
+        head, data = events[at].split(b"data: ", 1)
+        wrong = head + b"data: " + json.dumps(broken(json.loads(data), dice)).encode()
+        stream = b"\n\n".join([*events[:at], wrong, *events[at + 1 :]])
+        for passage in (
+            shape.splice(shape.peek(b'{"model":"m","messages":[1],"stream":true}')),
+            Crossing(shape.stream_reader(), other(shape).stream_writer(CALL, NOW)),
+        ):
+            passage.feed(stream)
+            passage.close()
+            assert passage.ended != (passage.failed is not None)
