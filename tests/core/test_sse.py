@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from llm_gateway.core import sse
 
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n"])
-LINES = st.sampled_from([b"data: {}", b'data:{"a":"\\n\\n"}', b"event: ping", b": comment", b"data: \xc3\xa9", b"id: 1"])
+LINES = st.sampled_from(
+    [b"data: {}", b'data:{"a":"\\n\\n"}', b"event: ping", b": comment", b"data: \xc3\xa9", b"id: 1"]
+)
 
 
 @st.composite
