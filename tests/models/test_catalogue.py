@@ -45,7 +45,7 @@ def test_azure_finds_the_models_it_resells(catalogue: Catalogue) -> None:
 
 def test_our_provider_types_reach_the_sellers_that_go_by_another_name(catalogue: Catalogue) -> None:
     for provider, model in (
-        ("gemini", "gemini-2.5-flash"),
+        ("google", "gemini-2.5-flash"),
         ("vertex", "gemini-2.5-flash"),
         ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0"),
         ("xai", "grok-4"),
@@ -107,7 +107,7 @@ def test_service_tiers_replace_only_the_rates_they_name(catalogue: Catalogue) ->
         ("chatgpt-4o-latest", ("openai", "chatgpt-4o-latest")),
         ("text-embedding-3-small", ("openai", "text-embedding-3-small")),
         ("claude-sonnet-4-5-20250929", ("anthropic", "claude-sonnet-4-5-20250929")),
-        ("gemini-2.5-flash", ("gemini", "gemini-2.5-flash")),
+        ("gemini-2.5-flash", ("google", "gemini-2.5-flash")),
         ("grok-4", ("xai", "grok-4")),
         ("gpt-oss-20b", None),
         ("llama", None),
