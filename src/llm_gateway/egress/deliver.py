@@ -78,7 +78,7 @@ class Egress:
         connection = self._pool.take(target.bay) or await self._open(x, target)
         limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
         relay = x.client.sink = Relay(
-            x=x, passage=passage, upstream=connection, limits=limits, started=x.upstream_started,
+            x=x, passage=passage, upstream=connection, limits=limits, started=x.upstream_started, content_type=form.stream_type,
             done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
         )  # fmt: skip
         self.relays.add(relay)

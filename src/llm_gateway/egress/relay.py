@@ -30,7 +30,6 @@ MOST_HELD = 16 << 20
 INFLATE = 20  # a compressed reply may grow to this many times its size
 
 _WBITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-EVENT_STREAM = b"text/event-stream"
 _STREAM_HEADERS = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
@@ -70,6 +69,7 @@ class Relay(Struct, kw_only=True, eq=False):
     limits: Limits
     done: asyncio.Future[None]
     started: float
+    content_type: bytes = b"text/event-stream"
     fault: Fault | None = None
     status: int = 0
     headers: dict[bytes, bytes] = {}
@@ -228,7 +228,7 @@ class Relay(Struct, kw_only=True, eq=False):
         framing = b"" if x.http10 else b"transfer-encoding: chunked\r\n"
         if x.http10:
             x.keep_alive = False
-        x.client.send(head(x, EVENT_STREAM, framing, now, _STREAM_HEADERS))
+        x.client.send(head(x, self.content_type, framing, now, _STREAM_HEADERS))
 
     def _beat(self, now: float) -> None:
         x, passage = self.x, self.passage

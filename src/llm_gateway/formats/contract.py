@@ -93,10 +93,12 @@ class Format(Protocol):
     """One API shape, both sides. Stateless; one reader, writer or passage per stream."""
 
     name: str
+    stream_type: bytes  # the content type of a streamed reply
     request_headers: frozenset[bytes]  # lower case; the client's, forwarded to a same-shape upstream
     reply_headers: frozenset[bytes]  # lower case; the upstream's, forwarded to a same-shape client
 
-    def peek(self, body: bytes) -> Peek: ...  # Fault(INVALID, param=...) on anything malformed
+    # model, stream: as the path says it, for shapes that put it there. Fault(INVALID, param=...) on anything malformed
+    def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek: ...
     def forward(self, peek: Peek, model: str) -> Outgoing: ...  # same shape: untouched but for model and usage option
     def summarise(self, body: bytes) -> Summary: ...  # Fault(UPSTREAM_BROKEN) if it is no reply of this shape
     def splice(self, peek: Peek) -> Passage: ...

@@ -22,12 +22,14 @@ from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, 
 
 class AnthropicMessages:
     name = "anthropic_messages"
+    stream_type = b"text/event-stream"
     request_headers = frozenset({b"anthropic-version", b"anthropic-beta"})
     reply_headers = frozenset({b"anthropic-organization-id"})
 
-    def peek(self, body: bytes) -> Peek:
+    def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
         members = _members.decode(body)
-        model = _members.text(members, "model")
+        if model is None:
+            model = _members.text(members, "model")
         _members.filled_array(members, "messages")
         max_tokens = _members.count(members, "max_tokens") if "max_tokens" in members else None
         return Peek(members, model, "stream" in members and _members.flag(members, "stream"), True, max_tokens)

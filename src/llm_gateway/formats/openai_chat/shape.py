@@ -23,12 +23,14 @@ _USAGE_WANTED = Raw(b'{"include_usage":true}')
 
 class OpenAIChat:
     name = "openai_chat"
+    stream_type = b"text/event-stream"
     request_headers = frozenset({b"openai-beta"})
     reply_headers = frozenset({b"openai-version", b"openai-processing-ms"})
 
-    def peek(self, body: bytes) -> Peek:
+    def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
         members = _members.decode(body)
-        model = _members.text(members, "model")
+        if model is None:
+            model = _members.text(members, "model")
         _members.filled_array(members, "messages")
         stream = "stream" in members and _members.flag(members, "stream")
         asked = stream and "stream_options" in members and _asked(members)
