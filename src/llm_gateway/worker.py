@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -79,7 +80,7 @@ class Worker:
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool)
         self.vitals.adopt(tuple(table.seats))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: None, lambda: self.server.draining)
-        timing = Timing(snapshot.server.timeout, snapshot.heartbeat)
+        timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
         egress = Egress(self.pool, self.formats, self.metrics, self.vitals, Local(table, self.vitals, facts), timing)
         egress.relays = relays
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal)
