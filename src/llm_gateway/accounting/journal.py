@@ -1,17 +1,18 @@
 """The usage journal: one append-only file per worker, one JSON object a line, on disk before a client has its whole reply.
 
 Law: a line is written whole or not at all. `write` puts a tick's rows into the page cache with one system call, which
-survives a killed process; a thread calls fdatasync once a second, which bounds what a power cut can take. When the disk
-refuses, rows wait in memory, in order, and are tried again; over 8 MB of them the journal is `full` and, by
-configuration, new requests are refused or rows are given up and counted.
+survives a killed process; a thread calls fdatasync once a second, which bounds what a power cut can take, and never the
+loop. When the disk refuses, rows wait in memory, in order, until `retry`, which the worker's clock calls once a second;
+over 8 MB of them the journal is `full` and, by configuration, new requests are refused or rows are given up and counted.
 
 Files: <dir>/<unix ms>-<worker>-<pid>-<serial>.jsonl, closed at 64 MiB. A file whose last line has no newline was cut by a
-crash in mid-write; that line never reached the client either, so `read` leaves it out.
+crash in mid-write; that line's reply never went out whole, or its row was written again, so `read` leaves it out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -24,9 +25,12 @@ import msgspec
 SEGMENT = 64 << 20
 MOST_WAITING = 8 << 20
 SYNC_SECONDS = 1.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Journal:
+    """`on_error`: what `full` means. Raises OSError if the directory cannot be written, unless only room is missing."""
+
     def __init__(self, directory: Path, worker: int, on_error: Literal["refuse", "continue"] = "refuse") -> None:
         self.rows = self.errors = self.dropped = 0
         self.waiting_bytes = 0
@@ -39,9 +43,15 @@ class Journal:
         self._fd = -1
         self._size = 0
         self._dirty = False
+        self._outgrown: list[int] = []  # the syncer's to sync and close
         self._stop = threading.Event()
         directory.mkdir(parents=True, exist_ok=True)
-        self._rotate()
+        try:
+            self._rotate()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self.errors += 1  # a worker restarted on a full disk follows the policy, too
         self._syncer = threading.Thread(target=self._sync, name="journal-sync", daemon=True)
         self._syncer.start()
 
@@ -50,11 +60,7 @@ class Journal:
 
     def write(self, rows: list[bytes]) -> None:
         """Appends complete lines. Never raises: what the disk does not take waits in memory."""
-        if self._waiting:
-            self._wait(rows)
-            self.retry()
-            return
-        if not self._append(rows):
+        if self._waiting or not self._append(rows):
             self._wait(rows)
 
     def retry(self) -> None:
@@ -69,11 +75,8 @@ class Journal:
         self.retry()
         self._stop.set()
         self._syncer.join()
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                _datasync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        self._leave()
+        self._close_outgrown()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -82,19 +85,25 @@ class Journal:
         try:
             if self._fd < 0 or self._size + len(data) > SEGMENT:
                 self._rotate()
-            whole = os.write(self._fd, data) == len(data)
-            if not whole:
-                # A full disk takes a part: take it back, a torn line must not stand in the middle of a file.
-                os.ftruncate(self._fd, self._size)
+            written = os.write(self._fd, data)
         except OSError:
-            whole = False
-        if not whole:
             self.errors += 1
+            return False
+        if written != len(data):  # a disk that fills up takes a part
+            self.errors += 1
+            self._take_back()
             return False
         self._size += len(data)
         self.rows += len(rows)
         self._dirty = True
         return True
+
+    def _take_back(self) -> None:
+        """A torn line must not stand in the middle of a file: cut it off, or let it be this file's last."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._leave()
 
     def _wait(self, rows: list[bytes]) -> None:
         size = sum(map(len, rows))
@@ -110,18 +119,28 @@ class Journal:
         fresh = os.open(
             self._directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640
         )
-        old, self._fd, self._size = self._fd, fresh, 0
+        self._leave()
+        self._fd, self._size = fresh, 0
         self._serial += 1
-        if old >= 0:
-            _datasync(old)
-            os.close(old)
+
+    def _leave(self) -> None:
+        """Nothing more goes to the present file."""
+        if self._fd >= 0:
+            self._outgrown.append(self._fd)
+            self._fd = -1
 
     def _sync(self) -> None:
         while not self._stop.wait(SYNC_SECONDS):
             if self._dirty:
                 self._dirty = False
-                with contextlib.suppress(OSError):  # the next write says what is wrong
-                    _datasync(self._fd)
+                _datasync(self._fd)
+            self._close_outgrown()
+
+    def _close_outgrown(self) -> None:
+        while self._outgrown:
+            fd = self._outgrown.pop()
+            _datasync(fd)
+            os.close(fd)
 
 
 def read(directory: Path) -> Iterator[dict[str, Any]]:
@@ -137,7 +156,9 @@ def read(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def _datasync(fd: int) -> None:
-    if hasattr(os, "fdatasync"):
-        os.fdatasync(fd)
-    else:
-        os.fsync(fd)
+    """Errors are left to the next write, which meets them again and counts them."""
+    with contextlib.suppress(OSError):
+        if hasattr(os, "fdatasync"):
+            os.fdatasync(fd)
+        else:  # macOS
+            os.fsync(fd)

@@ -144,7 +144,7 @@ class Ledger:
             metrics.fallbacks += 1
         if x.first_byte:
             target.meter.first_token.observe(x.first_byte - x.started)
-        elif x.upstream_ms:
+        elif x.upstream_ms and x.tries == 1:  # with retries, the time between them is nobody's overhead
             metrics.overhead.observe(max(0.0, seconds - x.upstream_ms / 1e3))
 
     def _row(self, x: Exchange, seconds: float) -> Row:

@@ -24,7 +24,7 @@ class Admission:
         self._journal = journal
 
     def identify(self, x: Exchange) -> None:
-        """Finds the principal. Raises Fault UNAUTHENTICATED, or UNAVAILABLE when usage could not be recorded."""
+        """Finds the principal. Raises Fault UNAUTHENTICATED, or OVERLOADED when usage could not be recorded."""
         if not x.route.open:
             x.principal = self._keys.principal(x.headers, x.query)
         if self._journal.full and x.route.body:

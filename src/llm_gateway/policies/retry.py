@@ -1,8 +1,9 @@
 """What to do after a failed attempt: the same target again, the next one, or give up. Pure; randomness is an argument.
 
-Two different moves, one table. Same target again: for what may pass by itself, after full jitter, or after the
+Law: a caller's fault is never tried again; no wait is longer than `cap`, or than `wait_retry_after` where the upstream said
+how long. Two different moves, one table. Same target again: for what may pass by itself, after full jitter, or after the
 Retry-After it gave if that is short. Next key or target: at once, for those and for what is wrong on our side of the
-fence. A caller's fault goes to the caller. Numbers: RELIABILITY "Two different moves"; jitter: "Exponential Backoff And
+fence. Numbers: RELIABILITY "Two different moves"; jitter: "Exponential Backoff And
 Jitter", AWS Architecture Blog.
 """
 

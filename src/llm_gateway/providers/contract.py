@@ -37,7 +37,8 @@ class Wire(Struct):
 
 
 class Provider(Protocol):
-    """`static`: address() depends on nothing but the account, format, model and path, so its head may be kept."""
+    """`static`: address() leaves the body alone and its head depends on nothing but account, model, path and the shape's
+    headers, so the head may be kept."""
 
     static: bool
 

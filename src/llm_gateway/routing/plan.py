@@ -16,10 +16,9 @@ from llm_gateway.routing.target import Target
 
 
 class Stop(Struct, frozen=True):
-    """One provider and model: its keys are alternatives, taken in turn. `fallback`: not what was asked for first."""
+    """One provider and model: its keys are alternatives, taken in turn."""
 
     keys: tuple[Target, ...]
-    fallback: bool = False
 
 
 class Plan(Struct, frozen=True):
@@ -52,13 +51,17 @@ class Tally:
 
 
 class Course(Struct, eq=False):
-    """One request's way: `target` is where it is to go now; `failed` moves on or raises. `fallbacks`: targets passed over."""
+    """One request's way: `target` is where it is to go now; `failed` moves on or raises.
+
+    `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
+    none); `same`: retries of this target; `retrying`: counted in the tally."""
 
     targets: list[Target]
     policy: Policy
     tally: Tally
     target: Target
     attempts: int = 1
+    place: int = 0
     fallbacks: int = 0
     same: int = 0
     retrying: bool = False
@@ -69,26 +72,36 @@ class Course(Struct, eq=False):
     def failed(self, fault: Fault, left: float) -> float:
         """Moves to where the request goes next; returns the seconds to wait before. Raises the fault if nowhere.
 
-        left: seconds until the request's deadline."""
-        target, policy = self.target, self.policy
-        move = policy.after(fault, self.same, target.limits.retries, random())  # noqa: S311  jitter, no secret
-        if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= move.wait:
+        left: seconds until the request's deadline. Only asking the same target again takes from the retry budget: that is
+        what multiplies a broken upstream's load. Moving on spreads it, and must work when all its clients have to."""
+        policy = self.policy
+        move = policy.after(fault, self.same, self.target.limits.retries, random())  # noqa: S311  jitter, no secret
+        if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= 0:
             raise fault
-        if not self.retrying and not policy.affords(self.tally.retrying, self.tally.active):
-            raise fault
-        if move.verdict == "same":
+        if move.verdict == "same" and move.wait < left and self._affords():
             self.same += 1
-        elif self.fallbacks + 1 < len(self.targets):
-            self.fallbacks += 1
-            self.same = 0
-        else:
-            raise fault
-        if not self.retrying:
-            self.retrying = True
-            self.tally.retrying += 1
+            self.attempts += 1
+            return move.wait
+        self._advance(fault)
         self.attempts += 1
-        self.target = self.targets[self.fallbacks]
-        return move.wait
+        return 0.0
+
+    def _advance(self, fault: Fault) -> None:
+        """To the next key or target; raises the fault if there is none."""
+        if self.place + 1 >= len(self.targets):
+            raise fault
+        self.place += 1
+        self.same = 0
+        last, self.target = self.target, self.targets[self.place]
+        if (last.provider, last.model) != (self.target.provider, self.target.model):
+            self.fallbacks += 1
+
+    def _affords(self) -> bool:
+        tally = self.tally
+        if not self.retrying and self.policy.affords(tally.retrying, tally.active):
+            self.retrying = True
+            tally.retrying += 1
+        return self.retrying
 
     def done(self) -> None:
         self.tally.active -= 1

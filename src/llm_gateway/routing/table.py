@@ -52,6 +52,7 @@ class Table:
         self._prices = prices or {}
         self._plans: dict[str, Plan] = {}
         self._turn = 0
+        self._listed: dict[str, list[str]] = {}  # by provider type, longest first
 
     def course(self, model: str) -> tuple[Plan, Course]:
         """The plan for a model and a fresh walk along it. Raises Fault NO_MODEL."""
@@ -87,8 +88,7 @@ class Table:
         places = self.resolve(model)
         if not places:
             raise self._unknown(model)
-        direct = len(alias.targets) if alias is not None else len(places)
-        stops = tuple(Stop(self._targets(*place), fallback=index >= direct) for index, place in enumerate(places))
+        stops = tuple(Stop(self._targets(*place)) for place in places)
         only = list(stops[0].keys) if len(stops) == 1 and len(stops[0].keys) == 1 else None
         if alias is None:
             return Plan(model, stops, only=only)
@@ -96,11 +96,19 @@ class Table:
 
     def _targets(self, provider: str, model: str) -> tuple[Target, ...]:
         seat = self.seats[provider]
-        named = any((provider, model) in (*alias.targets, *alias.fallbacks) for alias in self.aliases.values())
-        label = model if named or self.catalogue.info(seat.type, model) is not None else "other"
-        meter = self._metrics.target(provider, label)
+        meter = self._metrics.target(provider, self._label(seat, model))
         own = self._prices.get(f"{provider}/{model}") or self._prices.get(model)
         return tuple(Target(seat, account, model, meter, (self.catalogue, own)) for account in seat.accounts)
+
+    def _label(self, seat: Seat, model: str) -> str:
+        """The model's name in metrics: the configuration's, or that of the catalogue's entry (`gpt-4o` for `gpt-4o-2024-08-06`).
+        Clients choose names, so any other is "other"."""
+        if any((seat.name, model) in (*alias.targets, *alias.fallbacks) for alias in self.aliases.values()):
+            return model
+        if seat.type not in self._listed:
+            self._listed[seat.type] = sorted((each.id for each in self.catalogue.models(seat.type)), key=len, reverse=True)
+        name = model.lower()
+        return next((listed for listed in self._listed[seat.type] if name.startswith(listed.lower())), "other")
 
     def _unknown(self, model: str) -> Fault:
         known = self.catalogue.resolve(model)

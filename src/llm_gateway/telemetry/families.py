@@ -40,7 +40,7 @@ FAMILIES: dict[str, Family] = {
     "llm_tokens_total": Family("counter", "Tokens, by direction (input, output, cache_read, cache_write, reasoning)."),
     "llm_cost_usd_total": Family("counter", "Cost of priced replies in USD."),
     "llm_unpriced_replies_total": Family("counter", "Replies whose model has no known price."),
-    "llm_fallbacks_total": Family("counter", "Requests answered by another target than the first."),
+    "llm_fallbacks_total": Family("counter", "Requests that another provider or model took over."),
     "llm_gateway_overhead_seconds": Family(
         "histogram", "Our share of a plain request: its time without upstream's.", FINE
     ),
