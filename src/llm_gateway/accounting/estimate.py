@@ -62,5 +62,5 @@ def _measured(body: bytes) -> tuple[int, int]:
             if end - start > DATA_FROM:
                 texts -= end - start
                 images += 1
-            start = body.find(mark, start)
+            start = body.find(mark, max(start, end))
     return texts, images

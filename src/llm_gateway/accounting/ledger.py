@@ -65,6 +65,20 @@ class Row(Struct, omit_defaults=True):
     fallbacks: int = 0
 
 
+class Somebody(Struct, frozen=True):
+    """Stands in a row's place for a principal or a target that there was none of."""
+
+    tenant: str | None = None
+    key: str | None = None
+    provider: str = ""
+    model: str = ""
+    key_id: str = ""
+
+
+NOBODY = NOWHERE = Somebody()
+NOTHING = Usage()
+
+
 class Target(Protocol):
     """What accounting reads of a routing target."""
 
@@ -148,27 +162,14 @@ class Ledger:
             metrics.overhead.observe(max(0.0, seconds - x.upstream_ms / 1e3))
 
     def _row(self, x: Exchange, seconds: float) -> Row:
-        principal, usage, target, fault = x.principal, x.usage, x.target, x.fault
-        row = Row(
-            ts=self._time(x.wall), id=x.id, request_id=x.request_id,
-            tenant=principal.tenant if principal else None, key=principal.key if principal else None,
-            peer=x.peer, method=x.method.decode("latin-1"), route=x.route.label, status=x.status,
-            ms=round(seconds * 1e3, 3), bytes_in=x.bytes_in, bytes_out=x.bytes_out, model=x.model, stream=x.stream,
-            upstream_ms=round(x.upstream_ms, 3), finish=x.finish, attempts=x.attempts, fallbacks=x.fallbacks, cost=x.cost,
+        principal, usage, target, fault = x.principal or NOBODY, x.usage or NOTHING, x.target or NOWHERE, x.fault
+        row = Row(  # by position, in one call: 3 us less than naming and setting its fields
+            self._time(x.wall), x.id, x.request_id, principal.tenant, principal.key, x.peer, x.method.decode("latin-1"),
+            x.route.label, x.status, int(seconds * 1e6) / 1e3, x.bytes_in, x.bytes_out, x.model, target.provider,
+            target.model, target.key_id, x.upstream_id, x.stream, "ok", None, x.finish, int(x.upstream_ms * 1e3) / 1e3,
+            int((x.first_byte - x.started) * 1e6) / 1e3 if x.first_byte else 0.0, usage.input, usage.output, usage.cache_read,
+            usage.cache_write_5m + usage.cache_write_1h, usage.reasoning, usage.estimated, x.cost, x.attempts, x.fallbacks,
         )  # fmt: skip
-        if target is not None:
-            row.provider, row.upstream_model, row.upstream_key = target.provider, target.model, target.key_id
-            row.upstream_id = x.upstream_id
-        if usage is not None:
-            row.input, row.output, row.cache_read, row.reasoning = (
-                usage.input,
-                usage.output,
-                usage.cache_read,
-                usage.reasoning,
-            )
-            row.cache_write, row.estimated = usage.cache_write_5m + usage.cache_write_1h, usage.estimated
-        if x.first_byte:
-            row.first_token_ms = round((x.first_byte - x.started) * 1e3, 3)
         if fault is not None:
             row.outcome, row.error = fault.code, fault.message
         return row

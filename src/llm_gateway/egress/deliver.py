@@ -230,7 +230,7 @@ class Egress:
         ms = x.upstream_ms
         if x.usage is not None:
             x.cost = target.price(x.usage, x.wall)
-        x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, round(ms, 3)))
+        x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
         target.meter.latency.observe(ms / 1e3)
         self.vitals.answered(target.provider, ms)
 

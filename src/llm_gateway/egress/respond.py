@@ -39,11 +39,11 @@ def head(x: Exchange, content_type: bytes, framing: bytes, now: float, more: byt
         if x.upstream_id:
             ours += b"x-gateway-upstream-request-id: %b\r\n" % x.upstream_id.encode()
         if x.upstream_ms:
-            total = (now - x.started) * 1e3
-            overhead = total - x.upstream_ms
+            theirs = b"%.1f" % x.upstream_ms
+            overhead = b"%.3f" % ((now - x.started) * 1e3 - x.upstream_ms)
             ours += (
-                b"x-gateway-upstream-ms: %.1f\r\nx-gateway-overhead-ms: %.3f\r\nserver-timing: upstream;dur=%.1f, gateway;dur=%.3f\r\n"
-                % (x.upstream_ms, overhead, x.upstream_ms, overhead)
+                b"x-gateway-upstream-ms: %b\r\nx-gateway-overhead-ms: %b\r\nserver-timing: upstream;dur=%b, gateway;dur=%b\r\n"
+                % (theirs, overhead, theirs, overhead)
             )
         if x.cost is not None:
             ours += b"x-gateway-cost: %b\r\n" % dollars(x.cost)
