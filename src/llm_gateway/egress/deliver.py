@@ -63,6 +63,7 @@ class Egress:
         if asked is not None:
             whole_request = min(whole_request, _seconds(asked))
         x.deadline = x.started + whole_request
+        x.heard = x.started  # the client has heard nothing since
         x.first_chunk = plan.first_chunk
 
     async def attempt(self, x: Exchange, target: Target) -> bytes:
@@ -90,6 +91,7 @@ class Egress:
             raise
         finally:
             self.relays.discard(relay)
+            x.client.sink = None  # a reply's last bytes may fill the client's buffer: not this connection's affair any more
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
                 x.characters = passage.characters
@@ -125,7 +127,7 @@ class Egress:
         x.fault = fault
         if x.status == 200 and x.passage is not None:
             x.broken = True
-            event = x.passage.fail(fault)
+            event = x.passage.fail(fault) if x.passage.between else b""  # inside an event nothing can be said
             return event if x.http10 or not event else b"%x\r\n%b\r\n" % (len(event), event)
         return refusal(x, fault, self._formats[x.route.format], perf_counter())
 
@@ -170,9 +172,9 @@ class Egress:
         return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)))
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
-        left = x.deadline - perf_counter()
         try:
-            return await asyncio.wait_for(self._pool.open(target.bay), max(left, SHORTEST_TIMEOUT))
+            async with asyncio.timeout(max(x.deadline - perf_counter(), SHORTEST_TIMEOUT)):
+                return await self._pool.open(target.bay)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
 

@@ -81,6 +81,7 @@ class Relay(Struct, kw_only=True, eq=False):
     parts: list[bytes] = []
     size: int = 0
     raw: int = 0
+    grown: int = 0
     inflate: Inflate | None = None
 
     def __repr__(self) -> str:
@@ -90,6 +91,10 @@ class Relay(Struct, kw_only=True, eq=False):
 
     def head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self.touched = True
+        if self.fault is not None:
+            return
+        if self.x.client.paused:
+            self.upstream.pause()
         self.status = status
         self.headers = headers
         encoding = headers.get(b"content-encoding")
@@ -108,6 +113,8 @@ class Relay(Struct, kw_only=True, eq=False):
 
     def data(self, body: bytes) -> None:
         self.touched = True
+        if self.fault is not None:  # given up; whoever waits has not been told yet
+            return
         if self.inflate is not None:
             body = self._inflated(body)
         passage = self.passage
@@ -129,7 +136,8 @@ class Relay(Struct, kw_only=True, eq=False):
         if self.done.done():
             return
         if self.streaming:
-            self._close(cut=False)
+            self._close()
+            self._finish()
         elif not delimited and self.passage is not None and self.status < 400:
             self.fail(Fault(Kind.UPSTREAM_CUT, "The upstream closed the connection before its reply was complete."))
         else:
@@ -139,8 +147,8 @@ class Relay(Struct, kw_only=True, eq=False):
     def lost(self, fault: Fault) -> None:
         if self.done.done():
             return
-        if self.streaming:
-            self._close(cut=True)
+        if self.streaming and self._close():  # all that matters had come: its end mark
+            self._finish()
         self.fail(fault)
 
     # -- told by the client's connection -----------------------------------------------------------------------------
@@ -238,18 +246,17 @@ class Relay(Struct, kw_only=True, eq=False):
             self._begin(now)
             x.client.send(beat if x.http10 else b"%x\r\n%b\r\n" % (len(beat), beat))
 
-    def _close(self, *, cut: bool) -> None:
-        """The upstream's stream is over: cleanly, which may or may not be its end, or not."""
+    def _close(self) -> bool:
+        """The upstream's bytes are over; whether its reply is, only its format's end mark can say."""
         passage = self.passage
         if passage is None:
-            return
-        if not cut:
-            out = passage.close()
-            if not self.x.committed:
-                self._before(out)
-            elif out:
-                self._send(out)
-            self._finish()
+            return False
+        out = passage.close()
+        if not self.x.committed:
+            self._before(out)
+        elif out:
+            self._send(out)
+        return passage.ended
 
     def _finish(self) -> None:
         if not self.done.done():
@@ -260,12 +267,13 @@ class Relay(Struct, kw_only=True, eq=False):
         if inflate is None:
             return body
         self.raw += len(body)
-        room = max(self.raw * INFLATE, MOST_ERROR)
+        room = max(self.raw * INFLATE, MOST_ERROR) - self.grown
         try:
-            grown = inflate.decompress(body, room)
+            grown = inflate.decompress(body, max(room, 1))
         except zlib.error:
             self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not what its content encoding says."))
             return b""
-        if inflate.unconsumed_tail:
+        self.grown += len(grown)
+        if inflate.unconsumed_tail or len(grown) > room:
             self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply grows too much when decompressed."))
         return grown

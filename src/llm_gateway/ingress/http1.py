@@ -2,13 +2,17 @@
 
 Law: this file owns the bytes of one connection and the phase it is in; it knows nothing of keys, models or upstreams.
 What httptools refuses is refused with its words; what it accepts and we do not is checked here: the size of head, URI and
-body, Host, Transfer-Encoding on HTTP/1.0, Upgrade, more than 16 requests waiting.
+body, the request line's spaces, Host, Transfer-Encoding other than `chunked` or on HTTP/1.0, Upgrade, trailers, padding
+between pieces of body, more than 16 requests waiting.
 
     IDLE --bytes--> HEAD --headers complete--> BODY --message complete--> IDLE (of the next request) ...
-    any --refused with unread body--> LINGER --EOF, 2 s or 1 MiB--> closed
+    any --refused with unread body--> LINGER --EOF, 2 s or 64 MiB--> closed
 
 Reading (`phase`) and serving (`active`) go on independently: a pipelining client's next head may be in while its last
-request is served. A client's EOF means it is gone: no SDK half-closes, and waiting to see would keep upstreams generating.
+request is served. Its next request is served only when its last reply fits the write buffer, so that a stream always
+begins with a client that can be told to pause. A client's EOF means it is gone: no SDK half-closes, and waiting to see
+would keep upstreams generating. HTTP/1.0 clients get one reply per connection.
+A body counts in `server.body_bytes` from its first byte until its reply is over.
 Callbacks that httptools or the transport calls never raise: what is wrong is kept in `x.fault` and answered in turn.
 """
 
@@ -35,21 +39,25 @@ IDLE, HEAD, BODY, LINGER, CLOSED = "idle", "head", "body", "linger", "closed"
 
 MAX_WAITING = 16
 DISCARD = 64 << 10  # a refused request's body up to this size is read away to keep the connection
-LINGER_BYTES = 1 << 20
+LINGER_BYTES = 64 << 20  # a refused upload is read away this far, or its client would meet a reset instead of the answer
+MOST_BETWEEN = 16 << 10  # bytes of chunk lines, extensions or trailers between two pieces of body
+SMALL_PIECE = 1 << 10
 HIGH_WATER = 32 << 10
 
 _SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"expect",
                      b"content-encoding", b"x-api-key", b"api-key", b"x-goog-api-key", b"idempotency-key"))  # fmt: skip
 _HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+,;=")
 _METHODS = frozenset((b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"))
+_UNREADABLE = frozenset((400, 414, 431))  # a request so malformed that what follows it is not trusted either
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
-        "active", "alive", "discarding", "head_bytes", "headers", "held", "incoming", "mark", "parser", "parts", "paused",
-        "peer", "phase", "queue", "server", "sink", "tls", "touched", "transport", "trusted", "url",
+        "active", "alive", "between", "discarding", "expecting", "head_bytes", "headers", "held", "incoming", "mark", "midway",
+        "on_message_begin", "opening", "parser", "parts", "paused", "peer", "phase", "queue", "reading", "repeats", "resting",
+        "server", "sink", "tls", "touched", "trailers", "transport", "trusted", "url",
     )  # fmt: skip
 
     def __init__(self, server: Server, *, tls: bool = False, peer: str | None = None) -> None:
@@ -62,16 +70,22 @@ class Connection(asyncio.BufferedProtocol):
         self.paused = False
         self.touched = False
         self.discarding = False
+        self.expecting = False
+        self.trailers = False
+        self.midway = False
         self.mark = 0.0
-        self.head_bytes = 0
-        self.held = 0
-        self.url = b""
+        self.head_bytes = self.between = self.repeats = self.held = 0
+        self.url = self.opening = b""
+        self.reading = server.small
         self.headers: dict[bytes, bytes] = {}
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | bytearray] = []
         self.incoming: Exchange | None = None
         self.active: Exchange | None = None
         self.queue: deque[Exchange] | None = None
         self.sink: Sink | None = None
+        # Not empty while no request has begun: the parser empties it by a C call, which costs the hot path nothing.
+        self.resting = {None: None}
+        self.on_message_begin = self.resting.clear
         self.parser = httptools.HttpRequestParser(self)
 
     def __repr__(self) -> str:
@@ -93,9 +107,14 @@ class Connection(asyncio.BufferedProtocol):
         self.phase = CLOSED
         self._release()
         self.server.connections.discard(self)
-        x, self.active, self.incoming, self.queue = self.active, None, None, None
-        if x is not None and x.task is not None:
-            x.task.cancel()
+        x, queue = self.active, self.queue
+        self.active = self.incoming = self.queue = self.sink = None
+        for waiting in queue or ():
+            self.server.body_bytes -= waiting.bytes_in
+        if x is not None:
+            self.server.body_bytes -= x.bytes_in
+            if x.task is not None:
+                x.task.cancel()
 
     def eof_received(self) -> bool:
         return False
@@ -110,37 +129,44 @@ class Connection(asyncio.BufferedProtocol):
         self.paused = False
         if self.sink is not None:
             self.sink.resume()
+        elif self.active is None and self.queue:
+            self._start(self.queue.popleft())
 
     def get_buffer(self, sizehint: int) -> memoryview:
         server = self.server
-        return server.large if self.phase is BODY and self.held > server.large_from else server.small
+        return server.large if self.phase is LINGER or (self.phase is BODY and self.held > server.large_from) else server.small
 
     def buffer_updated(self, nbytes: int) -> None:
         server, phase = self.server, self.phase
-        view = server.large if phase is BODY and self.held > server.large_from else server.small
         self.touched = True
-        if phase is BODY:
-            pass
-        elif phase is LINGER:
+        if phase is LINGER:
             self._discard(nbytes)
             return
-        else:
-            if phase is IDLE:
-                self.phase, self.mark = HEAD, 0.0
-                if server.buffer.find(b"  ", 0, server.buffer.find(b"\r\n", 0, nbytes)) >= 0:
-                    self.refuse(Fault(Kind.INVALID, "Malformed HTTP request line: two spaces."))
-                    return
-            self.head_bytes += nbytes
-            if self.head_bytes > server.config.max_header_bytes + len(server.small):
-                self.refuse(Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large."))
+        if phase is BODY:
+            view = server.large if self.held > server.large_from else server.small
+            if self.between > MOST_BETWEEN:
+                self.refuse(Fault(Kind.INVALID, "The request's chunks carry more extensions or trailers than data."))
                 return
+            self.between += nbytes
+        else:
+            view = server.small
+            if phase is IDLE:
+                self.phase, self.mark, self.head_bytes = HEAD, 0.0, 0
+            self.head_bytes += nbytes
+            if self.head_bytes > server.config.max_header_bytes + len(view):
+                self.refuse(self._oversize())
+                return
+        self.reading = view[:nbytes]
         try:
-            self.parser.feed_data(view[:nbytes])
+            self.parser.feed_data(self.reading)
         except httptools.HttpParserUpgrade:
-            self.refuse(Fault(Kind.INVALID, "Upgrade and CONNECT are not supported; use HTTP/1.1."))
+            if self.phase is not LINGER:
+                self.refuse(Fault(Kind.INVALID, "Upgrade and CONNECT are not supported; use HTTP/1.1."))
         except httptools.HttpParserError as error:
             if self.phase is not LINGER:
                 self.refuse(Fault(Kind.INVALID, f"Malformed HTTP request: {error}."))
+        if self.phase is not BODY and not self.resting:
+            self._keep_opening()
 
     # -- parser ------------------------------------------------------------------------------------------------------
 
@@ -148,9 +174,15 @@ class Connection(asyncio.BufferedProtocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.phase is BODY:
+            self.trailers = True
+            return
         name = name.lower()
         headers = self.headers
         if name in headers:
+            self.repeats += 1
+            if self.repeats > self.server.config.max_headers:
+                return  # refused by _check; joining thousands would hold the loop
             # A second field line joins the first (RFC 9110 5.3); a NUL marks what may stand only once, for _check.
             value = headers[name] + (b"\0" if name in _SINGLE else b", ") + value
         headers[name] = value
@@ -161,15 +193,20 @@ class Connection(asyncio.BufferedProtocol):
         parser, server, url = self.parser, self.server, self.url
         path, _, query = url.partition(b"?")
         started = perf_counter()
+        method = parser.get_method()
+        line = b"%b %b HTTP/" % (method, url)
+        ordinary = self.phase is HEAD and not self.opening and server.buffer.startswith(line)
         headers, self.headers = self.headers, {}
         self.url, self.phase, self.mark = b"", BODY, 0.0
         x = self.incoming = Exchange(
-            id=server.next_id(), client=self, route=routes.UNKNOWN, method=parser.get_method(), path=path, query=query,
+            id=server.next_id(), client=self, route=routes.UNKNOWN, method=method, path=path, query=query,
             headers=headers, peer=self.peer, started=started, wall=started + server.epoch, attempts=[],
         )  # fmt: skip
         request_id = headers.get(b"x-request-id")
         x.request_id = request_id.decode() if request_id is not None and echoable(request_id) else x.id
         try:
+            if not ordinary:
+                self._check_opening(line)
             self._check(x, parser.get_http_version())
             server.gate(x)
             self._check_body(x)
@@ -177,39 +214,50 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse_early(x, fault)
             return
         finally:
-            self.head_bytes = 0
-        if b"expect" in headers and not self.active:
-            self.transport.write(_CONTINUE)
+            self.head_bytes = self.repeats = self.between = 0
+            self.opening, self.midway = b"", False
+        if b"expect" in headers and not x.http10:
+            if self.active is None:
+                self.transport.write(_CONTINUE)
+            else:
+                self.expecting = True
 
     def on_body(self, body: bytes) -> None:
+        self.between = 0
         x = self.incoming
         if x is None or self.discarding:
             return
-        size = len(body)
+        size, server = len(body), self.server
         self.held += size
-        self.server.body_bytes += size
-        if self.held > self.server.config.max_body:
-            self._refuse_early(x, _too_large(self.server.config.max_body))
-            return
-        self.parts.append(body)
+        server.body_bytes += size
+        if self.held > server.config.max_body:
+            self._refuse_early(x, _too_large(server.config.max_body))
+        elif server.body_bytes > server.config.body_memory:
+            self._refuse_early(x, _no_room())
+        elif size > SMALL_PIECE or not self.parts:
+            self.parts.append(body)
+        else:
+            self._keep(body)
 
     def on_message_complete(self) -> None:
         x, self.incoming = self.incoming, None
         if self.phase is BODY:
             self.phase, self.mark = IDLE, 0.0
-        self.discarding = False
+            self.resting[None] = None
+        self.discarding = self.expecting = False
         if x is None:  # refused and answered already; its body has now been read away
+            return
+        if self.trailers:
+            self.refuse(Fault(Kind.INVALID, "Trailer fields are not accepted."))
             return
         if not self.parser.should_keep_alive():
             x.keep_alive = False
         parts = self.parts
         if parts:
-            x.body = parts[0] if len(parts) == 1 else b"".join(parts)
-            x.bytes_in = len(x.body)
-            self.parts = []
-        self.server.body_bytes -= self.held
-        self.held = 0
-        if self.active is None:
+            x.body = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+            x.bytes_in = self.held
+            self.parts, self.held = [], 0
+        if self.active is None and not self.paused:
             self._start(x)
         else:
             self._enqueue(x)
@@ -223,20 +271,26 @@ class Connection(asyncio.BufferedProtocol):
         """The last bytes of the reply to `x`; the next request may start."""
         if x is not self.active or not self.alive:
             return
-        self.transport.write(data)
         self.active = self.sink = None
+        self.server.body_bytes -= x.bytes_in
+        self.transport.write(data)
         if not x.keep_alive or self.server.draining:
             self._close()
         elif self.queue:
-            self._start(self.queue.popleft())
-        elif self.phase is IDLE:
+            if not self.paused:
+                self._start(self.queue.popleft())
+        else:
             self.mark = 0.0
+            if self.expecting:
+                self.expecting = False
+                self.transport.write(_CONTINUE)
 
     def abort(self, x: Exchange) -> None:
         """Ends a broken reply so that no client takes it for whole: no chunk terminator, and for HTTP/1.0 a reset."""
         if x is not self.active or not self.alive:
             return
         self.active = self.sink = None
+        self.server.body_bytes -= x.bytes_in
         if x.http10:
             raw = self.transport.get_extra_info("socket")
             if raw is not None:
@@ -247,10 +301,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def refuse(self, fault: Fault) -> None:
         """Answers what could not be parsed, after whatever is being served, and closes."""
-        self.phase, self.mark = LINGER, 0.0
         self.incoming = None
-        self.head_bytes = 0
         self._release()
+        self._linger()
         x = Exchange(id=self.server.next_id(), client=self, route=routes.UNKNOWN, peer=self.peer, attempts=[],
                      started=perf_counter(), keep_alive=False, fault=fault, headers={})  # fmt: skip
         x.request_id = x.id
@@ -260,14 +313,46 @@ class Connection(asyncio.BufferedProtocol):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _enqueue(self, x: Exchange) -> None:
-        if self.active is None:
+        if self.active is None and not self.paused:
             self._start(x)
             return
         if self.queue is None:
             self.queue = deque()
         self.queue.append(x)
         if len(self.queue) > MAX_WAITING:
+            self._linger()
             self.transport.abort()
+
+    def _keep(self, body: bytes) -> None:
+        """Many small pieces share one buffer: kept apart, a million one-byte chunks would cost forty bytes each."""
+        if type(self.parts[-1]) is bytearray:
+            self.parts[-1] += body
+        else:
+            self.parts.append(bytearray(body))
+
+    def _keep_opening(self) -> None:
+        """A head continues in the next read: what there is of it is kept to see its first line whole."""
+        if self.phase is IDLE:  # it began behind the end of the last request
+            self.phase, self.mark, self.head_bytes, self.midway = HEAD, 0.0, 0, True
+        if self.phase is HEAD:
+            self.opening += bytes(self.reading)
+
+    def _check_opening(self, line: bytes) -> None:
+        """The request line as it should be written, after at most one empty line (RFC 9112 section 2.2)."""
+        seen = self.opening + bytes(self.reading)
+        at = seen.find(line)
+        if at < 0 or (at > len(b"\r\n") and self.opening and not self.midway):
+            raise Fault(Kind.INVALID, "Malformed HTTP request line: single spaces, and no empty lines before it.")
+
+    def _oversize(self) -> Fault:
+        if len(self.url) > self.server.config.max_uri:
+            return _long_uri(self.server.config.max_uri)
+        return Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large.")
+
+    def _linger(self) -> None:
+        """Nothing more is read for its meaning."""
+        self.phase, self.mark, self.head_bytes = LINGER, 0.0, 0
+        self.expecting, self.opening = False, b""
 
     def _start(self, x: Exchange) -> None:
         self.active = x
@@ -282,23 +367,24 @@ class Connection(asyncio.BufferedProtocol):
         if version != "1.1":
             if version != "1.0":
                 raise Fault(Kind.INVALID, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-            x.http10 = True
-            if b"transfer-encoding" in headers:
-                raise Fault(Kind.INVALID, "Transfer-Encoding is not allowed in HTTP/1.0.")
+            x.http10, x.keep_alive = True, False
+        if b"transfer-encoding" in headers and (x.http10 or headers[b"transfer-encoding"].lower() != b"chunked"):
+            raise Fault(Kind.INVALID, "The only Transfer-Encoding is `chunked`, in HTTP/1.1.", param="Transfer-Encoding")
+        if b"upgrade" in headers and self.parser.should_upgrade():
+            raise Fault(Kind.INVALID, "Upgrade is not supported; use HTTP/1.1.", param="Upgrade")
         host = headers.get(b"host")
         if (host is None and not x.http10) or (host is not None and not (host and _HOST_BYTES.issuperset(host))):
             raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
-        if len(headers) > self.server.config.max_headers:
-            raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_headers} header fields are allowed.")
+        config = self.server.config
+        if len(x.path) + len(x.query) > config.max_uri:
+            raise _long_uri(config.max_uri)
+        if len(headers) + self.repeats > config.max_headers:
+            raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_headers} header fields are allowed.")
         if (
-            self.head_bytes > self.server.config.max_header_bytes
-            and sum(map(len, headers)) + sum(map(len, headers.values())) > self.server.config.max_header_bytes
+            (self.head_bytes > config.max_header_bytes or self.head_bytes == 0 or self.midway)
+            and sum(map(len, headers)) + sum(map(len, headers.values())) > config.max_header_bytes
         ):
-            raise Fault(
-                Kind.HEADERS_TOO_LARGE, f"At most {self.server.config.max_header_bytes} header bytes are allowed."
-            )
-        if len(x.path) + len(x.query) > self.server.config.max_uri:
-            raise Fault(Kind.URI_TOO_LONG, f"At most {self.server.config.max_uri} bytes of URI are allowed.")
+            raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_header_bytes} header bytes are allowed.")
         for name in _SINGLE & headers.keys():
             if b"\0" in headers[name]:
                 raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
@@ -322,20 +408,23 @@ class Connection(asyncio.BufferedProtocol):
         if expect is not None and expect.lower() != b"100-continue":
             raise Fault(Kind.EXPECTATION, "Only Expect: 100-continue is understood.", param="Expect")
         if self.server.body_bytes > config.body_memory:
-            raise Fault(Kind.OVERLOADED, "Too many request bodies are held in memory; try again.", retry_after=1.0)
+            raise _no_room()
 
     def _refuse_early(self, x: Exchange, fault: Fault) -> None:
         """Refuses before the body is in: small bodies are read away, else the connection lingers and closes."""
         x.fault = fault
+        if x.route is routes.UNKNOWN:
+            x.route = routes.unknown(x.path)
         self._release()
         self.incoming = None
         length = x.headers.get(b"content-length", b"0")
-        chunked = b"transfer-encoding" in x.headers
-        if chunked or b"expect" in x.headers or not length.isdigit() or int(length) > DISCARD or x.http10:
+        framed = length.isdigit() and int(length) <= DISCARD and b"transfer-encoding" not in x.headers
+        if (
+            not framed or x.http10 or b"expect" in x.headers or fault.kind.status in _UNREADABLE
+            or self.parser.should_upgrade()
+        ):  # fmt: skip
             x.keep_alive = False
-            self.phase, self.mark, self.head_bytes = LINGER, 0.0, 0
-            if self.active is not None:
-                self.transport.pause_reading()
+            self._linger()
         else:
             self.discarding = True
         if b"close" in x.headers.get(b"connection", b"").lower():
@@ -345,7 +434,10 @@ class Connection(asyncio.BufferedProtocol):
     def _discard(self, nbytes: int) -> None:
         self.head_bytes += nbytes
         if self.head_bytes > LINGER_BYTES:
-            self.transport.abort()
+            if self.active is None:
+                self.transport.abort()
+            else:
+                self.transport.pause_reading()
 
     def _release(self) -> None:
         self.server.body_bytes -= self.held
@@ -355,7 +447,7 @@ class Connection(asyncio.BufferedProtocol):
     def _close(self) -> None:
         if self.phase is LINGER or self.discarding:
             # An unread body would turn our close into a reset and eat the answer: say EOF, then read on for a while.
-            self.phase, self.mark = LINGER, 0.0
+            self._linger()
             self.transport.resume_reading()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
@@ -374,12 +466,22 @@ def _too_large(limit: int) -> Fault:
     return Fault(Kind.TOO_LARGE, f"The request body is larger than the {limit} bytes allowed here.")
 
 
+def _long_uri(limit: int) -> Fault:
+    return Fault(Kind.URI_TOO_LONG, f"At most {limit} bytes of URI are allowed.")
+
+
+def _no_room() -> Fault:
+    return Fault(Kind.OVERLOADED, "Too many request bodies are held in memory; try again.", retry_after=1.0)
+
+
 def _origin_form(x: Exchange) -> bytes:
     """The path of an absolute-form target (RFC 9112 section 3.2.2), or Fault INVALID."""
     if b"#" in x.path or b"#" in x.query:
         raise Fault(Kind.INVALID, "A request target has no fragment.")
     if x.method == b"OPTIONS" and x.path == b"*":
         return b"*"
+    if not x.path.lower().startswith((b"http://", b"https://")):
+        raise Fault(Kind.INVALID, "A request target is a path, or an absolute http or https URI.")
     try:
         return httptools.parse_url(x.path).path or b"/"
     except httptools.HttpParserInvalidURLError:

@@ -69,17 +69,24 @@ def _parse_v2(head: bytes) -> str | None:
 
 
 class ProxyHead(asyncio.BufferedProtocol):
-    """Reads one PROXY head, then calls `next(transport, address)`; anything else closes the connection."""
+    """Reads one PROXY head, then calls `proceed(self, address)`, which gives the transport its next protocol; anything
+    else closes the connection. `gone(self)` is called if it ends before."""
 
-    __slots__ = ("_buffer", "_head", "_next", "transport")
+    __slots__ = ("_buffer", "_gone", "_head", "_proceed", "transport")
 
-    def __init__(self, proceed: Callable[[asyncio.Transport, str | None], None]) -> None:
-        self._next = proceed
+    def __init__(
+        self, proceed: Callable[[ProxyHead, str | None], None], gone: Callable[[ProxyHead], None]
+    ) -> None:
+        self._proceed = proceed
+        self._gone = gone
         self._head = b""
         self._buffer = memoryview(bytearray(MAX_V2))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer[: max(1, needed(self._head))]
@@ -88,6 +95,6 @@ class ProxyHead(asyncio.BufferedProtocol):
         self._head += bytes(self._buffer[:nbytes])
         try:
             if needed(self._head) == 0:
-                self._next(self.transport, parse(self._head))
+                self._proceed(self, parse(self._head))
         except ProxyError:
             self.transport.abort()

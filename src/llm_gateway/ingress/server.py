@@ -2,7 +2,7 @@
 
 Law: one sweep over all connections each half second instead of a timer per connection (a timer costs 2 us to arm and
 cancel); limits are therefore kept to +0.5 s. Certificates are re-read when their files change; connections already open
-keep what they began with.
+keep what they began with. What has not got as far as a request (a PROXY head, a TLS handshake behind one) is swept, too.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class Server:
         self._prefix = prefix
         self._serial = 0
         self._contexts: list[_Certificates] = []
+        self._heads: dict[ProxyHead, float] = {}
+        self._upgrades: set[asyncio.Task[None]] = set()
         self.adopt(config, _refuse_all)
 
     def adopt(self, config: Limits, gate: Callable[[Exchange], None]) -> None:
@@ -125,6 +127,8 @@ class Server:
         if address == "unix":
             return True
         ip = ipaddress.ip_address(address.partition("%")[0])
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:  # how a dual-stack socket says IPv4
+            ip = ip.ipv4_mapped
         return any(ip in network for network in self._trusted)
 
     # -- listening ---------------------------------------------------------------------------------------------------
@@ -141,30 +145,47 @@ class Server:
             context = certificates.context
         secure = context is not None
         if proxied:
-            factory: Callable[[], asyncio.BaseProtocol] = partial(ProxyHead, partial(self._proceed, context))
+            factory: Callable[[], asyncio.BaseProtocol] = partial(self._proxied, context)
             context = None
         else:
             factory = partial(Connection, self, tls=secure)
         if context is not None:
-            return await aiofastnet.create_server(loop, factory, sock=sock, ssl=context, backlog=2048)
+            return await aiofastnet.create_server(
+                loop, factory, sock=sock, ssl=context, backlog=2048, ssl_handshake_timeout=self.config.header_timeout
+            )
         if sock.family == socket.AF_UNIX:
             return await loop.create_unix_server(factory, sock=sock, backlog=2048)
         return await loop.create_server(factory, sock=sock, backlog=2048)
 
-    def _proceed(self, context: ssl.SSLContext | None, transport: asyncio.Transport, peer: str | None) -> None:
+    def _proxied(self, context: ssl.SSLContext | None) -> ProxyHead:
+        head = ProxyHead(partial(self._proceed, context), self._gone)
+        self._heads[head] = 0.0
+        return head
+
+    def _gone(self, head: ProxyHead) -> None:
+        self._heads.pop(head, None)
+
+    def _proceed(self, context: ssl.SSLContext | None, head: ProxyHead, peer: str | None) -> None:
+        self._gone(head)
+        transport = head.transport
         connection = Connection(self, tls=context is not None, peer=peer)
         if context is None:
             transport.set_protocol(connection)
             connection.connection_made(transport)
             return
         transport.pause_reading()
-        self._upgrading = asyncio.ensure_future(self._upgrade(context, transport, connection))
+        upgrade = asyncio.ensure_future(self._upgrade(context, transport, connection))
+        self._upgrades.add(upgrade)
+        upgrade.add_done_callback(self._upgrades.discard)
 
     async def _upgrade(self, context: ssl.SSLContext, transport: asyncio.Transport, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
+        limit = self.config.header_timeout
         try:
-            secured = await loop.start_tls(transport, connection, context, server_side=True)
-        except (OSError, ssl.SSLError):
+            secured = await loop.start_tls(
+                transport, connection, context, server_side=True, ssl_handshake_timeout=limit
+            )
+        except OSError:  # also what ssl raises
             transport.abort()
             return
         if secured is not None:
@@ -177,6 +198,11 @@ class Server:
         self.epoch = time.time_ns() / 1e9 - now
         for connection in list(self.connections):
             self._check(connection, now)
+        for head, since in list(self._heads.items()):
+            if not since:
+                self._heads[head] = now
+            elif now - since > self.config.header_timeout:
+                head.transport.abort()
         for certificates in self._contexts:
             certificates.refresh()
 
@@ -184,7 +210,7 @@ class Server:
         phase = connection.phase
         if connection.touched:
             connection.touched = False
-            if phase is BODY or phase is IDLE:
+            if (phase is BODY or phase is IDLE) and not connection.paused:
                 connection.mark = now
         if not connection.mark:
             connection.mark = now
@@ -195,10 +221,13 @@ class Server:
                 connection.transport.abort()
         elif phase is IDLE:
             if connection.active is None and age > self.config.idle_timeout:
-                connection.transport.close()
+                _close(connection.transport)
         elif phase is HEAD and connection.active is None and age > self.config.header_timeout:
             connection.refuse(Fault(Kind.SLOW_CLIENT, "The request's head did not arrive in time."))
         elif phase is BODY and age > self.config.body_timeout:
+            if connection.discarding:  # answered already; only its unwanted body is missing
+                connection.transport.abort()
+                return
             connection.refuse(Fault(Kind.SLOW_CLIENT, "The request's body did not arrive in time."))
         elif phase is LINGER and connection.active is None and age > LINGER_SECONDS:
             connection.transport.abort()
@@ -210,12 +239,20 @@ class Server:
                 connection.transport.close()
 
 
+def _close(transport: asyncio.Transport) -> None:
+    """Politely the first time; a transport still flushing to a peer that takes nothing is cut the second time."""
+    if transport.is_closing():
+        transport.abort()
+    else:
+        transport.close()
+
+
 def _refuse_all(_x: Exchange) -> None:
     raise Fault(Kind.OVERLOADED, "Starting up; try again.", retry_after=1.0)
 
 
 class _Certificates:
-    """A TLS context that follows its files: new handshakes use new certificates."""
+    """A TLS context that follows its files: new handshakes use new certificates. A client CA is added, never taken away."""
 
     def __init__(self, cert: str, key: str, client_ca: str | None) -> None:
         self._files = (cert, key, client_ca)
@@ -236,6 +273,8 @@ class _Certificates:
 
     def _load(self) -> None:
         cert, key, client_ca = self._files
+        # On trial first: a certificate loaded without its key would already have replaced the good pair.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
         self.context.load_cert_chain(cert, key)
         if client_ca is not None:
             self.context.load_verify_locations(client_ca)

@@ -55,7 +55,10 @@ class Resolver:
             return answer.addresses
         try:
             # Shielded: the lookup belongs to everyone who waits for this host, not to the first who asked.
-            return await asyncio.wait_for(asyncio.shield(lookup), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.shield(lookup)
+        except Fault as fault:  # a Fault belongs to one request; this one is told to all who wait
+            raise Fault(fault.kind, fault.message) from None
         except TimeoutError:
             raise Fault(Kind.UPSTREAM_DNS, f"The upstream's name {host} did not resolve in {PATIENCE:g} s.") from None
 
@@ -68,8 +71,9 @@ class Resolver:
             found = await loop.run_in_executor(
                 self._threads, lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             )
-        except OSError as error:
-            raise Fault(Kind.UPSTREAM_DNS, f"The upstream's name {host} did not resolve: {error.strerror}.") from None
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that no DNS name can hold
+            reason = getattr(error, "strerror", None) or "not a valid name"
+            raise Fault(Kind.UPSTREAM_DNS, f"The upstream's name {host} did not resolve: {reason}.") from None
         finally:
             del self._pending[host]
         addresses = tuple(dict.fromkeys(Address(family, str(sockaddr[0])) for family, *_, sockaddr in found))

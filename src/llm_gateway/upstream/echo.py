@@ -64,7 +64,8 @@ class EchoConnection:
         }
         if body.get("stream"):
             self.sink.head(200, {b"content-type": b"text/event-stream"})
-            wants = (body.get("stream_options") or {}).get("include_usage")
+            options = body.get("stream_options")
+            wants = isinstance(options, dict) and options.get("include_usage")
             self._chunks = _stream(base, text, finish, usage if wants else None)
             self._next()
             return
@@ -112,12 +113,13 @@ def _stream(base: dict[str, Any], text: str, finish: str, usage: dict[str, int] 
 def _said(messages: list[dict[str, Any]]) -> str:
     """The text of the last user message."""
     for message in reversed(messages):
-        if message.get("role") == "user":
+        if isinstance(message, dict) and message.get("role") == "user":
             content = message.get("content")
             if isinstance(content, str):
                 return content
             parts = content if isinstance(content, list) else []
-            return "".join(part.get("text", "") for part in parts if isinstance(part, dict))
+            texts = [part.get("text") for part in parts if isinstance(part, dict)]
+            return "".join(text for text in texts if isinstance(text, str))
     return ""
 
 

@@ -4,8 +4,11 @@ Law: this file knows HTTP/1.1 and nothing of what the bytes mean. It may be used
 sides said keep-alive and nothing followed; a byte on an idle connection closes it. 1xx replies are skipped. A reply
 without length that ends by EOF is complete only if the sink says that this is good enough (plain replies, never streams).
 
-    FRESH --send--> WAITING --headers--> READING --complete--> IDLE --send--> WAITING ...
+    FRESH --connected--> IDLE --send--> WAITING --headers--> READING --complete--> IDLE ...
     READING --leave() before the end--> LEFT --complete--> IDLE, or closed by the sweep
+    any --close(), an error, EOF--> CLOSED
+
+Only a reader pauses it, and it never rests paused: an idle connection must hear of its end, the next reply must be read.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ import httptools
 
 from llm_gateway.core.errors import Fault, Kind
 
-IDLE, WAITING, READING, LEFT, CLOSED = "idle", "waiting", "reading", "left", "closed"
+FRESH, IDLE, WAITING, READING, LEFT, CLOSED = "fresh", "idle", "waiting", "reading", "left", "closed"
 
-MAX_HEAD = 64 << 10
+MAX_HEAD = 64 << 10  # bytes of head, and of chunk lines or trailers between two pieces of body
 MAX_HEADERS = 200
 HIGH_WATER = 256 << 10
 
@@ -36,8 +39,8 @@ class Sink(Protocol):
 
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
-        "_fields", "_idle", "_lost", "_view", "head_bytes", "headers", "informational", "on_header", "parser", "since", "sink", "state",
-        "transport", "used",
+        "_fields", "_idle", "_lost", "_resting", "_view", "head_bytes", "headers", "informational", "on_header", "on_message_begin",
+        "parser", "paused", "since", "sink", "state", "transport", "used",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +49,9 @@ class Connection(asyncio.BufferedProtocol):
         self._view = buffer
         self._idle = idle
         self._lost = lost
-        self.state = IDLE
+        self.state = FRESH
+        self.paused = False
+        self.transport: asyncio.Transport | None = None
         self.sink: Sink | None = None
         self.used = 0
         self.since = 0.0
@@ -57,6 +62,9 @@ class Connection(asyncio.BufferedProtocol):
         # field's last line wins; none that we read may repeat.
         self._fields: dict[bytes, bytes] = {}
         self.on_header = self._fields.__setitem__
+        # Not empty from a reply's end until something follows it; emptied by a C call like the above.
+        self._resting = {None: None}
+        self.on_message_begin = self._resting.clear
 
     def __repr__(self) -> str:
         return f"<upstream Connection {self.state}, request {self.used}>"
@@ -67,14 +75,15 @@ class Connection(asyncio.BufferedProtocol):
         self.state = WAITING
         self.used += 1
         self.informational = False
-        self.transport.write(request)
+        if self.transport is not None:
+            self.transport.write(request)
 
     def leave(self) -> None:
         """The sink wants no more. A reply still on its way is read to its end for reuse, if it ends soon."""
         self.sink = None
         if self.state is READING:
-            self.state = LEFT
-            self.transport.resume_reading()
+            self.state, self.since = LEFT, 0.0
+            self._read_on()
         elif self.state is WAITING:
             self.close()
 
@@ -83,22 +92,28 @@ class Connection(asyncio.BufferedProtocol):
         self.sink = None
         if self.state is not CLOSED:
             self.state = CLOSED
-            self.transport.abort()
+            if self.transport is not None:
+                self.transport.abort()
 
     def pause(self) -> None:
-        if self.state is READING:
+        if self.state is READING and self.transport is not None:
+            self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         if self.state is READING:
-            self.transport.resume_reading()
+            self._read_on()
 
     # -- transport ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.transport = tcp = cast(asyncio.Transport, transport)
+        if self.state is CLOSED:  # nobody waits for it any more
+            tcp.abort()
+            return
+        tcp.set_write_buffer_limits(high=HIGH_WATER)
         self.parser = httptools.HttpResponseParser(self)
+        self.state = IDLE
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
@@ -108,17 +123,18 @@ class Connection(asyncio.BufferedProtocol):
         if state is IDLE:
             self.close()
             return
-        if state is WAITING:
-            self.head_bytes += nbytes
-            if self.head_bytes > MAX_HEAD + len(self._view):
-                self._break("The upstream's reply head is too large.")
-                return
+        if self.head_bytes > MAX_HEAD:
+            self._break("The upstream's reply has too large a head, or too much between its pieces of body.")
+            return
+        self.head_bytes += nbytes
         try:
             self.parser.feed_data(self._view[:nbytes])
         except httptools.HttpParserError as error:
             self._break(f"The upstream's reply is not valid HTTP: {error}.")
         except httptools.HttpParserUpgrade:
             self._break("The upstream answered with an upgrade nobody asked for.")
+        if self.state is IDLE and not self._resting:
+            self.close()  # the beginning of a reply nobody asked for
 
     def eof_received(self) -> bool:
         if (
@@ -154,10 +170,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
-        self.headers = {name.lower(): value for name, value in self._fields.items()}
-        self._fields.clear()
+        fields = self._fields
+        self.headers = dict(zip(map(bytes.lower, fields), fields.values(), strict=True))
         if self.state is IDLE:  # a reply nobody asked for, in the same read as the last one's end
             self.close()
+        elif len(fields) > MAX_HEADERS:
+            self._break(f"The upstream's reply has more than {MAX_HEADERS} header fields.")
+        fields.clear()
         self.informational = 100 <= status < 200
         if self.informational or self.state is CLOSED:
             return
@@ -166,6 +185,7 @@ class Connection(asyncio.BufferedProtocol):
             self.sink.head(status, self.headers)
 
     def on_body(self, body: bytes) -> None:
+        self.head_bytes = 0
         if self.sink is not None:
             self.sink.data(body)
 
@@ -173,15 +193,26 @@ class Connection(asyncio.BufferedProtocol):
         if self.informational or self.state is CLOSED:
             return
         sink, self.sink = self.sink, None
+        if self._fields:  # trailers: they belong to no head, least of all to the next one
+            self._fields.clear()
+        self.head_bytes = 0
         keep = self.parser.should_keep_alive()
         if keep:
             self.state = IDLE
+            self._resting[None] = None
+            if self.paused:
+                self._read_on()
         if sink is not None:
             sink.end(delimited=True)
         if keep and self.state is IDLE:
             self._idle(self)
         else:
             self.close()
+
+    def _read_on(self) -> None:
+        self.paused = False
+        if self.transport is not None:
+            self.transport.resume_reading()
 
     def _break(self, message: str) -> None:
         sink, self.sink = self.sink, None

@@ -57,13 +57,14 @@ class Origin(Struct, frozen=True):
 class Bay:
     """One origin's connections."""
 
-    __slots__ = ("context", "idle", "open", "origin", "waiting")
+    __slots__ = ("context", "idle", "open", "origin", "retired", "waiting")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.idle: list[Connection] = []
         self.open: set[Connection] = set()
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self.retired = False  # no configuration names it any more: what comes back is closed
         self.context = _context(origin) if origin.scheme == "https" else None
 
     def __repr__(self) -> str:
@@ -99,22 +100,19 @@ class Pool:
         origin = bay.origin
         if origin.scheme == "echo":
             return EchoConnection()
+        waited = False
         while len(bay.open) >= origin.max_connections:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            bay.waiting.append(turn)
-            try:
-                await turn
-            finally:
-                if turn in bay.waiting:
-                    bay.waiting.remove(turn)
-            connection = self.take(bay)
-            if connection is not None:
+            connection = await self._turn(bay, first=waited)
+            if connection is not None and connection.state is IDLE:
                 return connection
+            waited = True
         opened = Connection(self._buffer, partial(self._idle, bay), partial(self._lost, bay))
         bay.open.add(opened)
         try:
-            await asyncio.wait_for(self._connect(bay, opened), origin.connect_timeout)
+            async with asyncio.timeout(origin.connect_timeout):
+                await self._connect(bay, opened)
         except BaseException as error:
+            opened.close()
             self._lost(bay, opened)
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -137,6 +135,7 @@ class Pool:
         """After a reload: closes idle connections to origins that are not used any more."""
         for origin in [o for o in self.bays if o not in keep]:
             bay = self.bays.pop(origin)
+            bay.retired = True
             for connection in list(bay.idle):
                 connection.close()
 
@@ -149,21 +148,42 @@ class Pool:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _idle(self, bay: Bay, connection: Connection) -> None:
+        if bay.retired:
+            connection.close()
+            return
         connection.since = 0.0
-        bay.idle.append(connection)
-        if bay.waiting:
-            self._wake(bay)
+        if not (bay.waiting and self._wake(bay, connection)):
+            bay.idle.append(connection)
 
     def _lost(self, bay: Bay, connection: Connection) -> None:
         bay.open.discard(connection)
-        self._wake(bay)
+        self._wake(bay, None)
 
-    def _wake(self, bay: Bay) -> None:
+    async def _turn(self, bay: Bay, *, first: bool) -> Connection | None:
+        """Waits at the bound. Returns the connection that came back, handed over so that no newcomer can take it, or None
+        where one went away and another may be opened. first: this request has waited before."""
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        (bay.waiting.appendleft if first else bay.waiting.append)(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                if turn in bay.waiting:
+                    bay.waiting.remove(turn)
+            elif (granted := turn.result()) is None:  # it was our turn, but we are leaving: the next one's, then
+                self._wake(bay, None)
+            elif granted.state is IDLE:
+                self._idle(bay, granted)
+            raise
+
+    def _wake(self, bay: Bay, connection: Connection | None) -> bool:
+        """Gives the connection, or leave to open one, to who waits longest; False if nobody waits."""
         while bay.waiting:
             turn = bay.waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
-                return
+                turn.set_result(connection)
+                return True
+        return False
 
     async def _connect(self, bay: Bay, connection: Connection) -> None:
         loop, origin = asyncio.get_running_loop(), bay.origin
@@ -201,6 +221,7 @@ class Pool:
                 for attempt in done:
                     error = attempt.exception()
                     if error is None:
+                        attempts |= done - {attempt}  # two at once: the other is closed below
                         return attempt.result()
                     failure = error
         finally:
@@ -214,7 +235,8 @@ class Pool:
         proxy = urlsplit(origin.proxy or "")
         sock = await self._race(proxy.hostname or "", proxy.port or 80)
         loop = asyncio.get_running_loop()
-        target = f"{origin.host}:{origin.port}"
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        target = f"{host}:{origin.port}"
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         if proxy.username:
             credentials = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
