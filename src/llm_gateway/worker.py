@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ from llm_gateway.upstream.pool import Pool
 
 TICK = 0.25
 FAST_DRAIN = 5.0
+MOST_FILES = 1 << 20
 CROWDED = 1.25  # times the mean of open connections, above which replies end their connection
 
 
@@ -224,6 +226,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--listen", type=lambda text: [int(fd) for fd in text.split(",")], required=True)
     args = parser.parse_args(argv)
     snapshot = msgspec.msgpack.decode(boot.read(args.snapshot), type=Snapshot)
+    # A stream holds two descriptors; shells hand down a soft limit of 1024 for the sake of select().
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else MOST_FILES, hard))
 
     async def run() -> None:
         await Worker(args.index, snapshot, asyncio.get_running_loop()).run(args.listen, args.control)

@@ -159,7 +159,7 @@ class Provider(Section):
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2, description="Further attempts on the same target."
     )
-    max_connections: Annotated[int, Field(ge=1)] = Field(default=1000, description="Connections to it per worker.")
+    max_connections: Annotated[int, Field(ge=1)] = Field(default=10_000, description="Connections to it per worker.")
     idle_timeout_seconds: Seconds = Field(default=60.0, description="Keep an unused connection so long.")
     deployments: dict[str, str] = Field(default={}, description="Model name -> deployment name (Azure).")
     rate_limit: RateLimit | None = Field(default=None, description="Read, not enforced by this version.")

@@ -93,7 +93,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     silence: float = 120.0
     first_chunk: float = 300.0
     max_retries: int = 2
-    max_connections: int = 1000
+    max_connections: int = 10_000
     idle_timeout: float = 60.0
     deployments: dict[str, str] = {}
 
