@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,14 +47,15 @@ class Contest:
     def run(self, section: str, contestants: list[Contestant], measure: Measure, rounds: int, seconds: float) -> None:
         """`measure` is given the seconds to measure; a short turn before the first round warms caches and compilers up."""
         table = self.results.setdefault(section, {})
+        taking_part = list(contestants)  # who fails leaves this list, not the caller's, which stops everybody
         for turn in range(-1, rounds):
-            for each in list(contestants):
+            for each in list(taking_part):
                 each.process.thaw()
                 try:
                     figures = measure(each, seconds if turn >= 0 else min(seconds, 2.0))
                 except (OSError, RuntimeError, AssertionError) as error:
                     self.drop(section, each.name, f"{error} {each.process.tail(2)}")
-                    contestants.remove(each)
+                    taking_part.remove(each)
                     table.pop(each.name, None)
                     continue
                 finally:
@@ -64,7 +66,7 @@ class Contest:
                     say(section, each.name, figures)
 
     def drop(self, section: str, name: str, why: str) -> None:
-        short = " ".join(why.split())[:300]
+        short = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", why).split())[:300]
         self.absent.setdefault(section, {})[name] = short
         print(f"{section}: {name} is out: {short}", file=sys.stderr, flush=True)
 

@@ -65,7 +65,7 @@ def running(folder: Path) -> Iterator[Gateway]:
     plain, streaming = upstreams.plain(folder, 1), upstreams.streaming(folder, 1)
     port, metrics_port = free_port(), free_port()
     providers = {
-        name: {"type": "openai_compatible", "base_url": each.url, "api_key": "sk-upstream"}
+        name: {"type": "openai_compatible", "base_url": each.url, "api_key": "sk-upstream", "max_connections": 10_000}
         for name, each in (("mock", plain), ("stream", streaming))
     }
     config = {

@@ -66,7 +66,7 @@ def needs(path: Path | str) -> Callable[[], str | None]:
 def ours(site: Site) -> Launch:
     """Auth, usage, metrics, journal and access log on, as by default."""
     provider: dict[str, object] = {"type": "openai_compatible" if site.shape == "openai" else "anthropic"}
-    provider |= {"base_url": site.upstream.url, "api_key": "sk-upstream"}
+    provider |= {"base_url": site.upstream.url, "api_key": "sk-upstream", "max_connections": 10_000}
     if site.upstream.ca is not None:
         provider["tls"] = {"ca": str(site.upstream.ca)}
     config = {
