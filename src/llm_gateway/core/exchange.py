@@ -52,7 +52,8 @@ class Principal(Struct, frozen=True, gc=False):
 
 
 class Attempt(Struct, frozen=True, gc=False):
-    """One upstream attempt that did not become the reply; also the record of the one that did. `ms` is its length."""
+    """One upstream attempt of a request that needed several; the last is the one that became the reply, if any did. `ms`
+    is its length."""
 
     provider: str
     model: str

@@ -91,7 +91,9 @@ class Egress:
             raise
         finally:
             self.relays.discard(relay)
-            x.client.sink = None  # a reply's last bytes may fill the client's buffer: not this connection's affair any more
+            x.client.sink = (
+                None  # a reply's last bytes may fill the client's buffer: not this connection's affair any more
+            )
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
                 x.characters = passage.characters
@@ -232,7 +234,8 @@ class Egress:
         ms = x.upstream_ms
         if x.usage is not None:
             x.cost = target.price(x.usage, x.wall)
-        x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
+        if x.attempts:  # the only attempt is told by the row itself
+            x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
         target.meter.latency.observe(ms / 1e3)
         self.vitals.answered(target.provider, ms)
 
