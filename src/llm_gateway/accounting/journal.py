@@ -25,6 +25,7 @@ import msgspec
 SEGMENT = 64 << 20
 MOST_WAITING = 8 << 20
 SYNC_SECONDS = 1.0
+FRESH = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -115,13 +116,14 @@ class Journal:
         self.full = self.waiting_bytes > MOST_WAITING and self._on_error == "refuse"
 
     def _rotate(self) -> None:
-        name = f"{time.time_ns() // 1_000_000:013d}-{self._worker}-{os.getpid()}-{self._serial}.jsonl"
-        fresh = os.open(
-            self._directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640
-        )
+        fresh = -1
+        while fresh < 0:
+            name = f"{time.time_ns() // 1_000_000:013d}-{self._worker}-{os.getpid()}-{self._serial}.jsonl"
+            self._serial += 1
+            with contextlib.suppress(FileExistsError):  # a clock set back, and a container's first pid again
+                fresh = os.open(self._directory / name, FRESH, 0o640)
         self._leave()
         self._fd, self._size = fresh, 0
-        self._serial += 1
 
     def _leave(self) -> None:
         """Nothing more goes to the present file."""

@@ -103,7 +103,7 @@ class Ledger:
         self._held: list[tuple[Exchange, bytes]] = []
         self._broken: list[tuple[Exchange, bytes]] = []
         self._due = False
-        self._second = 0
+        self._second = -1
         self._stamp = ""
 
     def settle(self, x: Exchange, last: bytes) -> None:

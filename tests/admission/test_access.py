@@ -1,0 +1,103 @@
+"""Who may do what: by the head, then by the body's top level."""
+
+from __future__ import annotations
+
+import hmac
+
+import pytest
+
+from llm_gateway import wiring
+from llm_gateway.admission.access import Admission
+from llm_gateway.admission.auth import Keys
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange, Principal, Route
+
+SECRET = b"pepper"
+CHAT = Route("chat", "openai_chat", "/v1/chat/completions", body=True)
+MODELS = Route("models", "openai_chat", "/v1/models")
+HEALTH = Route("health", "openai_chat", "/health", open=True)
+
+
+class Journal:
+    full = False
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def admission(journal: Journal) -> Admission:
+    principals = [
+        (hmac.digest(SECRET, b"sk-all", "sha256"), Principal("all", "default")),
+        (hmac.digest(SECRET, b"sk-one", "sha256"), Principal("one", "default", frozenset({"gpt-4"}))),
+    ]
+    return Admission(Keys(SECRET, principals), wiring.formats(), journal)
+
+
+def ask(route: Route = CHAT, key: bytes | None = b"sk-all", body: bytes = b"") -> Exchange:
+    headers = {b"x-api-key": key} if key is not None else {}
+    return Exchange(id="1", client=None, route=route, headers=headers, body=body)  # type: ignore[arg-type]
+
+
+def test_the_head_alone_names_the_principal(admission: Admission) -> None:
+    x = ask(key=b"sk-one")
+    admission.identify(x)
+    assert x.principal is not None
+    assert x.principal.key == "one"
+
+
+def test_an_open_route_asks_nobody(admission: Admission) -> None:
+    x = ask(HEALTH, key=None)
+    admission.identify(x)
+    assert x.principal is None
+
+
+def test_without_a_key_the_head_is_enough_to_refuse(admission: Admission) -> None:
+    for route in (CHAT, MODELS):
+        with pytest.raises(Fault) as caught:
+            admission.identify(ask(route, key=None))
+        assert caught.value.kind is Kind.UNAUTHENTICATED
+
+
+def test_what_cannot_be_recorded_is_not_begun(admission: Admission, journal: Journal) -> None:
+    journal.full = True
+    with pytest.raises(Fault) as caught:
+        admission.identify(ask())
+    assert (caught.value.kind.status, caught.value.code, caught.value.retry_after) == (503, "journal_full", 5.0)
+    admission.identify(ask(MODELS))
+    admission.identify(ask(HEALTH, key=None))
+
+
+def test_a_full_journal_tells_strangers_nothing(admission: Admission, journal: Journal) -> None:
+    journal.full = True
+    with pytest.raises(Fault) as caught:
+        admission.identify(ask(key=b"sk-guess"))
+    assert caught.value.kind is Kind.UNAUTHENTICATED
+
+
+def read(admission: Admission, key: bytes, model: str) -> Exchange:
+    x = ask(key=key, body=b'{"model":"%b","stream":true,"messages":[{"role":"user","content":"hi"}]}' % model.encode())
+    admission.identify(x)
+    admission.read(x)
+    return x
+
+
+def test_a_key_for_some_models_gets_only_those(admission: Admission) -> None:
+    x = read(admission, b"sk-one", "gpt-4")
+    assert (x.model, x.stream) == ("gpt-4", True)
+    assert read(admission, b"sk-all", "anything/at-all").model == "anything/at-all"
+    for other in ("gpt-4o", "openai/gpt-4", "GPT-4", "gpt-4 "):
+        with pytest.raises(Fault) as caught:
+            read(admission, b"sk-one", other)
+        assert (caught.value.kind, caught.value.param) == (Kind.NO_MODEL, "model")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"nonsense", b'{"messages":[]}', b'{"model":7,"messages":[]}', b'{"model":"'])
+def test_a_body_that_is_no_request_is_the_callers_fault(admission: Admission, body: bytes) -> None:
+    x = ask(body=body)
+    admission.identify(x)
+    with pytest.raises(Fault) as caught:
+        admission.read(x)
+    assert caught.value.kind is Kind.INVALID

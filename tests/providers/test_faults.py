@@ -1,0 +1,157 @@
+"""An upstream's error reply as seen from our side, and Retry-After in whatever way it is written."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llm_gateway.core.errors import Kind
+from llm_gateway.formats.anthropic_messages import AnthropicMessages
+from llm_gateway.formats.openai_chat import OpenAIChat
+from llm_gateway.policies.retry import LONGEST_RETRY_AFTER
+from llm_gateway.providers.faults import FROM_UPSTREAM, read_fault, retry_after
+
+NOW = 1_764_000_000.0
+OPENAI, ANTHROPIC = OpenAIChat(), AnthropicMessages()
+
+
+def openai(status: int, message: str = "no", code: str | None = None, kind: str = "x", **headers: str):
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+    sent = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return read_fault(OPENAI, status, sent | {b"content-type": b"application/json"}, body, NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Kind.INVALID), (401, Kind.UPSTREAM_AUTH), (402, Kind.UPSTREAM_QUOTA), (403, Kind.UPSTREAM_AUTH),
+        (404, Kind.UPSTREAM_NO_MODEL), (405, Kind.INVALID), (408, Kind.TIMEOUT), (409, Kind.UPSTREAM_CONFLICT),
+        (413, Kind.TOO_LARGE), (422, Kind.UNPROCESSABLE), (429, Kind.UPSTREAM_RATE_LIMIT), (500, Kind.UPSTREAM_ERROR),
+        (502, Kind.UPSTREAM_ERROR), (503, Kind.OVERLOADED), (504, Kind.TIMEOUT), (529, Kind.OVERLOADED),
+    ],
+)  # fmt: skip
+def test_a_status_without_words(status: int, kind: Kind) -> None:
+    fault = openai(status)
+    assert (fault.kind, fault.status) == (kind, status)
+
+
+def test_no_fault_from_upstream_is_worded_as_if_the_caller_had_no_key() -> None:
+    blamed = {Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.PAYMENT, Kind.NOT_FOUND, Kind.NO_MODEL, Kind.RATE_LIMIT, Kind.METHOD}
+    assert blamed <= FROM_UPSTREAM.keys()
+    assert not blamed & set(FROM_UPSTREAM.values())
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_our_credentials_are_never_quoted(status: int) -> None:
+    fault = openai(status, "Incorrect API key provided: sk-proj-abcd1234.", code="invalid_api_key")
+    assert fault.kind is Kind.UPSTREAM_AUTH
+    assert "sk-proj" not in fault.message
+    assert fault.body is None
+
+
+def test_a_rate_limit_tells_nothing_of_our_account() -> None:
+    words = "Rate limit reached for gpt-4o in organization org-Secret on tokens per min (TPM): Limit 30000, Used 29500."
+    fault = openai(429, words, code="rate_limit_exceeded", retry_after="7")
+    assert fault.retry_after == 7
+    assert fault.body is None
+    assert "org-Secret" not in fault.message
+    assert "29500" not in fault.message
+
+
+def test_a_quota_is_ours_to_fix_and_not_to_wait_for() -> None:
+    assert openai(429, "You exceeded your current quota", code="insufficient_quota").kind is Kind.UPSTREAM_QUOTA
+    body = b'{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low"}}'
+    assert read_fault(ANTHROPIC, 400, {}, body, NOW).kind is Kind.UPSTREAM_QUOTA
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_callers_fault_keeps_the_upstreams_body_for_clients_of_its_shape(status: int) -> None:
+    fault = openai(status, "'messages[0].content' is too odd")
+    assert fault.kind.blame == "caller"
+    assert fault.body is not None
+    assert json.loads(fault.body)["error"]["message"] == fault.message
+    assert fault.content_type == b"application/json"
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html><title>400 Bad Request</title></html>", b"", b'{"error": {"message": "cut o', b"\xff\xfe", b"{" * 70_000]
+)
+def test_what_is_no_error_of_any_shape_is_not_handed_on_as_one(body: bytes) -> None:
+    fault = read_fault(OPENAI, 400, {b"content-type": b"text/html"}, body, NOW)
+    assert fault.body is None
+    assert fault.message
+    assert fault.message.isprintable() or "�" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({b"retry-after": b"7"}, 7.0),
+        ({b"retry-after": b" 1.5 "}, 1.5),
+        ({b"retry-after": b"0"}, 0.0),
+        ({b"retry-after": b"-3"}, None),
+        ({b"retry-after": b"nan"}, None),
+        ({b"retry-after": b"inf"}, None),
+        ({b"retry-after": b"1e99"}, LONGEST_RETRY_AFTER),
+        ({b"retry-after": b"99999999999999999999"}, LONGEST_RETRY_AFTER),
+        ({b"retry-after": b"soon"}, None),
+        ({b"retry-after": b""}, None),
+        ({b"retry-after": b"\xff"}, None),
+        ({b"retry-after-ms": b"1500"}, 1.5),
+        ({b"retry-after-ms": b"250", b"retry-after": b"1"}, 0.25),
+        ({b"retry-after-ms": b"NaN", b"retry-after": b"3"}, 3.0),
+        ({b"retry-after-ms": b"often", b"retry-after": b"3"}, 3.0),
+        ({b"retry-after-ms": b"-1"}, None),
+        ({b"retry-after": b"Mon, 24 Nov 2025 16:00:30 GMT"}, 30.0),
+        ({b"retry-after": b"Mon, 24 Nov 2025 16:00:30 -0000"}, 30.0),
+        ({b"retry-after": b"Mon, 24 Nov 2025 17:00:30 +0100"}, 30.0),
+        ({b"retry-after": b"Sun, 01 Jan 2023 00:00:00 GMT"}, 0.0),
+        ({b"retry-after": b"Fri, 01 Jan 9999 00:00:00 GMT"}, LONGEST_RETRY_AFTER),
+        ({b"retry-after": b"Xyz, 99 Foo 2025 16:00:30 GMT"}, None),
+        ({b"retry-after": b"Jan , 2020"}, None),
+    ],
+)
+def test_retry_after(headers: dict[bytes, bytes], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == pytest.approx(seconds)
+
+
+def test_dates_do_not_depend_on_the_machines_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert retry_after({b"retry-after": b"Mon, 24 Nov 2025 16:00:30 -0000"}, NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+@example(b"Mon, 24 Nov 2025", b"")
+@example(b"Jan", b"1_0")
+@example(b"A, 1 Jan 99999999999 00:00:00 GMT", b"")
+def test_no_header_breaks_us(plain: bytes, milliseconds: bytes) -> None:
+    for headers in ({b"retry-after": plain}, {b"retry-after": plain, b"retry-after-ms": milliseconds}):
+        seconds = retry_after(headers, NOW)
+        assert seconds is None or 0 <= seconds <= LONGEST_RETRY_AFTER
+
+
+@given(st.datetimes(datetime(2025, 11, 24), datetime(2025, 11, 26)))  # noqa: DTZ001
+def test_dates_count_from_now(moment: datetime) -> None:
+    moment = moment.replace(microsecond=0, tzinfo=UTC)
+    expected = min(max(0.0, moment.timestamp() - NOW), LONGEST_RETRY_AFTER)
+    assert retry_after({b"retry-after": format_datetime(moment, usegmt=True).encode()}, NOW) == pytest.approx(expected)
+
+
+@given(st.integers(400, 599), st.binary(max_size=300))
+def test_any_body_makes_a_fault(status: int, body: bytes) -> None:
+    for form in (OPENAI, ANTHROPIC):
+        fault = read_fault(form, status, {}, body, NOW)
+        assert fault.kind not in FROM_UPSTREAM
