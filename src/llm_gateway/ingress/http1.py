@@ -19,6 +19,7 @@ Callbacks that httptools or the transport calls never raise: what is wrong is ke
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections import deque
@@ -195,6 +196,8 @@ class Connection(asyncio.BufferedProtocol):
         started = perf_counter()
         method = parser.get_method()
         line = b"%b %b HTTP/" % (method, url)
+        if self.phase is IDLE:
+            self.midway = True
         ordinary = self.phase is HEAD and not self.opening and server.buffer.startswith(line)
         headers, self.headers = self.headers, {}
         self.url, self.phase, self.mark = b"", BODY, 0.0
@@ -206,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
         x.request_id = request_id.decode() if request_id is not None and echoable(request_id) else x.id
         try:
             if not ordinary:
-                self._check_opening(line)
+                self._check_opening(line, method, url)
             self._check(x, parser.get_http_version())
             server.gate(x)
             self._check_body(x)
@@ -337,11 +340,18 @@ class Connection(asyncio.BufferedProtocol):
         if self.phase is HEAD:
             self.opening += bytes(self.reading)
 
-    def _check_opening(self, line: bytes) -> None:
-        """The request line as it should be written, after at most one empty line (RFC 9112 section 2.2)."""
+    def _check_opening(self, line: bytes, method: bytes, url: bytes) -> None:
+        """The request line as it should be written, after at most one empty line (RFC 9112 section 2.2).
+
+        Behind another request nobody says where it begins: there, a line with more spaces must not be seen at all."""
         seen = self.opening + bytes(self.reading)
-        at = seen.find(line)
-        if at < 0 or (at > len(b"\r\n") and self.opening and not self.midway):
+        if self.midway:
+            target = re.escape(url)
+            spaced = rb"%b(  +%b +|  *%b  +)HTTP/" % (re.escape(method), target, target)
+            wrong = re.search(spaced, seen) is not None
+        else:
+            wrong = not 0 <= seen.find(line) <= len(b"\r\n")
+        if wrong:
             raise Fault(Kind.INVALID, "Malformed HTTP request line: single spaces, and no empty lines before it.")
 
     def _oversize(self) -> Fault:
@@ -381,7 +391,7 @@ class Connection(asyncio.BufferedProtocol):
         if len(headers) + self.repeats > config.max_headers:
             raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_headers} header fields are allowed.")
         if (
-            (self.head_bytes > config.max_header_bytes or self.head_bytes == 0 or self.midway)
+            (self.head_bytes > config.max_header_bytes or self.midway)
             and sum(map(len, headers)) + sum(map(len, headers.values())) > config.max_header_bytes
         ):
             raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_header_bytes} header bytes are allowed.")
