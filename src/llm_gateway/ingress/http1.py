@@ -382,10 +382,13 @@ class Connection(asyncio.BufferedProtocol):
             raise Fault(Kind.INVALID, "The only Transfer-Encoding is `chunked`, in HTTP/1.1.", param="Transfer-Encoding")
         if b"upgrade" in headers and self.parser.should_upgrade():
             raise Fault(Kind.INVALID, "Upgrade is not supported; use HTTP/1.1.", param="Upgrade")
+        server = self.server
         host = headers.get(b"host")
-        if (host is None and not x.http10) or (host is not None and not (host and _HOST_BYTES.issuperset(host))):
-            raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
-        config = self.server.config
+        if host is None or host != server.host:  # the last good one, which nearly everybody sends
+            if (host is None and not x.http10) or (host is not None and not (host and _HOST_BYTES.issuperset(host))):
+                raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
+            server.host = host or b""
+        config = server.config
         if len(x.path) + len(x.query) > config.max_uri:
             raise _long_uri(config.max_uri)
         if len(headers) + self.repeats > config.max_headers:
@@ -395,15 +398,16 @@ class Connection(asyncio.BufferedProtocol):
             and sum(map(len, headers)) + sum(map(len, headers.values())) > config.max_header_bytes
         ):
             raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_header_bytes} header bytes are allowed.")
-        for name in _SINGLE & headers.keys():
-            if b"\0" in headers[name]:
-                raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
+        if self.repeats:
+            for name in _SINGLE & headers.keys():
+                if b"\0" in headers[name]:
+                    raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
         if x.method not in _METHODS:
             raise Fault(Kind.METHOD, f"Method {routes.printable(x.method)} is not allowed here.")
         if x.path[:1] != b"/" or b"#" in x.query or b"#" in x.path:
             x.path = _origin_form(x)
         if self.trusted:
-            x.peer = self.server.forwarded(headers.get(b"x-forwarded-for"), self.peer)
+            x.peer = server.forwarded(headers.get(b"x-forwarded-for"), self.peer)
 
     def _check_body(self, x: Exchange) -> None:
         headers, config = x.headers, self.server.config

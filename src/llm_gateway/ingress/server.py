@@ -81,6 +81,7 @@ class Server:
         self.large_from = LARGE
         self.body_bytes = 0
         self.draining = False
+        self.host = b""  # the last good Host value
         self.shedding = False
         self.epoch = time.time_ns() / 1e9 - time.perf_counter()
         self._prefix = prefix
