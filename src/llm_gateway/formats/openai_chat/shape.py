@@ -5,6 +5,8 @@ Law: stateless; every method is a pure function of its arguments.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from msgspec import Raw
 
@@ -29,15 +31,12 @@ class OpenAIChat:
 
     def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
         members = _members.decode(body)
-        if model is None:
-            model = _members.text(members, "model")
-        _members.filled_array(members, "messages")
-        stream = "stream" in members and _members.flag(members, "stream")
-        asked = stream and "stream_options" in members and _asked(members)
-        max_tokens = _members.count(members, "max_completion_tokens") if "max_completion_tokens" in members else None
-        if max_tokens is None and "max_tokens" in members:
-            max_tokens = _members.count(members, "max_tokens")
-        return Peek(members, model, stream, asked, max_tokens)
+        try:
+            head = _decode_head(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _peek_with_care(members, model)
+        asked = head.stream is True and head.stream_options is not None and head.stream_options.include_usage is True
+        return Peek(members, model or head.model, head.stream is True, asked, head.max_completion_tokens or head.max_tokens)
 
     def forward(self, peek: Peek, model: str) -> Outgoing:
         members = {**peek.members, "model": _members.written(model)}
@@ -85,6 +84,40 @@ class OpenAIChat:
 
     def read_error(self, status: int, body: bytes) -> Fault:
         return errors.read(status, body)
+
+
+_Count = Annotated[int, msgspec.Meta(ge=1)] | None
+
+
+class _Options(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What peek wants to know, in one decode; whatever does not fit is looked at again, with care for the message."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1)]
+    messages: Annotated[list[Raw], msgspec.Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: _Options | None = None
+    max_completion_tokens: _Count = None
+    max_tokens: _Count = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def _peek_with_care(members: dict[str, Raw], model: str | None) -> Peek:
+    """Names the member that is wrong. Raises Fault INVALID, or reads what the strict way could not."""
+    if model is None:
+        model = _members.text(members, "model")
+    _members.filled_array(members, "messages")
+    stream = "stream" in members and _members.flag(members, "stream")
+    asked = stream and "stream_options" in members and _asked(members)
+    max_tokens = _members.count(members, "max_completion_tokens") if "max_completion_tokens" in members else None
+    if max_tokens is None and "max_tokens" in members:
+        max_tokens = _members.count(members, "max_tokens")
+    return Peek(members, model, stream, asked, max_tokens)
 
 
 _NO_USAGE = Raw(b"null")
