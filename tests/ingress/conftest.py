@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingress.gateway import Gateway, Upstreams, alias, provider, refused, running, server, snapshot
+from ingress.gateway import Gateway, Scripted, Upstreams, alias, provider, refused, running, server, snapshot
 from llm_gateway.config.snapshot import Cors
 
 
@@ -16,13 +16,19 @@ def upstreams() -> Iterator[Upstreams]:
 
 
 @pytest.fixture(scope="session")
-def gateway(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Providers: faulty (OpenAI shape), down. Alias `good` answers."""
+def scripted() -> Scripted:
+    """Set its `play` in the test."""
+    return Scripted()
+
+
+@pytest.fixture(scope="session")
+def gateway(upstreams: Upstreams, scripted: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Providers: faulty and scripted (OpenAI shape), down. Alias `good` answers, `patient` retries."""
     url = upstreams.faulty.url
     told = snapshot(
         tmp_path_factory.mktemp("gateway"),
-        (provider("faulty", url, first_chunk=5.0), provider("down", refused())),
-        aliases=(alias("good", "faulty/m"), alias("patient", "faulty/fault-status:503")),
+        (provider("faulty", url, first_chunk=5.0), provider("scripted", scripted.url, silence=30.0, timeout=30.0, max_retries=1), provider("down", refused())),
+        aliases=(alias("good", "faulty/m"),),
         server=server(cors=Cors(origins=("https://app.example",))),
     )
     with running(told) as started:

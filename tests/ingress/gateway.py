@@ -330,3 +330,25 @@ def eventually(check: Callable[[], T], seconds: float = SEEN) -> T:
 
 def refused() -> str:
     return f"http://127.0.0.1:{refused_port()}"
+
+
+def event(text: str) -> bytes:
+    """One chunk of an OpenAI stream, framed as a chunk of HTTP."""
+    choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
+    data = b"data: " + json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+FINISH = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM_END = b"%x\r\n%b\r\n0\r\n\r\n" % (len(FINISH + DONE), FINISH + DONE)
+
+
+def completion(text: str = "hello", *more: str) -> bytes:
+    """A whole plain reply, with more header lines."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    body = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}).encode()
+    lines = ["HTTP/1.1 200 OK", "content-type: application/json", f"content-length: {len(body)}", *more]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
-from llm_gateway.egress.respond import JSON, whole
+from llm_gateway.egress.respond import JSON, head, whole
 from llm_gateway.models.catalogue import Info
 from llm_gateway.routing.table import Table
 from llm_gateway.telemetry.vitals import Vitals
@@ -41,7 +41,7 @@ class Local:
         operation = x.route.operation
         if operation == "preflight":
             x.status = 204
-            return whole(x, b"", JSON, perf_counter())
+            return head(x, JSON, b"", perf_counter())  # a 204 has no length (RFC 9110 section 8.6)
         if operation == "ready" and self._facts.draining():
             return self._reply(x, {"status": "draining"}, 503)
         if operation in ("live", "ready"):

@@ -1,0 +1,240 @@
+"""Time, memory and counts: every limit of a connection, with the client that runs into it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ingress.gateway import KEY, STREAM_HEAD, Gateway, Peer, Scripted, Upstreams, event, eventually, provider, request, running, server, snapshot
+
+HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n".encode()
+HEALTH = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Taking:
+    """An upstream that streams for ever and counts what is taken from it; `gone` when the gateway left."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.gone = False
+
+    def __call__(self, upstream: Peer) -> None:
+        upstream.reply()
+        upstream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
+        upstream.send(STREAM_HEAD)
+        piece = event("y" * 8000)
+        try:
+            while True:
+                upstream.send(piece)
+                self.taken += len(piece)
+        except ConnectionError:
+            self.gone = True
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /v1/chat", 408), (HEAD, 408), (HEAD + b"X-A: ", 408),
+        (HEAD + b"Content-Length: 10\r\n\r\n12345", 408), (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", 408),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5", 408),
+    ],
+)  # fmt: skip
+def test_what_does_not_arrive_in_time_is_408(gateway: Gateway, sent: bytes, status: int):
+    with gateway.connect() as client:
+        client.send(sent)
+        began = time.monotonic()
+        assert client.reply().status == status
+        assert 0.9 < time.monotonic() - began < 2.8
+        assert client.all() == b""
+
+
+def test_a_dripped_head_is_408_and_a_dripped_body_is_not(gateway: Gateway):
+    data = request("good")
+    cut = data.index(b"\r\n\r\n") + 10
+    with gateway.connect() as head, gateway.connect() as body, contextlib.suppress(ConnectionError):
+        body.send(data[:cut])
+        for at in range(20):
+            with contextlib.suppress(ConnectionError):
+                head.send(HEAD[at : at + 1])
+            body.send(data[cut + at : cut + at + 1])
+            time.sleep(0.12)
+        body.send(data[cut + 20 :])
+        assert body.reply().status == 200
+        assert head.reply().status == 408
+
+
+def test_the_next_heads_first_bytes_do_not_make_it_late_while_a_reply_is_served(gateway: Gateway):
+    with gateway.connect() as client:
+        client.send(request("faulty/fault-ok:0.4", stream=True) + HEALTH[:20])
+        assert client.reply().status == 200
+        client.send(HEALTH[20:])
+        assert client.reply().status == 200
+
+
+def test_an_idle_connection_is_closed_quietly(gateway: Gateway):
+    with gateway.connect() as fresh, gateway.connect() as used:
+        used.send(HEALTH)
+        used.reply()
+        began = time.monotonic()
+        assert fresh.all() == used.all() == b""
+        assert 1.5 < time.monotonic() - began < 4
+
+
+def test_a_refused_body_that_never_comes_ends_the_connection_without_another_answer(gateway: Gateway):
+    with gateway.connect() as client:
+        client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+        assert client.reply().status == 401
+        with contextlib.suppress(ConnectionError):
+            assert client.all() == b""
+
+
+# -- slow readers and those who leave ------------------------------------------------------------------------------------
+
+
+def test_a_client_that_never_reads_stops_the_upstream_costs_little_and_is_cut(gateway: Gateway, scripted: Scripted):
+    scripted.play = taking = Taking()
+    before = gateway.rss()
+    with gateway.connect() as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send(request("scripted/m", stream=True, path="/v1/chat/completions", headers=("X-Request-ID: never",)))
+        eventually(lambda: taking.taken)
+        time.sleep(0.8)
+        assert taking.taken < 12 << 20  # what the kernel's buffers hold, which grow; unpaused it would be hundreds of MB
+        assert gateway.rss() - before < 4 << 20
+        eventually(lambda: taking.gone, 3)  # send_timeout
+    assert gateway.row("never")["status"] == 499
+
+
+def test_a_client_that_reads_again_gets_everything(gateway: Gateway, scripted: Scripted):
+    count = 3000
+
+    def play(upstream: Peer) -> None:
+        upstream.reply()
+        upstream.send(STREAM_HEAD, *[event(f"{n:05}" + "y" * 4000) for n in range(count)], b"0\r\n\r\n")
+
+    scripted.play = play
+    with gateway.connect() as client:
+        client.send(request("scripted/m", stream=True))
+        time.sleep(0.6)  # 12 MB do not fit any buffer: the gateway has paused
+        with pytest.raises(EOFError) as ended:  # it never said that it had finished
+            client.reply()
+        events = ended.value.args[0].split(b"\n\n")
+        texts = [json.loads(each[6:])["choices"][0]["delta"]["content"][:5] for each in events if b'"choices"' in each]
+        assert texts == [f"{n:05}" for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "stream"),
+    [("stall", False), ("stall", True), ("stall_after_head", True), ("stall_midstream", True)],
+)
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_client_that_leaves_frees_the_upstream_within_a_second(gateway: Gateway, upstreams: Upstreams, fault, stream, how):
+    name = f"left-{fault}-{stream}-{how}"
+    upstreams.faulty.gone.clear()
+    with gateway.connect() as client:
+        client.send(request(f"faulty/fault-{fault}", stream=stream, headers=(f"X-Request-ID: {name}",)))
+        if fault == "stall_midstream":
+            client.until(b"three")
+        eventually(lambda: upstreams.faulty.open)
+        time.sleep(0.05)
+        client.reset() if how == "rst" else client.close()
+    eventually(upstreams.faulty.gone.is_set, 1.0)
+    row = gateway.row(name)
+    assert (row["status"], row["outcome"]) == (499, "client_closed_request")
+    assert row.get("estimated", False) == (fault == "stall_midstream")  # what was sent is billed, what was not is not
+    if fault == "stall_midstream":
+        assert row["output"] > 0
+
+
+def test_a_client_that_leaves_while_connecting_or_waiting_to_retry_is_forgotten(gateway: Gateway, upstreams: Upstreams, full: int):
+    """`full`: a port whose backlog is full, so that connecting hangs."""
+    before = len(upstreams.faulty.received)
+    for name, model in (("left-connecting", "hanging/m"), ("left-retrying", "again/fault-status:503,retry-after=1")):
+        with running_hanging(gateway, upstreams, full) as other, other.connect() as client:
+            client.send(request(model, headers=(f"X-Request-ID: {name}",)))
+            time.sleep(0.3)
+            client.close()
+            assert other.row(name)["status"] == 499
+            time.sleep(0.8 if model.startswith("again") else 0)
+    assert len(upstreams.faulty.received) - before == 1
+
+
+@contextlib.contextmanager
+def running_hanging(gateway: Gateway, upstreams: Upstreams, full: int) -> Iterator[Gateway]:
+    folder = gateway.folder / f"hanging{time.monotonic_ns()}"
+    folder.mkdir()
+    hanging = provider("hanging", f"http://127.0.0.1:{full}", connect_timeout=5.0)
+    with running(snapshot(folder, (hanging, provider("again", upstreams.faulty.url, max_retries=2)))) as other:
+        yield other
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    sock = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = []
+    for _ in range(4):
+        each = socket.socket()
+        each.setblocking(False)
+        each.connect_ex(sock.getsockname())
+        waiting.append(each)
+    yield sock.getsockname()[1]
+    for each in (*waiting, sock):
+        each.close()
+
+
+# -- counts and memory ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """100 connections, 300 kB of bodies."""
+    folder = tmp_path_factory.mktemp("small")
+    limits = server(max_connections=100, body_memory=300_000, idle_timeout=30.0, body_timeout=5.0)
+    with running(snapshot(folder, (provider("faulty", upstreams.faulty.url),), server=limits)) as started:
+        yield started
+
+
+def test_over_92_percent_keep_alive_ends_and_over_95_connections_are_refused(small: Gateway):
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(small.connect()) for _ in range(92)]
+        peers[0].send(HEALTH)
+        assert "connection" not in peers[0].reply().headers
+        more = [stack.enter_context(small.connect()) for _ in range(3)]
+        more[0].send(HEALTH)
+        assert more[0].reply().headers["connection"] == "close"
+        assert more[0].all() == b""
+        eventually(lambda: _status(small) == 200)
+        rest = [stack.enter_context(small.connect()) for _ in range(4)]
+        refused = rest[-1].reply()
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    eventually(lambda: _status(small) == 200)
+
+
+def _status(gateway: Gateway) -> int:
+    return gateway.ask(HEALTH).status
+
+
+def test_bodies_count_until_their_reply_is_over_and_too_many_are_refused(small: Gateway):
+    big = request("faulty/fault-stall:0.8", padding="x" * 200_000)
+    with small.connect() as first, small.connect() as second:
+        first.send(big)
+        time.sleep(0.15)
+        second.send(big)
+        reply = second.reply()
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        first.reply()
+    for _ in range(6):  # nothing leaked: bodies of refused, failed, finished and left requests are all given back
+        assert small.ask(request("faulty/m", padding="x" * 200_000)).status == 200
+        with small.connect() as client:
+            client.send(big)
+        with small.connect() as client:
+            client.send(big[:150_000])
+        with small.connect() as client:
+            client.send(big[:100_000].replace(b"Content-Length", b"Transfer-Encoding: x\r\nContent-Length"))
+            assert client.reply().status == 400
+        time.sleep(0.05)
