@@ -220,18 +220,13 @@ def test_outgrown_files_are_synced_and_closed_off_the_loop(
     journal = make()
     for number in range(20):
         journal.write([row(number)])
-    folder = str(tmp_path / "journal")
 
-    def held() -> list[str]:
-        links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd.isdigit() and _link(fd)]
-        return [link for link in links if link.startswith(folder)]
+    def held() -> list[Path]:
+        opened = [Path(os.path.realpath(fd)) for fd in Path("/proc/self/fd").iterdir()]
+        return [path for path in opened if path.parent == tmp_path / "journal"]
 
     if Path("/proc/self/fd").exists():
         eventually(lambda: len(held()) == 1)
-
-
-def _link(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
 
 
 def test_a_torn_tail_is_left_out(tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_a_stale_connection_is_replaced_once_even_without_retries() -> None:
     assert Policy().after(stale, 1, 0, 0.9) == Move("next")
 
 
+def test_who_does_not_pick_up_is_not_waited_for_if_there_is_somebody_else() -> None:
+    refused = fault(Kind.UPSTREAM_CONNECT)
+    assert Policy().after(refused, 0, 2, 0.5, elsewhere=True) == Move("next")
+    assert Policy().after(refused, 0, 2, 0.5).verdict == "same"
+    assert Policy().after(fault(Kind.OVERLOADED), 0, 2, 0.5, elsewhere=True).verdict == "same"
+
+
 def test_the_budget_is_a_share_of_active_requests_and_never_under_its_least() -> None:
     policy = Policy(budget=0.2, budget_min=3)
     assert [policy.affords(retrying, 1) for retrying in range(5)] == [True, True, True, False, False]

@@ -25,6 +25,9 @@ PASSING = frozenset({
 OURS = frozenset({
     Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA, Kind.UPSTREAM_NO_MODEL, Kind.UPSTREAM_TLS, Kind.UPSTREAM_DNS, Kind.UNAVAILABLE,
 })  # fmt: skip
+KEYS_OWN = frozenset({
+    Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA, Kind.UPSTREAM_RATE_LIMIT, Kind.UPSTREAM_NO_MODEL,
+})  # what another key of the same provider may not meet  # fmt: skip
 STALE = "upstream_stale"
 LONGEST_RETRY_AFTER = 3600.0
 
@@ -49,8 +52,9 @@ class Policy(Struct, frozen=True):
     budget: float = 0.2
     budget_min: int = 3
 
-    def after(self, fault: Fault, same: int, most_same: int, jitter: float) -> Move:
-        """same: how often this target was retried already; jitter: uniform in [0, 1)."""
+    def after(self, fault: Fault, same: int, most_same: int, jitter: float, *, elsewhere: bool = False) -> Move:
+        """same: how often this target was retried already; jitter: uniform in [0, 1); elsewhere: another provider or model is
+        left. Who does not even pick up is then not waited for: the client's answer is one connection away."""
         kind = fault.kind
         if kind in OURS:
             return NEXT
@@ -58,7 +62,7 @@ class Policy(Struct, frozen=True):
             return STOP
         if fault.code == STALE and same == 0:
             return Move("same")
-        if same >= most_same:
+        if same >= most_same or (elsewhere and kind is Kind.UPSTREAM_CONNECT):
             return NEXT
         if fault.retry_after is None:
             return Move("same", jitter * min(self.cap, self.base * 2**same))

@@ -11,7 +11,7 @@ from random import random
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault
-from llm_gateway.policies.retry import Policy
+from llm_gateway.policies.retry import KEYS_OWN, Policy
 from llm_gateway.routing.target import Target
 
 
@@ -75,7 +75,9 @@ class Course(Struct, eq=False):
         left: seconds until the request's deadline. Only asking the same target again takes from the retry budget: that is
         what multiplies a broken upstream's load. Moving on spreads it, and must work when all its clients have to."""
         policy = self.policy
-        move = policy.after(fault, self.same, self.target.limits.retries, random())  # noqa: S311  jitter, no secret
+        elsewhere = not self._alike(self.targets[-1])
+        jitter = random()  # noqa: S311  no secret
+        move = policy.after(fault, self.same, self.target.limits.retries, jitter, elsewhere=elsewhere)
         if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= 0:
             raise fault
         if move.verdict == "same" and move.wait < left and self._affords():
@@ -87,14 +89,21 @@ class Course(Struct, eq=False):
         return 0.0
 
     def _advance(self, fault: Fault) -> None:
-        """To the next key or target; raises the fault if there is none."""
-        if self.place + 1 >= len(self.targets):
+        """To the next key or target; raises the fault if there is none. Other keys of the same are passed over where the
+        key is not the trouble and there is another provider or model: attempts are few."""
+        left = range(self.place + 1, len(self.targets))
+        if not left:
             raise fault
-        self.place += 1
+        others = (place for place in left if not self._alike(self.targets[place]))
+        elsewhere = next(others, None)
+        self.place = left[0] if elsewhere is None or fault.kind in KEYS_OWN else elsewhere
         self.same = 0
-        last, self.target = self.target, self.targets[self.place]
-        if (last.provider, last.model) != (self.target.provider, self.target.model):
+        if not self._alike(self.targets[self.place]):
             self.fallbacks += 1
+        self.target = self.targets[self.place]
+
+    def _alike(self, other: Target) -> bool:
+        return (other.provider, other.model) == (self.target.provider, self.target.model)
 
     def _affords(self) -> bool:
         tally = self.tally

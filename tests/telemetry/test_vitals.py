@@ -1,0 +1,54 @@
+"""Health by traffic."""
+
+from __future__ import annotations
+
+from llm_gateway.telemetry.vitals import FALL, Vitals
+
+
+def vitals(*names: str) -> Vitals:
+    made = Vitals()
+    made.adopt(names)
+    return made
+
+
+def test_a_provider_nobody_used_is_healthy_without_a_latency() -> None:
+    assert vitals("a").report() == {"a": (True, None)}
+
+
+def test_five_failures_in_a_row_and_one_answer() -> None:
+    made = vitals("a")
+    for number in range(FALL):
+        assert made.report()["a"][0], number
+        made.failed("a")
+    assert not made.report()["a"][0]
+    made.answered("a", 100.0)
+    assert made.report()["a"] == (True, 100.0)
+
+
+def test_an_answer_in_between_starts_anew() -> None:
+    made = vitals("a")
+    for _ in range(3 * FALL):
+        made.failed("a")
+        made.answered("a", 1.0)
+    assert made.report()["a"][0]
+
+
+def test_latency_follows_slowly_and_arrives() -> None:
+    made = vitals("a")
+    made.answered("a", 100.0)
+    made.answered("a", 900.0)
+    assert made.report()["a"][1] == 200.0
+    for _ in range(100):
+        made.answered("a", 900.0)
+    assert round(made.report()["a"][1] or 0) == 900
+
+
+def test_a_reload_keeps_what_is_known_of_those_that_stay() -> None:
+    made = vitals("a", "b")
+    made.answered("a", 50.0)
+    made.failed("b")
+    made.adopt(("a", "c"))
+    assert made.report() == {"a": (True, 50.0), "c": (True, None)}
+    made.failed("b")
+    made.answered("b", 1.0)
+    assert "b" not in made.report()
