@@ -152,7 +152,7 @@ class Peer:
 
     def chunks(self) -> bytes:
         """A chunked body with its terminator; EOFError (what there was) if that never comes."""
-        body = b""
+        body = bytearray()
         while True:
             try:
                 size = int(self.until(b"\r\n"), 16)
@@ -160,10 +160,11 @@ class Peer:
                     if not self.more():
                         raise EOFError(self.rest)
             except EOFError as error:
-                raise EOFError(body) from error
-            body, self.rest = body + self.rest[:size], self.rest[size + 2 :]
+                raise EOFError(bytes(body)) from error
+            body += self.rest[:size]
+            self.rest = self.rest[size + 2 :]
             if size == 0:
-                return body
+                return bytes(body)
 
     def silent(self, seconds: float) -> bool:
         """Whether nothing comes, neither bytes nor an end, for so long."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+MIN_V1 = 15  # "PROXY UNKNOWN\r\n"; a v2 head has 16 at least
 MAX_V1 = 107
 MAX_V2 = 1024
 
@@ -23,13 +24,13 @@ class ProxyError(ValueError):
 def needed(head: bytes) -> int:
     """How many more bytes may be read without passing the head's end; 0 when it is whole. Raises ProxyError."""
     size = len(head)
-    if size < 16:
-        if not (SIGNATURE.startswith(head[:12]) or b"PROXY ".startswith(head[:6])):
-            raise ProxyError("no PROXY signature")
-        if head[:6] != b"PROXY " or b"\r\n" not in head:
-            # The shortest v1 head, "PROXY UNKNOWN\r\n", has 15 bytes.
-            return (15 if head[:1] == b"P" else 16) - size or 1
+    if not (SIGNATURE.startswith(head[:12]) or b"PROXY ".startswith(head[:6])):
+        raise ProxyError("no PROXY signature")
+    if size < MIN_V1:
+        return MIN_V1 - size
     if head.startswith(SIGNATURE):
+        if size < 16:
+            return 16 - size
         length = 16 + int.from_bytes(head[14:16], "big")
         if length > MAX_V2:
             raise ProxyError("PROXY v2 head too long")
