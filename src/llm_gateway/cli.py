@@ -9,8 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import secrets
+import signal
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +22,8 @@ import msgspec
 import typer
 
 from llm_gateway import __version__
+from llm_gateway.accounting.journal import read
+from llm_gateway.accounting.summary import Summary
 from llm_gateway.config import present, schema_json
 from llm_gateway.config.compile import Compiled, compile_snapshot, key_digest
 from llm_gateway.config.load import Loaded, load
@@ -41,10 +47,11 @@ def main() -> None:
     app = typer.Typer(
         name="llm-gateway", help="One API in front of many LLM providers.", no_args_is_help=True, add_completion=False
     )
-    for command in (serve, check, schema, reload, version):
+    for command in (serve, check, schema, reload, journal, version):
         app.command()(command)
     keys = typer.Typer(help="API keys of clients.", no_args_is_help=True)
     keys.command("hash")(hash_key)
+    keys.command("new")(new_key)
     app.add_typer(keys, name="keys")
     app()
 
@@ -137,9 +144,52 @@ def hash_key(config: ConfigOption = None) -> None:
     print(f"digest: {key_digest(material.secret, key).hex()}")
 
 
+def new_key(name: Annotated[str, typer.Argument(help="What the key is called in logs.")] = "client") -> None:
+    """Make a key, and the entry that config.yaml needs for it. The key is shown once and kept nowhere."""
+    print(f"keys:\n  - {{name: {json.dumps(name)}, key: {json.dumps('sk-' + secrets.token_urlsafe(32))}}}")
+
+
+def journal(
+    data_dir: Annotated[str | None, typer.Option(help="Where the journal is; the configuration's, if not given.")] = None,
+    since: Annotated[str | None, typer.Option(help="A time (2026-01-31, 2026-01-31T12:00Z), or 30m, 24h, 7d ago.")] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Only what all of it adds up to.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Print usage rows as JSON lines, and to standard error what they add up to by model."""
+    folder = Path(data_dir or _load(_path(config)).root.data_dir) / "journal"
+    first = _moment(since) if since is not None else ""
+    added = Summary()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us without a word
+    try:
+        for row in read(folder):
+            if row["ts"] >= first:
+                added.add(row)
+                if not summary:
+                    print(msgspec.json.encode(row).decode())
+    except ValueError as error:
+        print(f"the journal is damaged: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    print("\n".join(added.lines()), file=sys.stdout if summary else sys.stderr)
+
+
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _moment(text: str) -> str:
+    """As rows write it, so that the two compare as text."""
+    ago = re.fullmatch(r"(\d+)([smhd])", text)
+    try:
+        if ago is not None:
+            unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[ago[2]]
+            moment = datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
+        else:
+            moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is no time; write 2026-01-31, 2026-01-31T12:00Z, 30m, 24h or 7d") from error
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def _path(given: str | None) -> str | None:

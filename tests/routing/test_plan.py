@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.policies.retry import Policy
+from llm_gateway.policies.retry import STALE, Policy
 from llm_gateway.routing.plan import Course, Tally
 
 MODELS = """
@@ -110,6 +110,14 @@ def test_with_the_budget_spent_it_moves_on_instead_of_asking_again(course) -> No
     first.done()
     third = course(policy, tally)
     assert walk(third, Kind.OVERLOADED) == "one.a one.a"
+
+
+def test_connections_that_died_of_age_are_replaced_whatever_the_budget(course) -> None:
+    """An upstream that restarts closes all idle connections at once; every request that meets one gets another."""
+    tally, policy = Tally(), Policy(base=0.0, budget=0.0, budget_min=0)
+    for one in [course(policy, tally) for _ in range(20)]:
+        assert walk(one, Fault(Kind.UPSTREAM_CONNECT, "closed", code=STALE)) == "one.a one.a"
+    assert tally.retrying == 0
 
 
 def test_when_the_first_target_is_dead_everybody_is_served_by_the_next(course) -> None:

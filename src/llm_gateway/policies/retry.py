@@ -40,6 +40,7 @@ class Move(Struct, frozen=True):
 
 
 NEXT, STOP = Move("next"), Move("stop")
+AFRESH = Move("same")  # on a new connection, for one that died of age: no load the upstream has not asked for
 
 
 class Policy(Struct, frozen=True):
@@ -61,7 +62,7 @@ class Policy(Struct, frozen=True):
         if kind not in PASSING:
             return STOP
         if fault.code == STALE and same == 0:
-            return Move("same")
+            return AFRESH
         if same >= most_same or (elsewhere and kind is Kind.UPSTREAM_CONNECT):
             return NEXT
         if fault.retry_after is None:

@@ -11,7 +11,7 @@ from random import random
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault
-from llm_gateway.policies.retry import KEYS_OWN, Policy
+from llm_gateway.policies.retry import AFRESH, KEYS_OWN, Policy
 from llm_gateway.routing.target import Target
 
 
@@ -80,7 +80,7 @@ class Course(Struct, eq=False):
         move = policy.after(fault, self.same, self.target.limits.retries, jitter, elsewhere=elsewhere)
         if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= 0:
             raise fault
-        if move.verdict == "same" and move.wait < left and self._affords():
+        if move.verdict == "same" and move.wait < left and (move is AFRESH or self._affords()):
             self.same += 1
             self.attempts += 1
             return move.wait
