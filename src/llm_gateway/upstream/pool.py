@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
 import ssl
 from collections import deque
@@ -304,5 +305,6 @@ def _connect_fault(origin: Origin, error: BaseException) -> Fault:
         reason = getattr(error, "verify_message", "") or error.reason or "TLS handshake failed"
         return Fault(Kind.UPSTREAM_TLS, f"The TLS connection to {where} failed: {reason}.")
     if isinstance(error, OSError):
-        return Fault(Kind.UPSTREAM_CONNECT, f"Could not connect to {where}: {error.strerror or error}.")
+        reason = os.strerror(error.errno) if error.errno else error
+        return Fault(Kind.UPSTREAM_CONNECT, f"Could not connect to {where}: {reason}.")
     raise error
