@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -60,6 +61,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Gateway]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # so that everything started is also stopped
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plain, streaming = upstreams.plain(folder, 1), upstreams.streaming(folder, 1)
