@@ -87,20 +87,18 @@ class Egress:
             connection.send(request, relay)
             await relay.done
         except BaseException:
-            connection.close()
+            _quit(connection, relay)
             raise
         finally:
             self.relays.discard(relay)
-            x.client.sink = (
-                None  # a reply's last bytes may fill the client's buffer: not this connection's affair any more
-            )
+            x.client.sink = None  # the last bytes may fill the client's buffer: no longer this connection's affair
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
                 x.characters = passage.characters
         if relay.fault is not None:
-            connection.close()
+            _quit(connection, relay)
             raise relay.fault
-        if passage is not None:
+        if connection.sink is relay:  # the end mark went by, the upstream's last bytes did not
             connection.leave()
         return self._reply(x, target, relay, form, spoken)
 
@@ -238,6 +236,13 @@ class Egress:
             x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
         target.meter.latency.observe(ms / 1e3)
         self.vitals.answered(target.provider, ms)
+
+
+def _quit(connection: Connection | EchoConnection, relay: Relay) -> None:
+    """Closes the connection if it is still ours: a whole reply gave it back a tick before its waiter woke, and it may
+    serve another request by now."""
+    if connection.sink is relay:
+        connection.close()
 
 
 def _seconds(value: bytes) -> float:

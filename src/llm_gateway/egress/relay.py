@@ -154,11 +154,13 @@ class Relay(Struct, kw_only=True, eq=False):
     # -- told by the client's connection -----------------------------------------------------------------------------
 
     def pause(self) -> None:
-        self.upstream.pause()
+        if not self.done.done():  # afterwards the connection may serve another request
+            self.upstream.pause()
 
     def resume(self) -> None:
         self.touched = True
-        self.upstream.resume()
+        if not self.done.done():
+            self.upstream.resume()
 
     # -- told by the clock -------------------------------------------------------------------------------------------
 
