@@ -38,11 +38,11 @@ bench: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## ours beside nginx, Envoy and t
 demo: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## a real small LLM behind the gateway holds a streamed conversation
 	$(BIN)/python bench/demo.py $(ARGS)
 
-replay: $(VENV)/.stamp-dev ## recorded provider traffic as the upstream, through the gateway, with the official SDKs
-	$(BIN)/python bench/replay.py $(ARGS)
+replay: $(VENV)/.stamp-dev ## all recorded traffic through the formats, and the official SDKs against it through the gateway
+	$(BIN)/python -m pytest -q tests/formats tests/e2e $(ARGS)
 
-faults: $(VENV)/.stamp-dev ## the fault matrix
-	$(BIN)/python bench/faults.py $(ARGS)
+faults: $(VENV)/.stamp-dev ## upstreams and clients that break, against real processes
+	$(BIN)/python -m pytest -q tests/e2e/test_broken.py tests/egress tests/upstream tests/ingress $(ARGS)
 
 soak: $(VENV)/.stamp-dev ## flat memory over 300,000 requests and 20,000 cancelled streams (long)
 	$(BIN)/python bench/soak.py $(ARGS)

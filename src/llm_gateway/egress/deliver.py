@@ -161,9 +161,9 @@ class Egress:
             x.dropped = outgoing.dropped
             return outgoing
         outgoing = form.forward(x.peek, model)
-        passed = form.request_headers & x.headers.keys()
-        if passed:
-            outgoing.headers = (*outgoing.headers, *((name, x.headers[name]) for name in sorted(passed)))
+        for name in form.request_headers:
+            if name in x.headers:
+                outgoing.headers = (*outgoing.headers, (name, x.headers[name]))
         return outgoing
 
     def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage:
@@ -216,8 +216,9 @@ class Egress:
             x.usage, x.finish, x.status = summary.usage, summary.finish, relay.status
             self._settled(x, target, relay.status)
             headers, more = relay.headers, b""
-            for name in form.reply_headers & headers.keys():
-                more += b"%b: %b\r\n" % (name, headers[name])
+            for name in form.reply_headers:  # few; the reply's own are many
+                if name in headers:
+                    more += b"%b: %b\r\n" % (name, headers[name])
             return whole(x, relay.body, headers.get(b"content-type", b"application/json"), perf_counter(), more)
         completion = spoken.read_reply(relay.body)
         x.usage = completion.usage

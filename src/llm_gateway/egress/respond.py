@@ -18,8 +18,7 @@ UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-req
 
 def dollars(cost: int) -> bytes:
     """Nano-USD as a decimal in USD, without exponent or trailing zeros."""
-    whole, rest = divmod(cost, 1_000_000_000)
-    return (b"%d.%09d" % (whole, rest)).rstrip(b"0").rstrip(b".") if rest else b"%d" % whole
+    return (b"%.9f" % (cost / 1e9)).rstrip(b"0").rstrip(b".")
 
 
 def upstream_id(headers: Mapping[bytes, bytes]) -> str:
