@@ -31,7 +31,7 @@ import httptools
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.headers import echoable
-from llm_gateway.ingress import routes
+from llm_gateway.ingress import routes, strict
 
 if TYPE_CHECKING:
     from llm_gateway.ingress.server import Server
@@ -45,10 +45,6 @@ MOST_BETWEEN = 16 << 10  # bytes of chunk lines, extensions or trailers between 
 SMALL_PIECE = 1 << 10
 HIGH_WATER = 32 << 10
 
-_SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"expect",
-                     b"content-encoding", b"x-api-key", b"api-key", b"x-goog-api-key", b"idempotency-key"))  # fmt: skip
-_HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+,;=")
-_METHODS = frozenset((b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"))
 _UNREADABLE = frozenset((400, 414, 431))  # a request so malformed that what follows it is not trusted either
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
@@ -185,7 +181,7 @@ class Connection(asyncio.BufferedProtocol):
             if self.repeats > self.server.config.max_headers:
                 return  # refused by _check; joining thousands would hold the loop
             # A second field line joins the first (RFC 9110 5.3); a NUL marks what may stand only once, for _check.
-            value = headers[name] + (b"\0" if name in _SINGLE else b", ") + value
+            value = headers[name] + (b"\0" if name in strict.SINGLE else b", ") + value
         headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -212,7 +208,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._check_opening(line, method, url)
             self._check(x, parser.get_http_version())
             server.gate(x)
-            self._check_body(x)
+            strict.check_body(x.headers, server.config, server.body_bytes)
         except Fault as fault:
             self._refuse_early(x, fault)
             return
@@ -234,9 +230,9 @@ class Connection(asyncio.BufferedProtocol):
         self.held += size
         server.body_bytes += size
         if self.held > server.config.max_body:
-            self._refuse_early(x, _too_large(server.config.max_body))
+            self._refuse_early(x, strict.too_large(server.config.max_body))
         elif server.body_bytes > server.config.body_memory:
-            self._refuse_early(x, _no_room())
+            self._refuse_early(x, strict.no_room())
         elif size > SMALL_PIECE or not self.parts:
             self.parts.append(body)
         else:
@@ -356,7 +352,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _oversize(self) -> Fault:
         if len(self.url) > self.server.config.max_uri:
-            return _long_uri(self.server.config.max_uri)
+            return strict.long_uri(self.server.config.max_uri)
         return Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large.")
 
     def _linger(self) -> None:
@@ -385,12 +381,11 @@ class Connection(asyncio.BufferedProtocol):
         server = self.server
         host = headers.get(b"host")
         if host is None or host != server.host:  # the last good one, which nearly everybody sends
-            if (host is None and not x.http10) or (host is not None and not (host and _HOST_BYTES.issuperset(host))):
-                raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
+            strict.check_host(host, http10=x.http10)
             server.host = host or b""
         config = server.config
         if len(x.path) + len(x.query) > config.max_uri:
-            raise _long_uri(config.max_uri)
+            raise strict.long_uri(config.max_uri)
         if len(headers) + self.repeats > config.max_headers:
             raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_headers} header fields are allowed.")
         if (
@@ -399,30 +394,13 @@ class Connection(asyncio.BufferedProtocol):
         ):
             raise Fault(Kind.HEADERS_TOO_LARGE, f"At most {config.max_header_bytes} header bytes are allowed.")
         if self.repeats:
-            for name in _SINGLE & headers.keys():
-                if b"\0" in headers[name]:
-                    raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
-        if x.method not in _METHODS:
+            strict.check_single(headers)
+        if x.method not in strict.METHODS:
             raise Fault(Kind.METHOD, f"Method {routes.printable(x.method)} is not allowed here.")
         if x.path[:1] != b"/" or b"#" in x.query or b"#" in x.path:
-            x.path = _origin_form(x)
+            x.path = strict.origin_form(x)
         if self.trusted:
             x.peer = server.forwarded(headers.get(b"x-forwarded-for"), self.peer)
-
-    def _check_body(self, x: Exchange) -> None:
-        headers, config = x.headers, self.server.config
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > config.max_body:
-            raise _too_large(config.max_body)
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None and encoding.lower() != b"identity":
-            raise Fault(Kind.MEDIA_TYPE, "Compressed request bodies are not accepted; send it with identity encoding.",
-                        param="Content-Encoding")  # fmt: skip
-        expect = headers.get(b"expect")
-        if expect is not None and expect.lower() != b"100-continue":
-            raise Fault(Kind.EXPECTATION, "Only Expect: 100-continue is understood.", param="Expect")
-        if self.server.body_bytes > config.body_memory:
-            raise _no_room()
 
     def _refuse_early(self, x: Exchange, fault: Fault) -> None:
         """Refuses before the body is in: small bodies are read away, else the connection lingers and closes."""
@@ -474,29 +452,3 @@ class Sink(Protocol):
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
-
-
-def _too_large(limit: int) -> Fault:
-    return Fault(Kind.TOO_LARGE, f"The request body is larger than the {limit} bytes allowed here.")
-
-
-def _long_uri(limit: int) -> Fault:
-    return Fault(Kind.URI_TOO_LONG, f"At most {limit} bytes of URI are allowed.")
-
-
-def _no_room() -> Fault:
-    return Fault(Kind.OVERLOADED, "Too many request bodies are held in memory; try again.", retry_after=1.0)
-
-
-def _origin_form(x: Exchange) -> bytes:
-    """The path of an absolute-form target (RFC 9112 section 3.2.2), or Fault INVALID."""
-    if b"#" in x.path or b"#" in x.query:
-        raise Fault(Kind.INVALID, "A request target has no fragment.")
-    if x.method == b"OPTIONS" and x.path == b"*":
-        return b"*"
-    if not x.path.lower().startswith((b"http://", b"https://")):
-        raise Fault(Kind.INVALID, "A request target is a path, or an absolute http or https URI.")
-    try:
-        return httptools.parse_url(x.path).path or b"/"
-    except httptools.HttpParserInvalidURLError:
-        raise Fault(Kind.INVALID, "Malformed request target.") from None

@@ -1,0 +1,86 @@
+"""What a request's head must not say although httptools lets it through: checks on values, and the faults they end in. Pure.
+
+Source: RFC 9112 sections 2, 3 and 6, RFC 9110 sections 7.2, 8.4 and 10.1.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import httptools
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+
+SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"expect",
+                     b"content-encoding", b"x-api-key", b"api-key", b"x-goog-api-key", b"idempotency-key"))  # fmt: skip
+HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+,;=")
+METHODS = frozenset((b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"))
+
+
+class Limits(Protocol):
+    """Bytes."""
+
+    @property
+    def max_body(self) -> int: ...
+    @property
+    def body_memory(self) -> int: ...
+
+
+def check_host(host: bytes | None, *, http10: bool) -> None:
+    """HTTP/1.1 wants one Host, HTTP/1.0 may do without; empty or odd ones are refused."""
+    if (host is None and not http10) or (host is not None and not (host and HOST_BYTES.issuperset(host))):
+        raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
+
+
+def check_single(headers: Mapping[bytes, bytes]) -> None:
+    """Refuses fields that came twice and may not: the connection joined their lines with a NUL."""
+    for name in SINGLE & headers.keys():
+        if b"\0" in headers[name]:
+            raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
+
+
+def check_body(headers: Mapping[bytes, bytes], limits: Limits, held: int) -> None:
+    """Refuses a body by what the head says of it. held: bytes of bodies in memory now."""
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > limits.max_body:
+        raise too_large(limits.max_body)
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        raise Fault(
+            Kind.MEDIA_TYPE,
+            "Compressed request bodies are not accepted; send it with identity encoding.",
+            param="Content-Encoding",
+        )
+    expect = headers.get(b"expect")
+    if expect is not None and expect.lower() != b"100-continue":
+        raise Fault(Kind.EXPECTATION, "Only Expect: 100-continue is understood.", param="Expect")
+    if held > limits.body_memory:
+        raise no_room()
+
+
+def too_large(limit: int) -> Fault:
+    return Fault(Kind.TOO_LARGE, f"The request body is larger than the {limit} bytes allowed here.")
+
+
+def long_uri(limit: int) -> Fault:
+    return Fault(Kind.URI_TOO_LONG, f"At most {limit} bytes of URI are allowed.")
+
+
+def no_room() -> Fault:
+    return Fault(Kind.OVERLOADED, "Too many request bodies are held in memory; try again.", retry_after=1.0)
+
+
+def origin_form(x: Exchange) -> bytes:
+    """The path of an absolute-form target (RFC 9112 section 3.2.2), or Fault INVALID."""
+    if b"#" in x.path or b"#" in x.query:
+        raise Fault(Kind.INVALID, "A request target has no fragment.")
+    if x.method == b"OPTIONS" and x.path == b"*":
+        return b"*"
+    if not x.path.lower().startswith((b"http://", b"https://")):
+        raise Fault(Kind.INVALID, "A request target is a path, or an absolute http or https URI.")
+    try:
+        return httptools.parse_url(x.path).path or b"/"
+    except httptools.HttpParserInvalidURLError:
+        raise Fault(Kind.INVALID, "Malformed request target.") from None
