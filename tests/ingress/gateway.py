@@ -22,11 +22,22 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from llm_gateway.config.snapshot import Alias, Key, Listener, Logging, Provider, ProviderKey, Retry, Server, Snapshot, Target
+from llm_gateway.config.snapshot import (
+    Alias,
+    Key,
+    Listener,
+    Logging,
+    Provider,
+    ProviderKey,
+    Retry,
+    Server,
+    Snapshot,
+    Target,
+)
 from llm_gateway.supervisor import boot
 from replay.faulty import FaultyUpstream, refused_port
 
@@ -94,7 +105,7 @@ class Peer:
         self.rest = b""
         sock.settimeout(SEEN)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

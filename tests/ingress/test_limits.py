@@ -10,7 +10,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingress.gateway import KEY, STREAM_HEAD, Gateway, Peer, Scripted, Upstreams, event, eventually, provider, request, running, server, snapshot
+from ingress.gateway import (
+    KEY,
+    STREAM_HEAD,
+    Gateway,
+    Peer,
+    Scripted,
+    Upstreams,
+    event,
+    eventually,
+    provider,
+    request,
+    running,
+    server,
+    snapshot,
+)
 
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n".encode()
 HEALTH = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"

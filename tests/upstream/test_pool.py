@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
+import datetime as dt
 import gc
 import socket
 import ssl
@@ -256,8 +256,8 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def serves(pki: SimpleNamespace, *names: str, by: trustme.CA | None = None, expired: bool = False) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    more = {"not_after": past, "not_before": past - datetime.timedelta(days=1)} if expired else {}
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    more = {"not_after": past, "not_before": past - dt.timedelta(days=1)} if expired else {}
     (by or pki.authority).issue_cert(*names, **more).configure_cert(context)
     return context
 
