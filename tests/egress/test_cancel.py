@@ -65,11 +65,17 @@ async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             writer.write(completion())
 
 
-@pytest.mark.parametrize(("model", "stream"), [("good", False), ("good", True), ("last", False), ("last", True), ("down", False)])
+@pytest.mark.parametrize(
+    ("model", "stream"), [("good", False), ("good", True), ("last", False), ("last", True), ("down", False)]
+)
 async def test_cancelled_after_any_number_of_steps(tmp_path: Path, model: str, stream: bool):
     async with serving(play) as port:
         places = provider("up", f"http://127.0.0.1:{port}"), provider("no", f"http://127.0.0.1:{unused_port()}")
-        told = snapshot(tmp_path, places, aliases=(alias("good", "up/m"), alias("last", "no/a", "up/fails", "up/m"), alias("down", "no/a")))
+        told = snapshot(
+            tmp_path,
+            places,
+            aliases=(alias("good", "up/m"), alias("last", "no/a", "up/fails", "up/m"), alias("down", "no/a")),
+        )
         worker = Worker(0, told, asyncio.get_running_loop())
         through = 0
         for steps in range(ENOUGH):
@@ -88,7 +94,9 @@ async def test_cancelled_after_any_number_of_steps(tmp_path: Path, model: str, s
         worker.pool.close()
         worker.ledger.flush()
         worker.journal.close()
-    rows = [json.loads(line) for path in (tmp_path / "journal").glob("*.jsonl") for line in path.read_text().splitlines()]
+    rows = [
+        json.loads(line) for path in (tmp_path / "journal").glob("*.jsonl") for line in path.read_text().splitlines()
+    ]
     assert len(rows) == ENOUGH - 1  # all but the one cancelled before its first step
     gc.collect()
 

@@ -59,7 +59,13 @@ def broken(client: Peer) -> tuple[dict[str, str], bytes]:
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 @pytest.mark.parametrize(
-    ("fault", "stream"), [(each, stream) for each in FAILING for stream in (False, True) if each not in (PLAIN_ONLY if stream else STREAMS_ONLY)]
+    ("fault", "stream"),
+    [
+        (each, stream)
+        for each in FAILING
+        for stream in (False, True)
+        if each not in (PLAIN_ONLY if stream else STREAMS_ONLY)
+    ],
 )
 def test_another_provider_answers_and_the_client_is_unaware(gateway: Gateway, fault: str, stream: bool, path: str):
     name = f"{abs(hash((fault, stream, path)))}"
@@ -90,7 +96,9 @@ def test_a_refused_connect_costs_less_than_a_tenth_of_a_second(gateway: Gateway)
     assert time.monotonic() - began < 0.1
 
 
-def test_an_aliass_own_first_chunk_limit_makes_failover_fast_and_closes_the_stalled_socket(gateway: Gateway, upstreams: Upstreams):
+def test_an_aliass_own_first_chunk_limit_makes_failover_fast_and_closes_the_stalled_socket(
+    gateway: Gateway, upstreams: Upstreams
+):
     upstreams.faulty.gone.clear()
     began = time.monotonic()
     with gateway.connect() as client:
@@ -157,7 +165,9 @@ def test_a_stale_connection_is_tried_again_unseen_but_only_before_any_byte(gatew
 def test_rubbish_is_502_and_costs_no_memory(gateway: Gateway, fault: str, outcome: str):
     before = gateway.rss()
     for path in (CHAT, MESSAGES):
-        reply = gateway.ask(request(f"faulty/fault-{fault}", path=path, headers=(f"X-Request-ID: rubbish-{fault}-{len(path)}",)))
+        reply = gateway.ask(
+            request(f"faulty/fault-{fault}", path=path, headers=(f"X-Request-ID: rubbish-{fault}-{len(path)}",))
+        )
         assert reply.status == 502, reply
         assert gateway.row(f"rubbish-{fault}-{len(path)}")["status"] == 502
     assert gateway.rss() - before < 20 << 20
@@ -177,7 +187,15 @@ def test_odd_but_whole_replies_are_replies(gateway: Gateway, fault: str):
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 @pytest.mark.parametrize(
-    "fault", ["rst_midstream", "cut_midstream", "cut_mid_event", "clean_end_without_finish", "stall_midstream", "error_midstream"]
+    "fault",
+    [
+        "rst_midstream",
+        "cut_midstream",
+        "cut_mid_event",
+        "clean_end_without_finish",
+        "stall_midstream",
+        "error_midstream",
+    ],
 )
 def test_a_stream_that_breaks_says_so_and_never_ends_well(gateway: Gateway, fault: str, path: str):
     name = f"broke-{fault}-{len(path)}"
@@ -217,10 +235,21 @@ def test_an_anthropic_stream_passes_untouched_and_breaks_in_its_own_words(gatewa
         data = b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps({"type": name, **fields}).encode())
         return b"%x\r\n%b\r\n" % (len(data), data)
 
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "c", "usage": {"input_tokens": 9, "output_tokens": 1}}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "c",
+        "usage": {"input_tokens": 9, "output_tokens": 1},
+    }
     begin = [said("message_start", message=message), said("content_block_start", index=0, content_block={"type": "text", "text": ""}),
              said("content_block_delta", index=0, delta={"type": "text_delta", "text": "One two three"})]  # fmt: skip
-    end = [said("content_block_stop", index=0), said("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}), said("message_stop")]
+    end = [
+        said("content_block_stop", index=0),
+        said("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}),
+        said("message_stop"),
+    ]
 
     def play(upstream: Peer) -> None:
         whole = upstream.reply().json()["max_tokens"] == 64

@@ -67,7 +67,16 @@ class Tap:
 async def made() -> Any:
     def make(*, stream: bool = True, http10: bool = False, **limits: float) -> tuple[Relay, Browser, Tap]:
         client, tap = Browser(), Tap()
-        x = Exchange(id="x", request_id="x", client=client, route=Route("chat", "openai_chat", "c"), http10=http10, stream=stream, deadline=100.0, attempts=[])
+        x = Exchange(
+            id="x",
+            request_id="x",
+            client=client,
+            route=Route("chat", "openai_chat", "c"),
+            http10=http10,
+            stream=stream,
+            deadline=100.0,
+            attempts=[],
+        )
         relay = Relay(x=x, passage=Said() if stream else None, upstream=tap, limits=Limits(**limits), started=0.0,
                       done=asyncio.get_running_loop().create_future(), parts=[])  # type: ignore[arg-type]  # fmt: skip
         return relay, client, tap
@@ -184,7 +193,14 @@ async def test_a_reply_has_a_limit_and_so_has_an_error_of_which_the_beginning_is
 # -- compressed ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("encoding", "packed"), [(b"gzip", gzip.compress(b"+" * 50)), (b"X-GZIP", gzip.compress(b"+" * 50)), (b"deflate", zlib.compress(b"+" * 50))])
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        (b"gzip", gzip.compress(b"+" * 50)),
+        (b"X-GZIP", gzip.compress(b"+" * 50)),
+        (b"deflate", zlib.compress(b"+" * 50)),
+    ],
+)
 async def test_what_was_compressed_is_read(made, encoding, packed):
     relay, client, _ = made()
     relay.head(200, SSE | {b"content-encoding": encoding})
@@ -242,7 +258,8 @@ async def test_silence_is_no_byte_at_all_and_a_paused_client_is_not_the_upstream
 
 @pytest.mark.parametrize(
     ("stream", "limits", "late", "code"),
-    [(True, {}, 100.1, "request_timeout"), (False, {}, 100.1, "request_timeout"), (False, {"attempt": 5.0}, 5.1, "timeout"), (True, {"first_chunk": 5.0}, 5.1, "first_chunk_timeout")],
+    [(True, {}, 100.1, "request_timeout"), (False, {}, 100.1, "request_timeout"),
+     (False, {"attempt": 5.0}, 5.1, "timeout"), (True, {"first_chunk": 5.0}, 5.1, "first_chunk_timeout")],
 )  # fmt: skip
 async def test_limits_are_kept_and_not_before(made, stream, limits, late, code):
     relay, _, _ = made(stream=stream, **limits)

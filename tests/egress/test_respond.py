@@ -15,16 +15,36 @@ KEYED = b"Host: a\r\nAuthorization: Bearer sk-wire\r\n"
 
 
 def exchange(**more: object) -> Exchange:
-    return Exchange(id="i", request_id="r", client=Browser(), route=Route("chat", "openai_chat", "c"), status=200, attempts=[], **more)  # type: ignore[arg-type]
+    return Exchange(
+        id="i",
+        request_id="r",
+        client=Browser(),
+        route=Route("chat", "openai_chat", "c"),
+        status=200,
+        attempts=[],
+        **more,
+    )  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("nano", "text"), [(0, b"0"), (1, b"0.000000001"), (1_000_000_000, b"1"), (1_500_000_000, b"1.5"), (123_000_000_001, b"123.000000001")])
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, b"0"),
+        (1, b"0.000000001"),
+        (1_000_000_000, b"1"),
+        (1_500_000_000, b"1.5"),
+        (123_000_000_001, b"123.000000001"),
+    ],
+)
 def test_cost_is_a_decimal_without_exponent(nano: int, text: bytes):
     assert dollars(nano) == text
 
 
 def test_a_head_reply_is_the_head_alone_with_the_length_of_the_body():
-    get, asked = whole(exchange(), b"12345", b"text/plain", 0.0), whole(exchange(method=b"HEAD"), b"12345", b"text/plain", 0.0)
+    get, asked = (
+        whole(exchange(), b"12345", b"text/plain", 0.0),
+        whole(exchange(method=b"HEAD"), b"12345", b"text/plain", 0.0),
+    )
     assert get == asked + b"12345"
     assert b"content-length: 5\r\n" in asked
 
@@ -75,7 +95,10 @@ def test_models_are_listed_in_the_callers_shape(gateway: Gateway):
     assert (other["has_more"], other["data"][0]["type"], other["first_id"]) == (False, "model", other["data"][0]["id"])
 
 
-@pytest.mark.parametrize(("name", "status"), [(b"connect", 200), (b"faulty%2Fanything", 200), (b"faulty/anything", 200), (b"nobody", 404), (b"%ff", 404)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [(b"connect", 200), (b"faulty%2Fanything", 200), (b"faulty/anything", 200), (b"nobody", 404), (b"%ff", 404)],
+)
 def test_one_model_is_looked_up_by_its_encoded_name(gateway: Gateway, name: bytes, status: int):
     assert gateway.ask(b"GET /v1/models/%b HTTP/1.1\r\n" % name + KEYED + b"\r\n").status == status
 
@@ -83,11 +106,22 @@ def test_one_model_is_looked_up_by_its_encoded_name(gateway: Gateway, name: byte
 def test_ids_go_through_or_are_replaced(gateway: Gateway):
     assert gateway.ask(request("again/m", headers=("X-Request-ID: mine-1",))).headers["x-request-id"] == "mine-1"
     for bad in ("a b", "x" * 300, "\u00e4"):
-        assert gateway.ask(request("again/m").replace(b"Host:", f"X-Request-ID: {bad}\r\nHost:".encode(), 1)).headers["x-request-id"] != bad
-    assert gateway.ask(request("again/m", path="/v1/messages", headers=("X-Request-ID: m",))).headers["request-id"] == "m"
+        assert (
+            gateway.ask(request("again/m").replace(b"Host:", f"X-Request-ID: {bad}\r\nHost:".encode(), 1)).headers[
+                "x-request-id"
+            ]
+            != bad
+        )
+    assert (
+        gateway.ask(request("again/m", path="/v1/messages", headers=("X-Request-ID: m",))).headers["request-id"] == "m"
+    )
 
 
 def test_a_streams_head_says_what_no_proxy_may_buffer(gateway: Gateway):
     reply = gateway.ask(request("again/m", stream=True))
-    assert (reply.headers["content-type"], reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("text/event-stream", "no-cache", "no")
+    assert (reply.headers["content-type"], reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == (
+        "text/event-stream",
+        "no-cache",
+        "no",
+    )
     assert reply.body.endswith(DONE)

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -177,6 +178,13 @@ class Peer:
             if size == 0:
                 return bytes(body)
 
+    def gone(self) -> bool:
+        """Whether the other side ends without another byte; how does not matter."""
+        try:
+            return self.all() == b""
+        except (ConnectionError, ssl.SSLError):
+            return not self.rest
+
     def silent(self, seconds: float) -> bool:
         """Whether nothing comes, neither bytes nor an end, for so long."""
         return not self.rest and not select.select([self.sock], [], [], seconds)[0]
@@ -233,7 +241,7 @@ class Gateway:
         return int(text.partition("VmRSS:")[2].split()[0]) << 10
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -244,7 +252,14 @@ class Gateway:
 
 
 def provider(name: str, url: str, **more: Any) -> Provider:
-    more = {"type": "openai", "connect_timeout": 0.5, "silence": 1.0, "first_chunk": 1.0, "timeout": 2.0, "max_retries": 0} | more
+    more = {
+        "type": "openai",
+        "connect_timeout": 0.5,
+        "silence": 1.0,
+        "first_chunk": 1.0,
+        "timeout": 2.0,
+        "max_retries": 0,
+    } | more
     return Provider(name=name, base_url=url, keys=(ProviderKey("0", "sk-upstream"),), **more)
 
 
@@ -327,7 +342,12 @@ def request(
     if path == "/v1/messages":
         asked = {"max_tokens": 64} | asked
     data = json.dumps(asked).encode()
-    lines = [f"POST {path} HTTP/{version}", "Host: gateway", f"Authorization: Bearer {KEY}", "Content-Type: application/json"]
+    lines = [
+        f"POST {path} HTTP/{version}",
+        "Host: gateway",
+        f"Authorization: Bearer {KEY}",
+        "Content-Type: application/json",
+    ]
     return "\r\n".join([*lines, f"Content-Length: {len(data)}", *headers]).encode() + b"\r\n\r\n" + data
 
 
@@ -347,11 +367,15 @@ def refused() -> str:
 def event(text: str) -> bytes:
     """One chunk of an OpenAI stream, framed as a chunk of HTTP."""
     choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
-    data = b"data: " + json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+    data = (
+        b"data: " + json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+    )
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-FINISH = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+FINISH = (
+    b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+)
 DONE = b"data: [DONE]\n\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM_END = b"%x\r\n%b\r\n0\r\n\r\n" % (len(FINISH + DONE), FINISH + DONE)
@@ -361,6 +385,8 @@ def completion(text: str = "hello", *more: str) -> bytes:
     """A whole plain reply, with more header lines."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-    body = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}).encode()
+    body = json.dumps(
+        {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    ).encode()
     lines = ["HTTP/1.1 200 OK", "content-type: application/json", f"content-length: {len(body)}", *more]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -13,7 +13,13 @@ AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
 HEALTH = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def plain(body: bytes = b"", *lines: bytes, method: bytes = b"POST", path: bytes = b"/v1/chat/completions", version: bytes = b"1.1") -> bytes:
+def plain(
+    body: bytes = b"",
+    *lines: bytes,
+    method: bytes = b"POST",
+    path: bytes = b"/v1/chat/completions",
+    version: bytes = b"1.1",
+) -> bytes:
     head = b"%b %b HTTP/%b\r\nHost: a\r\n%b" % (method, path, version, b"".join(line + b"\r\n" for line in lines))
     return head + b"\r\n" + body
 
@@ -46,10 +52,9 @@ def test_a_seventeenth_waiting_request_closes_the_connection(gateway: Gateway):
     with gateway.connect() as client:
         client.send(request("faulty/fault-stall:1") + HEALTH * 16)
         assert client.silent(0.2)
-    with gateway.connect() as client, pytest.raises(ConnectionError):
+    with gateway.connect() as client:
         client.send(request("faulty/fault-stall:1") + HEALTH * 18)
-        client.all()
-        raise ConnectionResetError  # an end without an answer will do as well
+        assert client.gone()
 
 
 def test_a_stream_waits_until_the_reply_before_it_is_read(gateway: Gateway, scripted: Scripted):
@@ -149,7 +154,11 @@ def test_unknown_paths_and_methods_are_refused_in_the_shape_of_their_api(gateway
 
 
 def test_options_is_a_preflight_without_a_key(gateway: Gateway):
-    asked = (b"Origin: https://app.example", b"Access-Control-Request-Method: POST", b"Access-Control-Request-Headers: authorization")
+    asked = (
+        b"Origin: https://app.example",
+        b"Access-Control-Request-Method: POST",
+        b"Access-Control-Request-Headers: authorization",
+    )
     with gateway.connect() as client:
         client.send(plain(b"", *asked, method=b"OPTIONS"))
         reply = client.reply()
@@ -246,12 +255,28 @@ def test_duplicate_members_reach_the_upstream_once(gateway: Gateway, upstreams: 
 
 
 def test_nothing_raw_is_forwarded(gateway: Gateway, upstreams: Upstreams):
-    lines = ("Cookie: a=b", "X-Api-Key: k", "Connection: x-hop", "X-Hop: 1", "X-Forwarded-For: 9.9.9.9", "X-Own: 1", "TE: trailers")
+    lines = (
+        "Cookie: a=b",
+        "X-Api-Key: k",
+        "Connection: x-hop",
+        "X-Hop: 1",
+        "X-Forwarded-For: 9.9.9.9",
+        "X-Own: 1",
+        "TE: trailers",
+    )
     before = len(upstreams.faulty.received)
     gateway.ask(request("good", headers=lines))
     received = upstreams.faulty.received[before]
     names = {name.lower() for name, _ in received.headers}
-    assert names <= {"host", "content-type", "accept-encoding", "content-length", "authorization", "user-agent", "accept"}
+    assert names <= {
+        "host",
+        "content-type",
+        "accept-encoding",
+        "content-length",
+        "authorization",
+        "user-agent",
+        "accept",
+    }
     assert received.header("authorization") == "Bearer sk-upstream"
 
 

@@ -118,7 +118,9 @@ def test_a_client_that_never_reads_stops_the_upstream_costs_little_and_is_cut(ga
         client.send(request("scripted/m", stream=True, path="/v1/chat/completions", headers=("X-Request-ID: never",)))
         eventually(lambda: taking.taken)
         time.sleep(0.8)
-        assert taking.taken < 12 << 20  # what the kernel's buffers hold, which grow; unpaused it would be hundreds of MB
+        assert (
+            taking.taken < 12 << 20
+        )  # what the kernel's buffers hold, which grow; unpaused it would be hundreds of MB
         assert gateway.rss() - before < 4 << 20
         eventually(lambda: taking.gone, 3)  # send_timeout
     assert gateway.row("never")["status"] == 499
@@ -147,7 +149,9 @@ def test_a_client_that_reads_again_gets_everything(gateway: Gateway, scripted: S
     [("stall", False), ("stall", True), ("stall_after_head", True), ("stall_midstream", True)],
 )
 @pytest.mark.parametrize("how", ["fin", "rst"])
-def test_a_client_that_leaves_frees_the_upstream_within_a_second(gateway: Gateway, upstreams: Upstreams, fault, stream, how):
+def test_a_client_that_leaves_frees_the_upstream_within_a_second(
+    gateway: Gateway, upstreams: Upstreams, fault, stream, how
+):
     name = f"left-{fault}-{stream}-{how}"
     upstreams.faulty.gone.clear()
     with gateway.connect() as client:
@@ -165,7 +169,9 @@ def test_a_client_that_leaves_frees_the_upstream_within_a_second(gateway: Gatewa
         assert row["output"] > 0
 
 
-def test_a_client_that_leaves_while_connecting_or_waiting_to_retry_is_forgotten(gateway: Gateway, upstreams: Upstreams, full: int):
+def test_a_client_that_leaves_while_connecting_or_waiting_to_retry_is_forgotten(
+    gateway: Gateway, upstreams: Upstreams, full: int
+):
     """`full`: a port whose backlog is full, so that connecting hangs."""
     before = len(upstreams.faulty.received)
     for name, model in (("left-connecting", "hanging/m"), ("left-retrying", "again/fault-status:503,retry-after=1")):

@@ -9,7 +9,15 @@ import pytest
 from ingress.gateway import Gateway, Peer, Upstreams, request
 from ingress.malformed import BODY, CASES, CHUNKED, OK, Case, chunks, post
 
-CUT = {"CL then TE", "a trailer", "two spaces before the path", "chunked", "folded Transfer-Encoding", "gzip before chunked", "plain"}
+CUT = {
+    "CL then TE",
+    "a trailer",
+    "two spaces before the path",
+    "chunked",
+    "folded Transfer-Encoding",
+    "gzip before chunked",
+    "plain",
+}
 
 
 def test_the_table_is_long_and_its_names_are_unique():
@@ -18,7 +26,9 @@ def test_the_table_is_long_and_its_names_are_unique():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_is_malformed_is_refused_once_and_the_upstream_sees_nothing(gateway: Gateway, upstreams: Upstreams, case: Case):
+def test_what_is_malformed_is_refused_once_and_the_upstream_sees_nothing(
+    gateway: Gateway, upstreams: Upstreams, case: Case
+):
     before = len(upstreams.faulty.received)
     with gateway.connect() as client:
         with contextlib.suppress(ConnectionError):  # it may be cut while we still send
@@ -72,7 +82,10 @@ def test_trailers_do_not_join_the_next_head(gateway: Gateway):
 
 
 def test_a_head_that_begins_behind_a_body_is_checked_like_any(gateway: Gateway):
-    good, bad = post(f"Content-Length: {len(BODY)}"), post(f"Content-Length: {len(BODY)}", line="POST  /v1/chat/completions HTTP/1.1")
+    good, bad = (
+        post(f"Content-Length: {len(BODY)}"),
+        post(f"Content-Length: {len(BODY)}", line="POST  /v1/chat/completions HTTP/1.1"),
+    )
     for split in (len(good) + 3, len(good) + 40, len(good) + len(bad)):
         with gateway.connect() as client:
             client.drip(good + bad, split)

@@ -21,7 +21,21 @@ def test_a_path_has_one_meaning(method, path, label, params):
     assert (route.label, found) == (label, params)
 
 
-@pytest.mark.parametrize("path", [b"/", b"", b"/v1", b"/v1/models/", b"/v1/models/%", b"/v1/models/%zz", b"/v1/models/%ff", b"/V1/messages", b"/v1/messages/", b"*"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/",
+        b"",
+        b"/v1",
+        b"/v1/models/",
+        b"/v1/models/%",
+        b"/v1/models/%zz",
+        b"/v1/models/%ff",
+        b"/V1/messages",
+        b"/v1/messages/",
+        b"*",
+    ],
+)
 def test_any_other_path_is_unknown(path):
     with pytest.raises(Fault) as refused:
         routes.match(b"GET", path)
@@ -44,7 +58,9 @@ def test_a_clients_bytes_are_made_fit_for_a_message():
     assert routes.printable(b"a\xffb" + b"c" * 200) == "a?b" + "c" * 97
 
 
-@pytest.mark.parametrize(("origins", "allowed"), [((), False), (("https://b",), False), (("https://a",), True), (("*",), True)])
+@pytest.mark.parametrize(
+    ("origins", "allowed"), [((), False), (("https://b",), False), (("https://a",), True), (("*",), True)]
+)
 def test_cors_speaks_only_to_configured_origins(origins, allowed):
     said = cors.lines({b"origin": b"https://a"}, origins, 600)
     assert (b"access-control-allow-origin: https://a\r\nvary: origin\r\n" in said) == allowed
@@ -53,7 +69,11 @@ def test_cors_speaks_only_to_configured_origins(origins, allowed):
 
 
 def test_a_preflight_is_told_more():
-    asked = {b"origin": b"https://a", b"access-control-request-method": b"POST", b"access-control-request-headers": b"x-a, x-b"}
+    asked = {
+        b"origin": b"https://a",
+        b"access-control-request-method": b"POST",
+        b"access-control-request-headers": b"x-a, x-b",
+    }
     said = cors.lines(asked, ("*",), 60)
     assert b"access-control-allow-headers: x-a, x-b\r\n" in said
     assert b"access-control-max-age: 60\r\n" in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import ssl
 import struct
@@ -72,7 +71,9 @@ def issue(authority: trustme.CA, folder: Path, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def listening(upstreams: Upstreams, pki: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def listening(
+    upstreams: Upstreams, pki: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("listening")
     files = (str(pki.folder / "cert.pem"), str(pki.folder / "key.pem"))
     listeners = (
@@ -130,7 +131,9 @@ def test_plain_bytes_on_a_tls_port_get_no_answer_and_harm_nobody(listening: Gate
     test_tls_serves_plain_and_streams(listening, pki)
 
 
-def test_a_new_certificate_is_served_without_restart_and_open_connections_live(listening: Gateway, pki: SimpleNamespace):
+def test_a_new_certificate_is_served_without_restart_and_open_connections_live(
+    listening: Gateway, pki: SimpleNamespace
+):
     with secured(listening.connect(TLS), pki) as old:
         assert name(old) == "gateway.test"
         # A certificate without its key first, as when files are written one after the other.
@@ -154,21 +157,17 @@ def test_mtls_wants_a_client_certificate_of_its_own_authority(listening: Gateway
     with secured(listening.connect(MTLS), pki, certificate=True) as client:
         client.send(request("good"))
         assert client.reply().status == 200
-    with pytest.raises((ssl.SSLError, ConnectionError)), secured(listening.connect(MTLS), pki) as client:
-        client.send(request("good"))
-        assert not client.all()
-        raise ConnectionResetError
+    with secured(listening.connect(MTLS), pki) as client:  # TLS 1.3: the refusal comes after the client's handshake
+        assert client.gone()
 
 
 def test_a_tls_handshake_that_never_comes_is_ended(listening: Gateway):
     with listening.connect(TLS) as client, listening.connect(PROXY_TLS) as other, listening.connect(PROXY) as third:
         other.send(GOOD["v2 TCP4"][0])
         third.send(b"PROXY ")
-        for each in (client, other, third):
-            try:
-                assert each.all() == b""
-            except ConnectionResetError:
-                continue
+        assert client.gone()
+        assert other.gone()
+        assert third.gone()
 
 
 # -- PROXY ---------------------------------------------------------------------------------------------------------------
@@ -195,8 +194,7 @@ def test_a_proxy_head_may_be_cut_anywhere_and_come_with_the_request(listening: G
 def test_a_bad_proxy_head_ends_the_connection(listening: Gateway, case: str):
     with listening.connect(PROXY) as client:
         client.send(BAD[case])
-        with contextlib.suppress(ConnectionResetError):
-            assert client.all() == b""
+        assert client.gone()
 
 
 def test_tls_begins_behind_the_proxy_head(listening: Gateway, pki: SimpleNamespace):
@@ -249,7 +247,9 @@ def test_forwarded_for_behind_a_proxy_head_counts_only_if_that_client_is_trusted
 
 def test_an_ipv4_peer_of_a_dual_stack_socket_is_trusted_like_itself():
     """Such a socket names it ::ffff:10.0.0.1."""
-    trusting = Server(server(trusted_proxies=("10.0.0.0/8",)), start=lambda _: pytest.fail("nothing to start"), prefix="x")
+    trusting = Server(
+        server(trusted_proxies=("10.0.0.0/8",)), start=lambda _: pytest.fail("nothing to start"), prefix="x"
+    )
     assert trusting.forwarded(b"198.51.100.9, ::ffff:10.0.0.1", "x") == "198.51.100.9"
     assert trusting.forwarded(b"198.51.100.9, ::ffff:11.0.0.1", "x") == "::ffff:11.0.0.1"
 
@@ -260,4 +260,3 @@ def test_a_unix_socket_serves_and_is_trusted(listening: Gateway):
     with Peer(sock) as client:
         assert peer_of(listening, client, "unix") == "unix"
         assert peer_of(listening, client, "unix-forwarded", "X-Forwarded-For: 198.51.100.9") == "198.51.100.9"
-        assert ipaddress.ip_address("198.51.100.9")

@@ -102,7 +102,9 @@ async def test_the_last_good_answer_serves_five_minutes_and_no_longer(system: Sy
     assert failed.value.kind is Kind.UPSTREAM_DNS
 
 
-async def test_a_name_that_hangs_delays_no_other_and_is_given_up(system: System, resolver: Resolver, monkeypatch: pytest.MonkeyPatch):
+async def test_a_name_that_hangs_delays_no_other_and_is_given_up(
+    system: System, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(dns, "PATIENCE", 0.2)
     system.go.clear()
     for number in range(20):

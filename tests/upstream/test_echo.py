@@ -24,7 +24,12 @@ def user(content: Any) -> list[Any]:
 
 async def test_it_says_the_last_user_message_back():
     reply = json.loads((await said(messages=user("one two"), model="m")).body)
-    assert reply["choices"][0] == {"index": 0, "message": {"role": "assistant", "content": "one two", "refusal": None}, "logprobs": None, "finish_reason": "stop"}
+    assert reply["choices"][0] == {
+        "index": 0,
+        "message": {"role": "assistant", "content": "one two", "refusal": None},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
     assert reply["usage"]["completion_tokens"] == 2
 
 
@@ -44,7 +49,8 @@ async def test_it_keeps_to_max_tokens():
 
 @pytest.mark.parametrize(
     ("messages", "more"),
-    [([1, None, "x"], {}), (user([{"type": "text", "text": 5}, 7]), {}), (user(None), {}), (user("x"), {"stream": True, "stream_options": 3}), (user("x"), {"max_tokens": "y"})],
+    [([1, None, "x"], {}), (user([{"type": "text", "text": 5}, 7]), {}), (user(None), {}),
+     (user("x"), {"stream": True, "stream_options": 3}), (user("x"), {"max_tokens": "y"})],
 )  # fmt: skip
 async def test_odd_messages_are_answered_not_dropped(messages, more):
     """Nothing catches what a loop's callback raises: the request would hang until its deadline."""

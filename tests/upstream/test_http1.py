@@ -21,8 +21,10 @@ DROP = [
     ("a whole reply behind", OK + OK, "end"), ("ended by close", b"HTTP/1.1 200 OK\r\n\r\nok", "eof"),
 ]  # fmt: skip
 BROKEN = [
-    ("no HTTP", b"SSH-2.0-OpenSSH\r\n\r\n", "bad_upstream_reply"), ("CL and TE", OK.replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n"), "bad_upstream_reply"),
-    ("two lengths", OK.replace(b"\r\n\r\n", b"\r\ncontent-length: 3\r\n\r\n"), "bad_upstream_reply"), ("101", b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", "bad_upstream_reply"),
+    ("no HTTP", b"SSH-2.0-OpenSSH\r\n\r\n", "bad_upstream_reply"),
+    ("CL and TE", OK.replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n"), "bad_upstream_reply"),
+    ("two lengths", OK.replace(b"\r\n\r\n", b"\r\ncontent-length: 3\r\n\r\n"), "bad_upstream_reply"),
+    ("101", b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", "bad_upstream_reply"),
     ("a bad chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "bad_upstream_reply"),
     ("201 fields", b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: a\r\n" % n for n in range(201)) + b"\r\n", "bad_upstream_reply"),
     ("an endless head", b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 200_000, "bad_upstream_reply"),

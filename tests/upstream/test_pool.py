@@ -251,7 +251,13 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     own = clients.issue_cert("gateway@x")
     own.private_key_pem.write_to_path(folder / "key.pem")
     own.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    return SimpleNamespace(authority=authority, clients=clients, ca=str(folder / "ca.pem"), cert=str(folder / "cert.pem"), key=str(folder / "key.pem"))
+    return SimpleNamespace(
+        authority=authority,
+        clients=clients,
+        ca=str(folder / "ca.pem"),
+        cert=str(folder / "cert.pem"),
+        key=str(folder / "key.pem"),
+    )
 
 
 def serves(pki: SimpleNamespace, *names: str, by: trustme.CA | None = None, expired: bool = False) -> ssl.SSLContext:
@@ -281,7 +287,9 @@ async def test_a_server_name_may_differ_from_the_host(pki: SimpleNamespace):
         assert told.body == b"ok"
 
 
-@pytest.mark.parametrize("wrong", ["expired", "another name", "another authority", "the system's authorities", "plain text"])
+@pytest.mark.parametrize(
+    "wrong", ["expired", "another name", "another authority", "the system's authorities", "plain text"]
+)
 async def test_what_cannot_be_verified_gets_no_request(pki: SimpleNamespace, wrong: str):
     received = []
 
@@ -390,7 +398,9 @@ async def test_tls_inside_a_tunnel_is_verified_all_the_same(pki: SimpleNamespace
         pooling() as pool,
     ):
         with pytest.raises(Fault) as failed:
-            await connection(pool, Origin("https", "llm.test", port, tls=Tls(ca=pki.ca), proxy=f"http://127.0.0.1:{through}"))
+            await connection(
+                pool, Origin("https", "llm.test", port, tls=Tls(ca=pki.ca), proxy=f"http://127.0.0.1:{through}")
+            )
         assert failed.value.kind is Kind.UPSTREAM_TLS
 
 
