@@ -334,3 +334,21 @@ def test_no_key_of_any_upstream_is_in_log_or_journal(gateway: Gateway) -> None:
     text = "".join(path.read_text() for path in files)
     assert "one-then-two" in text
     assert not [secret for secret in (*SECRETS, KEY) if secret in text]
+
+
+def test_health_is_the_providers_not_what_clients_make_of_it(gateway: Gateway) -> None:
+    def healthy() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port}/health", timeout=5) as reply:
+            return next(each["healthy"] for each in json.load(reply)["providers"] if each["name"] == "solo")
+
+    gateway.primary.script("ok", *["status:429,retry-after=30"] * 6, *["status:404"] * 6)
+    assert [gateway.ask("solo/x").status for _ in range(13)] == [200, *[429] * 6, *[404] * 6]
+    gateway.primary.script(*["stall:1"] * 6)
+    assert {gateway.ask("solo/x", x_gateway_timeout="0.05").status for _ in range(6)} == {504}
+    assert healthy()
+    gateway.primary.script(*["status:503"] * 6)
+    assert [gateway.ask("solo/x").status for _ in range(2)] == [503, 503]
+    assert not healthy()
+    gateway.primary.script("ok")
+    assert gateway.ask("solo/x").status == 200
+    assert healthy()

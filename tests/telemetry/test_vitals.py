@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from llm_gateway.telemetry.vitals import FALL, Vitals
+import pytest
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.telemetry.vitals import FAILURES, FALL, Vitals
+
+DOWN = Fault(Kind.UPSTREAM_CONNECT, "refused")
 
 
 def vitals(*names: str) -> Vitals:
@@ -19,7 +24,7 @@ def test_five_failures_in_a_row_and_one_answer() -> None:
     made = vitals("a")
     for number in range(FALL):
         assert made.report()["a"][0], number
-        made.failed("a")
+        made.failed("a", DOWN)
     assert not made.report()["a"][0]
     made.answered("a", 100.0)
     assert made.report()["a"] == (True, 100.0)
@@ -28,7 +33,7 @@ def test_five_failures_in_a_row_and_one_answer() -> None:
 def test_an_answer_in_between_starts_anew() -> None:
     made = vitals("a")
     for _ in range(3 * FALL):
-        made.failed("a")
+        made.failed("a", DOWN)
         made.answered("a", 1.0)
     assert made.report()["a"][0]
 
@@ -46,9 +51,30 @@ def test_latency_follows_slowly_and_arrives() -> None:
 def test_a_reload_keeps_what_is_known_of_those_that_stay() -> None:
     made = vitals("a", "b")
     made.answered("a", 50.0)
-    made.failed("b")
+    made.failed("b", DOWN)
     made.adopt(("a", "c"))
     assert made.report() == {"a": (True, 50.0), "c": (True, None)}
-    made.failed("b")
+    made.failed("b", DOWN)
     made.answered("b", 1.0)
     assert "b" not in made.report()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [*(Fault(kind, "no") for kind in Kind if kind not in FAILURES), Fault(Kind.TIMEOUT, "no", code="request_timeout")],
+    ids=lambda fault: fault.code,
+)
+def test_no_client_can_make_a_provider_look_ill(fault: Fault) -> None:
+    """Nor is a rate limit an illness; and nothing of the caller's counts."""
+    made = vitals("a")
+    for _ in range(3 * FALL):
+        made.failed("a", fault)
+    assert made.report()["a"][0]
+
+
+def test_what_is_no_answer_does_not_heal_either() -> None:
+    made = vitals("a")
+    for _ in range(FALL):
+        made.failed("a", DOWN)
+        made.failed("a", Fault(Kind.UPSTREAM_RATE_LIMIT, "no"))
+    assert not made.report()["a"][0]

@@ -112,8 +112,7 @@ class Egress:
             Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3))
         )
         target.meter.fail(fault.kind.name.lower())
-        if fault.kind.blame != "caller":
-            self.vitals.failed(target.provider)
+        self.vitals.failed(target.provider, fault)
         if fault.kind is Kind.UPSTREAM_RATE_LIMIT:
             self._metrics.limit("provider")
         if x.committed:

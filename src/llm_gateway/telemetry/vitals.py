@@ -1,12 +1,20 @@
 """How each provider is doing, judged by the traffic that goes there anyway.
 
 Law: 5 failures in a row make a provider unhealthy, one answer makes it healthy again; latency is an exponential mean over
-the answers, weight 1/8. A provider nobody used yet is healthy, with no latency.
+the answers, weight 1/8. A provider nobody used yet is healthy, with no latency. What clients can bring about at will (a model
+that does not exist, a deadline too short, too many requests) is neither a failure nor an answer.
 """
 
 from __future__ import annotations
 
+from llm_gateway.core.errors import Fault, Kind
+
 FALL = 5
+FAILURES = frozenset({
+    Kind.UPSTREAM_CONNECT, Kind.UPSTREAM_CUT, Kind.UPSTREAM_BROKEN, Kind.UPSTREAM_ERROR, Kind.OVERLOADED, Kind.TIMEOUT,
+    Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA, Kind.UPSTREAM_TLS, Kind.UPSTREAM_DNS,
+})  # fmt: skip
+CLIENTS_LIMIT = "request_timeout"
 WEIGHT = 0.125
 
 
@@ -37,9 +45,9 @@ class Vitals:
             old = vital.latency_ms
             vital.latency_ms = ms if old is None else old + WEIGHT * (ms - old)
 
-    def failed(self, provider: str) -> None:
+    def failed(self, provider: str, fault: Fault) -> None:
         vital = self._vitals.get(provider)
-        if vital is not None:
+        if vital is not None and fault.kind in FAILURES and fault.code != CLIENTS_LIMIT:
             vital.failures += 1
 
     def report(self) -> dict[str, tuple[bool, float | None]]:
