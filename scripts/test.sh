@@ -7,4 +7,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v nginx >/d
     apt-get install --yes --quiet --no-install-recommends nginx-light >/dev/null 2>&1 ||
         echo "nginx could not be installed: tests that need it will skip" >&2
 fi
-exec .venv/bin/python -m pytest "$@"
+# Two at a time, a file at a time: most tests wait for processes and sockets, and a file may share a gateway.
+exec .venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile "$@"
