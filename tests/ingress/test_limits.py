@@ -86,6 +86,7 @@ def test_the_next_heads_first_bytes_do_not_make_it_late_while_a_reply_is_served(
     with gateway.connect() as client:
         client.send(request("faulty/fault-ok:0.4", stream=True) + HEALTH[:20])
         assert client.reply().status == 200
+        time.sleep(0.7)  # a sweep comes by
         client.send(HEALTH[20:])
         assert client.reply().status == 200
 

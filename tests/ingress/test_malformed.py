@@ -73,6 +73,13 @@ def test_what_other_clients_sent_before_does_not_count(gateway: Gateway, first: 
             assert client.reply().status == OK
 
 
+def test_a_request_without_host_does_not_open_the_way_for_an_empty_one(gateway: Gateway):
+    """The last good Host is remembered between connections; none at all is good in HTTP/1.0."""
+    without = request("good", version="1.0").replace(b"Host: gateway\r\n", b"")
+    assert gateway.ask(without).status == OK
+    assert gateway.ask(request("good").replace(b"Host: gateway", b"Host:")).status == 400
+
+
 def test_trailers_do_not_join_the_next_head(gateway: Gateway):
     smuggled = chunks(end=b"0\r\nAuthorization: Bearer sk-wire\r\n\r\n")
     with gateway.connect() as client:

@@ -14,7 +14,21 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
-from ingress.gateway import Gateway, Peer, Upstreams, alias, eventually, provider, request, running, server, snapshot
+from ingress.gateway import (
+    STREAM_HEAD,
+    Gateway,
+    Peer,
+    Scripted,
+    Upstreams,
+    alias,
+    event,
+    eventually,
+    provider,
+    request,
+    running,
+    server,
+    snapshot,
+)
 from llm_gateway.config.snapshot import Listener, ListenerTls
 from llm_gateway.ingress import proxy
 from llm_gateway.ingress.server import Server
@@ -72,7 +86,7 @@ def issue(authority: trustme.CA, folder: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def listening(
-    upstreams: Upstreams, pki: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+    upstreams: Upstreams, scripted: Scripted, pki: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("listening")
     files = (str(pki.folder / "cert.pem"), str(pki.folder / "key.pem"))
@@ -86,7 +100,7 @@ def listening(
     )
     told = snapshot(
         folder,
-        (provider("faulty", upstreams.faulty.url),),
+        (provider("faulty", upstreams.faulty.url), provider("scripted", scripted.url, silence=30.0)),
         aliases=(alias("good", "faulty/m"),),
         server=server(listeners=listeners, trusted_proxies=("127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32")),
     )
@@ -121,6 +135,34 @@ def test_tls_serves_plain_and_streams(listening: Gateway, pki: SimpleNamespace):
         for stream in (False, True, True):
             client.send(request("good", stream=stream))
             assert client.reply().status == 200
+
+
+def test_a_tls_client_can_read_its_413_while_it_still_sends(listening: Gateway, pki: SimpleNamespace):
+    with secured(listening.connect(TLS), pki) as client:
+        client.send(b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nx-api-key: sk-wire\r\nContent-Length: 9000000\r\n\r\n")
+        client.send(*[b"x" * 1_000_000] * 9)
+        assert client.reply().status == 413
+        assert client.gone()
+
+
+def test_a_tls_client_that_never_reads_is_paused_and_cut(listening: Gateway, pki: SimpleNamespace, scripted: Scripted):
+    taken = []
+
+    def play(upstream: Peer) -> None:
+        upstream.reply()
+        upstream.send(STREAM_HEAD)
+        for _ in range(20_000):
+            upstream.send(event("y" * 8000))
+            taken.append(8000)
+
+    scripted.play = play
+    before = listening.rss()
+    with secured(listening.connect(TLS), pki) as client:
+        client.send(request("scripted/m", stream=True, headers=("X-Request-ID: tls-never",)))
+        time.sleep(0.8)
+        assert 0 < sum(taken) < 16 << 20
+        assert listening.rss() - before < 6 << 20
+        assert listening.row("tls-never")["status"] == 499  # send_timeout
 
 
 def test_plain_bytes_on_a_tls_port_get_no_answer_and_harm_nobody(listening: Gateway, pki: SimpleNamespace):

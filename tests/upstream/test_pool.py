@@ -205,6 +205,7 @@ async def test_a_refused_address_costs_nothing_and_the_last_failure_is_told():
         assert failed.value.kind is Kind.UPSTREAM_CONNECT
 
 
+@pytest.mark.filterwarnings("error::ResourceWarning")
 async def test_two_addresses_that_answer_at_once_leave_one_connection():
     accepted = []
 

@@ -380,9 +380,9 @@ class Connection(asyncio.BufferedProtocol):
             raise Fault(Kind.INVALID, "Upgrade is not supported; use HTTP/1.1.", param="Upgrade")
         server = self.server
         host = headers.get(b"host")
-        if host is None or host != server.host:  # the last good one, which nearly everybody sends
+        if not host or host != server.host:  # the last good one, which nearly everybody sends
             strict.check_host(host, http10=x.http10)
-            server.host = host or b""
+            server.host = host or server.host
         config = server.config
         if len(x.path) + len(x.query) > config.max_uri:
             raise strict.long_uri(config.max_uri)
