@@ -310,9 +310,9 @@ def test_a_silent_stream_is_kept_awake_between_events_only_after_silence(gateway
         upstream.reply()
         one = event("One")
         upstream.send(STREAM_HEAD, one[: len(one) // 2])
-        time.sleep(0.9)  # inside the first event: nothing meaningful yet, but the upstream's 200 is there
+        time.sleep(0.75)  # inside the first event: nothing meaningful yet, but the upstream's 200 is there
         upstream.send(one[len(one) // 2 :])
-        time.sleep(0.8)
+        time.sleep(0.7)
         upstream.send(STREAM_END)
 
     scripted.play = play

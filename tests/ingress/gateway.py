@@ -270,7 +270,7 @@ def alias(name: str, *places: str, **more: Any) -> Alias:
 
 def server(**more: Any) -> Server:
     short = {
-        "timeout": 8.0, "header_timeout": 1.0, "body_timeout": 1.0, "idle_timeout": 2.0, "send_timeout": 1.0, "max_body": 1 << 20,
+        "timeout": 8.0, "header_timeout": 0.6, "body_timeout": 0.6, "idle_timeout": 2.0, "send_timeout": 1.0, "max_body": 1 << 20,
         "lame_duck": 0.0,
     }  # fmt: skip
     return Server(**({"listeners": (Listener(host="127.0.0.1", port=1),)} | short | more))

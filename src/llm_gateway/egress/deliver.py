@@ -73,7 +73,7 @@ class Egress:
         x.target = target
         x.tries += 1
         target.meter.requests += 1
-        x.upstream_started = x.heard = perf_counter()
+        x.upstream_started = perf_counter()
         request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
         passage = x.passage = self._passage(x, form, spoken) if x.stream else None
         connection = self._pool.take(target.bay) or await self._open(x, target)
