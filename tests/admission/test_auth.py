@@ -85,6 +85,16 @@ def test_a_key_that_proved_good_does_not_open_for_what_looks_like_it(keys: Keys)
         refused(keys, {b"authorization": other})
 
 
+def test_what_came_along_with_a_good_key_opens_nothing_alone(keys: Keys) -> None:
+    """A proxy's own credentials beside the key; and the other way round, a good bearer does not vouch for other headers."""
+    proxy = b"Basic dXNlcjpwYXNz"
+    for headers, query in (({b"x-api-key": KEY}, b""), ({}, b"key=" + KEY)):
+        assert keys.principal({b"authorization": proxy, **headers}, query) is ME
+        refused(keys, {b"authorization": proxy})
+    assert keys.principal({b"authorization": b"Bearer " + KEY, b"x-api-key": b"sk-wrong"}) is ME
+    refused(keys, {b"x-api-key": b"sk-wrong"})
+
+
 def test_what_is_remembered_is_bounded(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "MOST_KNOWN", 3)
     for spaces in range(10):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_gateway.core.errors import Fault, Kind
@@ -119,6 +119,10 @@ def test_the_budget_is_a_share_of_active_requests_and_never_under_its_least() ->
 
 
 @given(st.one_of(st.none(), st.floats()))
+@example(math.nan)
+@example(math.inf)
+@example(-math.inf)
+@example(-0.0)
 def test_whatever_an_upstream_wrote_is_a_sane_wait_or_none(value: float | None) -> None:
     seconds = clamp_retry_after(value)
     assert seconds is None or 0 <= seconds <= LONGEST_RETRY_AFTER

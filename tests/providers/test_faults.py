@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_gateway.core.errors import Kind
+from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.policies.retry import LONGEST_RETRY_AFTER
@@ -44,6 +44,17 @@ def test_no_fault_from_upstream_is_worded_as_if_the_caller_had_no_key() -> None:
     blamed = {Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.PAYMENT, Kind.NOT_FOUND, Kind.NO_MODEL, Kind.RATE_LIMIT, Kind.METHOD}
     assert blamed <= FROM_UPSTREAM.keys()
     assert not blamed & set(FROM_UPSTREAM.values())
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
+def test_whatever_a_shape_reads_it_is_told_from_our_side(kind: Kind) -> None:
+    class Shape:
+        def read_error(self, status: int, body: bytes) -> Fault:
+            return Fault(kind, "no")
+
+    told = read_fault(Shape(), 400, {}, b"", NOW).kind  # type: ignore[arg-type]
+    assert told is FROM_UPSTREAM.get(kind, kind)
+    assert told.status not in (401, 402, 403, 405)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -70,7 +70,7 @@ def refusal(x: Exchange, fault: Fault, form: Format, now: float) -> bytes:
     x.status = outgoing.status
     extra = [pair for pair in outgoing.headers if pair[0] != b"content-type"]
     kind = next((value for name, value in outgoing.headers if name == b"content-type"), JSON)
-    return whole(x, outgoing.body, kind, now, render((*extra, *fault.headers)))
+    return whole(x, outgoing.body, kind, now, render(extra))
 
 
 def plain(x: Exchange, outgoing: Outgoing, now: float, more: bytes = b"") -> bytes:
