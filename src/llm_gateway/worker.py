@@ -114,7 +114,8 @@ class Worker:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def _start(self, x: Exchange) -> asyncio.Task[None]:
-        return self.loop.create_task(serve(x, self.line))
+        # Not create_task: with a name given, none is formatted; half a microsecond a request.
+        return asyncio.Task(serve(x, self.line), loop=self.loop, name="request")
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
