@@ -76,6 +76,7 @@ class Worker:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes a configuration over, from the next request on. Requests under way end under the one they began with."""
+        self.journal.adopt(snapshot.journal_on_error)
         self.line = self._adopt(snapshot, self.line.egress.relays)
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:

@@ -172,6 +172,20 @@ def test_continue_gives_rows_up_and_counts_them(make: Make, disk: Disk, tmp_path
     assert numbers(tmp_path / "journal")[-1] == MOST_WAITING // (1 << 20) - 1
 
 
+def test_a_reload_may_change_what_full_means(make: Make, disk: Disk) -> None:
+    journal = make(on_error="refuse")
+    disk.takes = 0
+    fill(journal)
+    assert journal.full
+    journal.adopt("continue")
+    assert not journal.full
+    journal.write([row(99)])
+    assert journal.dropped == 1
+    journal.adopt("refuse")
+    assert journal.full
+    disk.takes = None
+
+
 def test_a_full_disk_at_the_start_follows_the_policy_too(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

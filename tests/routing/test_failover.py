@@ -352,3 +352,23 @@ def test_health_is_the_providers_not_what_clients_make_of_it(gateway: Gateway) -
     gateway.primary.script("ok")
     assert gateway.ask("solo/x").status == 200
     assert healthy()
+
+
+def test_a_wrong_method_is_told_once_what_is_right(gateway: Gateway) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}/v1/models", method="PUT")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=5)
+    assert (caught.value.code, caught.value.headers.get_all("allow")) == (405, ["GET, HEAD, OPTIONS"])
+
+
+def test_a_reload_says_what_it_cannot_change(gateway: Gateway) -> None:
+    path = gateway.folder / "config.json"
+    before = path.read_text()
+    changed = json.loads(before) | {"logging": {"access": False}}
+    path.write_text(json.dumps(changed))
+    command = [Path(sys.executable).with_name("llm-gateway"), "reload", "-c", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    path.write_text(before)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["warnings"]
+    assert [each.partition(":")[0] for each in told] == ["logging"]

@@ -64,6 +64,11 @@ class Journal:
         if self._waiting or not self._append(rows):
             self._wait(rows)
 
+    def adopt(self, on_error: Literal["refuse", "continue"]) -> None:
+        """From now on: what `full` means."""
+        self._on_error = on_error
+        self.full = self.waiting_bytes > MOST_WAITING and on_error == "refuse"
+
     def retry(self) -> None:
         """Tries again to write what waits."""
         if self._waiting and self._append(self._waiting):

@@ -1,7 +1,7 @@
 """Reading the configuration again while everything runs: all of it takes effect, or none.
 
 Law: an invalid file changes nothing, says everything that is wrong, and counts. What only a start can change (listening
-addresses, number of workers, data_dir, secret, drain times) keeps its running value, and that is said too.
+addresses, number of workers, data_dir, secret, drain times, logging) keeps its running value, and that is said too.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
         drain_timeout=running.server.drain_timeout,
     )
     kept = msgspec.structs.replace(
-        fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret
-    )
+        fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret,
+        logging=running.logging,
+    )  # fmt: skip
     kept = msgspec.structs.replace(kept, digest=digest(kept))
     return kept, [f"{name}: changed, in force after a restart" for name in changed]
 
@@ -113,6 +114,7 @@ def _fixed(snapshot: Snapshot) -> dict[str, object]:
         "workers": snapshot.workers,
         "data_dir": snapshot.data_dir,
         "secret": snapshot.secret,
+        "logging": snapshot.logging,
         "drain": (snapshot.server.lame_duck, snapshot.server.drain_timeout),
     }
 
