@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from llm_gateway.core.types import Usage
 
@@ -22,11 +23,18 @@ MOST_SEARCHES = 1000
 MARKS = (b";base64,", b'"data":"', b'"data": "')
 
 
-def estimate(body: bytes, characters: int) -> Usage:
-    """body: the client's request, JSON; characters: of generated text that went by."""
+def estimate(prompt: int, characters: int, partial: Usage | None = None) -> Usage:
+    """prompt: tokens; characters: of generated text that went by; partial: what the stream itself had said so far."""
+    output = -(-characters // CHARACTERS_PER_TOKEN)
+    if partial is None:
+        return Usage(input=prompt, output=output, estimated=True)
+    return replace(partial, input=partial.input or prompt, output=max(partial.output, output), estimated=True)
+
+
+def prompt_tokens(body: bytes) -> int:
+    """About how many tokens the client's request (JSON) is."""
     texts, images = _measured(body) if len(body) > LARGE else _counted(body)
-    prompt = -(-texts // CHARACTERS_PER_TOKEN) + images * IMAGE_TOKENS
-    return Usage(input=prompt, output=-(-characters // CHARACTERS_PER_TOKEN), estimated=True)
+    return -(-texts // CHARACTERS_PER_TOKEN) + images * IMAGE_TOKENS
 
 
 def _counted(body: bytes) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from llm_gateway.accounting.estimate import estimate
+from llm_gateway.accounting.estimate import estimate, prompt_tokens
 from llm_gateway.accounting.journal import Journal
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.core.types import Usage
@@ -114,7 +114,7 @@ class Ledger:
         now = perf_counter()
         seconds = now - x.started
         if x.usage is None and x.committed and x.stream:
-            x.usage = estimate(x.body, x.characters)
+            x.usage = estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
         if x.usage is not None and x.cost is None and x.target is not None:
             x.cost = x.target.price(x.usage, x.wall)
         self._count(x, seconds)

@@ -27,6 +27,7 @@ class Client(Protocol):
     sink: Any  # told when the client's buffer is full (pause) and empty again (resume)
 
     def send(self, data: bytes) -> None: ...  # part of a reply
+    def release(self, x: Exchange) -> None: ...  # the request's body is not needed any more
     def finish(self, x: Exchange, data: bytes) -> None: ...  # the last bytes of a reply; the next request may start
     def abort(self, x: Exchange) -> None: ...  # the reply broke: the client must not take it for whole
 
@@ -80,6 +81,8 @@ class Exchange(Struct, kw_only=True):
     keep_alive: bool = True
     body: bytes = b""
     bytes_in: int = 0
+    held: int = 0  # bytes of it that count against the memory for bodies
+    prompt_estimate: int = 0  # tokens, once the body is released
     task: asyncio.Task[None] | None = None
     fault: Fault | None = None
 
@@ -112,5 +115,6 @@ class Exchange(Struct, kw_only=True):
     finish: str | None = None
 
     usage: Usage | None = None
+    partial: Usage | None = None  # what a stream said of its usage before it broke
     cost: int | None = None
     settled: bool = False

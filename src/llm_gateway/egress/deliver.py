@@ -94,7 +94,7 @@ class Egress:
             x.client.sink = None  # the last bytes may fill the client's buffer: no longer this connection's affair
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
-                x.characters = passage.characters
+                x.characters, x.partial = passage.characters, passage.usage
         if relay.fault is not None:
             _quit(connection, relay)
             raise relay.fault
@@ -195,8 +195,6 @@ class Egress:
         """A stream is over: the bytes that end it well, or the fault that ended it."""
         passage = relay.passage
         if passage is None or passage.failed is not None:
-            if x.committed and passage is not None:
-                x.usage = passage.usage
             raise (passage.failed if passage is not None else None) or Fault(Kind.INTERNAL, "A stream without passage.")
         x.usage, x.finish = passage.usage, passage.finish
         self._settled(x, target, 200)

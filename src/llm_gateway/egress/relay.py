@@ -19,6 +19,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from llm_gateway.accounting.estimate import prompt_tokens
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.respond import head, upstream_id
@@ -26,6 +27,7 @@ from llm_gateway.formats.contract import Passage
 
 MOST_ERROR = 64 << 10
 MOST_REPLY = 64 << 20
+SMALL_BODY = 4 << 10  # kept with its stream: less than what is known of the stream anyway
 MOST_HELD = 16 << 20
 INFLATE = 20  # a compressed reply may grow to this many times its size
 
@@ -224,6 +226,9 @@ class Relay(Struct, kw_only=True, eq=False):
         x.committed = True
         x.first_byte = self.heard = perf_counter()
         pending, self.pending = self.pending, b""
+        if len(x.body) > SMALL_BODY:
+            x.prompt_estimate = prompt_tokens(x.body)
+            x.client.release(x)
         self._begin(x.first_byte)
         if pending:
             self._send(pending)

@@ -107,9 +107,9 @@ class Connection(asyncio.BufferedProtocol):
         x, queue = self.active, self.queue
         self.active = self.incoming = self.queue = self.sink = None
         for waiting in queue or ():
-            self.server.body_bytes -= waiting.bytes_in
+            self.server.body_bytes -= waiting.held
         if x is not None:
-            self.server.body_bytes -= x.bytes_in
+            self.server.body_bytes -= x.held
             if x.task is not None:
                 x.task.cancel()
 
@@ -254,7 +254,7 @@ class Connection(asyncio.BufferedProtocol):
         parts = self.parts
         if parts:
             x.body = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
-            x.bytes_in = self.held
+            x.bytes_in = x.held = self.held
             self.parts, self.held = [], 0
         if self.active is None and not self.paused:
             self._start(x)
@@ -266,12 +266,18 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, data: bytes) -> None:
         self.transport.write(data)
 
+    def release(self, x: Exchange) -> None:
+        """Forgets the request's body, and what was derived from it."""
+        self.server.body_bytes -= x.held
+        x.held = 0
+        x.body, x.peek, x.call = b"", None, None
+
     def finish(self, x: Exchange, data: bytes) -> None:
         """The last bytes of the reply to `x`; the next request may start."""
         if x is not self.active or not self.alive:
             return
         self.active = self.sink = None
-        self.server.body_bytes -= x.bytes_in
+        self.server.body_bytes -= x.held
         self.transport.write(data)
         if not x.keep_alive or self.server.draining:
             self._close()
@@ -289,7 +295,7 @@ class Connection(asyncio.BufferedProtocol):
         if x is not self.active or not self.alive:
             return
         self.active = self.sink = None
-        self.server.body_bytes -= x.bytes_in
+        self.server.body_bytes -= x.held
         if x.http10:
             raw = self.transport.get_extra_info("socket")
             if raw is not None:

@@ -1,0 +1,58 @@
+"""A long prompt does not stay in memory for as long as its answer takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llm_gateway.core.exchange import Exchange, Route
+from llm_gateway.egress.relay import SMALL_BODY, Relay
+from llm_gateway.formats.openai_chat import OpenAIChat
+from llm_gateway.routing.target import Limits
+
+CHUNK = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}\n\n'
+
+
+class Client:
+    alive, paused, sink = True, False, None
+
+    def __init__(self) -> None:
+        self.released: list[Exchange] = []
+
+    def send(self, data: bytes) -> None: ...
+    def finish(self, x: Exchange, data: bytes) -> None: ...
+    def abort(self, x: Exchange) -> None: ...
+
+    def release(self, x: Exchange) -> None:
+        self.released.append(x)
+
+
+class Upstream:
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+def streamed(body: bytes) -> tuple[Exchange, Client]:
+    """An exchange whose stream has just said its first word."""
+    client, form = Client(), OpenAIChat()
+    x = Exchange(id="1", client=client, route=Route("chat", form.name, "/"), body=body, stream=True, attempts=[])
+    x.peek = form.peek(body)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    relay = Relay(x=x, passage=form.splice(x.peek), upstream=Upstream(), limits=Limits(), done=done, started=0.0)
+    relay.head(200, {b"content-type": b"text/event-stream"})
+    assert not client.released
+    relay.data(CHUNK)
+    assert x.committed
+    return x, client
+
+
+async def test_a_long_body_is_released_at_the_first_meaningful_event_and_still_billed() -> None:
+    words = b"word " * SMALL_BODY
+    x, client = streamed(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"%b"}]}' % words)
+    assert client.released == [x]
+    assert abs(x.prompt_estimate - len(words) / 4) < 50
+
+
+async def test_a_short_body_stays() -> None:
+    x, client = streamed(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}')
+    assert not client.released
+    assert x.body
