@@ -14,11 +14,10 @@ from llm_gateway.accounting.summary import Summary
 from llm_gateway.cli import _moment
 
 COMMAND = Path(sys.executable).with_name("llm-gateway")
-NOW = datetime.now(UTC)
 
 
 def row(model: str = "gpt-4o", ago: timedelta = timedelta(), **fields: object) -> dict[str, object]:
-    stamp = f"{NOW - ago:%Y-%m-%dT%H:%M:%S}.000Z"
+    stamp = f"{datetime.now(UTC) - ago:%Y-%m-%dT%H:%M:%S}.000Z"
     return {"ts": stamp, "provider": "openai", "upstream_model": model, "input": 10, "output": 5} | fields
 
 
