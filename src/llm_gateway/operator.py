@@ -87,7 +87,7 @@ async def run(args: argparse.Namespace) -> None:
 
     control = attach(loop, args.control, on_command, on_link)
     background = [
-        loop.create_task(_each(WATCH_SECONDS, partial(_tick, fleet, Watch(reloader)))),
+        loop.create_task(_each(WATCH_SECONDS, partial(_tick, fleet, dependencies, Watch(reloader)))),
         loop.create_task(_probe(dependencies, reloader)),
     ]
     control.ready()
@@ -114,8 +114,9 @@ async def _join(fleet: Fleet, index: int, sock: socket.socket) -> None:
     fleet.join(index, sock.fileno(), link)
 
 
-def _tick(fleet: Fleet, watch: Watch) -> None:
+def _tick(fleet: Fleet, dependencies: Dependencies, watch: Watch) -> None:
     fleet.balance()
+    fleet.inform(dependencies.redis)
     watch.look()
 
 

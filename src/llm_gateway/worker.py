@@ -67,6 +67,7 @@ class Worker:
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
         self.link: channel.WorkerLink | None = None
+        self.redis: bool | None = None  # the operator's finding; kept while it is away
         self.stopped = asyncio.Event()
         self._listeners: list[asyncio.AbstractServer] = []
         self._lag = 0.0
@@ -82,7 +83,7 @@ class Worker:
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool)
         self.vitals.adopt(tuple(table.seats))
-        facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: None, lambda: self.server.draining)
+        facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
         egress = Egress(self.pool, self.formats, self.metrics, self.vitals, Local(table, self.vitals, facts), timing)
         egress.relays = relays
@@ -166,6 +167,8 @@ class Worker:
                     self.adopt(snapshot)
             case channel.Mean(connections):
                 self.server.shedding = len(self.server.connections) > max(8.0, connections * CROWDED)
+            case channel.Found(redis):
+                self.redis = redis
 
     # -- time --------------------------------------------------------------------------------------------------------
 

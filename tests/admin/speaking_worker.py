@@ -41,6 +41,8 @@ class Worker:
                 )
             case channel.Mean(connections):
                 self.note(mean=connections)
+            case channel.Found(redis):
+                self.note(redis=redis)
 
     def linked(self, index: int, sock: socket.socket) -> None:
         async def join() -> None:

@@ -50,6 +50,7 @@ def test_health_degrades_with_redis(plane):
     running = plane("redis: {url: 'redis://127.0.0.1:1'}")
     body = eventually(lambda: (found := json.loads(running.ask("/health")[1]))["status"] == "degraded" and found)
     assert body["dependencies"]["redis"] is False
+    eventually(lambda: running.told("redis")[-1]["redis"] is False)  # for the workers' own /health
 
 
 def test_a_good_file_is_in_force_everywhere_within_seconds(plane):

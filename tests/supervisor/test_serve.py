@@ -184,6 +184,19 @@ def test_a_broken_configuration_is_refused_with_every_problem(gateway, tmp_path)
     assert not (running.folder / "data").exists()
 
 
+def test_health_of_the_api_says_that_redis_is_away_also_after_a_restart(gateway):
+    running = gateway(REDIS_URL="redis://127.0.0.1:1").wait_ready()
+
+    def degraded() -> bool:
+        status, body = running.ask("/health")
+        return (status, body["status"], body["dependencies"]["redis"]) == (200, "degraded", False)
+
+    eventually(degraded)
+    os.kill(running.children("worker 0")[0], signal.SIGKILL)
+    eventually(lambda: len(running.children("worker 0")) == 2)
+    eventually(degraded)
+
+
 def test_a_second_gateway_on_the_same_port_is_refused(gateway):
     first = gateway().wait_ready()
     second = gateway(SERVER_PORT=str(first.port))

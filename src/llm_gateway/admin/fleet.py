@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from llm_gateway.config.snapshot import Snapshot
-from llm_gateway.supervisor.channel import Hello, Load, Mean, OperatorLink, Report, Up
+from llm_gateway.supervisor.channel import Found, Hello, Load, Mean, OperatorLink, Report, Up
 from llm_gateway.telemetry.exposition import Merger
 
 
@@ -78,6 +78,13 @@ class Fleet:
             if member.link is not None:
                 member.link.send(mean)
 
+    def inform(self, redis: bool | None) -> None:
+        """Tells everybody what only the operator can see. Again and again, so that a restarted worker soon knows."""
+        found = Found(redis)
+        for member in self._members.values():
+            if member.link is not None:
+                member.link.send(found)
+
     def reports(self) -> list[Report]:
         return [member.report for member in self._members.values() if member.report is not None]
 
@@ -89,14 +96,14 @@ class Fleet:
         return sorted(member.generation for member in self._members.values() if member.pid)
 
     def providers(self) -> list[dict[str, object]]:
-        """The brief's list: healthy if any worker finds it so, latency the mean of those that know."""
+        """The brief's list: healthy if any worker finds it so, latency the mean of those that know, else null."""
         shown: list[dict[str, object]] = []
         reports = self.reports()
         for provider in self._snapshot.providers:
             said = [report.providers[provider.name] for report in reports if provider.name in report.providers]
             known = [latency for _, latency in said if latency is not None]
             healthy = any(ok for ok, _ in said) or not said
-            latency = round(sum(known) / len(known)) if known else 0
+            latency = round(sum(known) / len(known)) if known else None
             shown.append({"name": provider.name, "healthy": healthy, "latency_ms": latency})
         return shown
 

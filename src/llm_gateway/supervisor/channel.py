@@ -7,7 +7,7 @@ framing always starts clean and nothing of a dead process's half-sent message is
 
 Invariants
 - Messages arrive whole and in order, or the link is lost.
-- `send` never blocks and never waits. A message that may be superseded (a report, a mean) is dropped while the other side
+- `send` never blocks and never waits. A message that may be superseded (a report, a mean, a finding) is dropped while the other side
   does not read; `Load` is always kept, since only the newest matters and there are few.
 - After `on_lost` nothing more arrives.
 """
@@ -44,7 +44,13 @@ class Mean(Struct, frozen=True, tag="mean"):
     connections: float
 
 
-Down = Load | Mean
+class Found(Struct, frozen=True, tag="found"):
+    """What the operator found of the dependencies, for a worker's /health. `redis`: None where none is configured."""
+
+    redis: bool | None
+
+
+Down = Load | Mean | Found
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -159,7 +165,7 @@ async def worker_end(
     on_message: Callable[[Down], None],
     on_lost: Callable[[], None] = _nobody,
 ) -> WorkerLink:
-    """The worker's end. It says `Hello` first, then a `Report` each second; it hears `Load` and `Mean`."""
+    """The worker's end. It says `Hello` first, then a `Report` each second; it hears `Load`, `Mean` and `Found`."""
     link: WorkerLink = Link(msgspec.msgpack.Decoder(Down), on_message, on_lost)
     sock.setblocking(False)
     await loop.create_unix_connection(lambda: link, sock=sock)
