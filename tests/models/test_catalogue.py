@@ -148,6 +148,13 @@ def test_models_lists_what_a_provider_sells(catalogue: Catalogue) -> None:
     assert catalogue.models("vllm") == []
 
 
+def test_names_are_of_the_list_and_of_whom_it_resells(catalogue: Catalogue) -> None:
+    listed = {info.id for info in catalogue.models("azure")}
+    assert "gpt-4o" not in listed
+    assert {"gpt-4o", *listed} <= catalogue.names("azure")
+    assert catalogue.names("vllm") == set()
+
+
 def test_many_unknown_names_are_not_remembered_for_ever(catalogue: Catalogue) -> None:
     for number in range(5000):
         catalogue.price("anthropic", f"made-up-{number}", NOW)

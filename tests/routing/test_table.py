@@ -138,6 +138,24 @@ def test_labels_are_the_catalogues_or_the_configurations_never_the_clients(table
     assert ("local", "llama") in metrics.targets
 
 
+NAMED = """
+providers:
+  azure: {base_url: "https://a.openai.azure.com", api_key: k, deployments: {our-own: dep-1}}
+  vllm-eu: {type: vllm, base_url: "http://127.0.0.1:8000"}
+prices: {vllm-eu/qwen3-8b: {input: 0.02, output: 0.06}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [("azure/gpt-4o", "gpt-4o"), ("azure/our-own", "our-own"), ("azure/nobodys", "other"),
+     ("vllm-eu/qwen3-8b", "qwen3-8b"), ("vllm-eu/llama", "other")],
+)  # fmt: skip
+def test_labels_know_resold_models_deployments_and_own_prices(table, metrics, model: str, label: str) -> None:
+    table(NAMED).course(model)
+    assert list(metrics.targets) == [(model.partition("/")[0], label)]
+
+
 def test_counters_survive_a_reload(table, metrics) -> None:
     _, course = table().course("gpt-4o")
     course.target.meter.requests += 3

@@ -223,6 +223,12 @@ class Catalogue:
         described = (self._describe(entry.id, entry) for entry in (seller.models if seller else ()))
         return [info for info in described if info is not None]
 
+    def names(self, provider: str) -> set[str]:
+        """Ids of what can be looked up for a provider type: its own list, and those of whom it resells."""
+        seller = self._sellers.get(self._known.sellers.get(provider, provider))
+        listers = [seller, *(self._sellers.get(each) for each in seller.fallbacks)] if seller is not None else []
+        return {entry.id for lister in listers if lister is not None for entry in lister.models}
+
     def _describe(self, model: str, entry: Entry | None) -> Info | None:
         bare = model.lower().rpartition("/")[2]
         can = next((each for each in self._capabilities if bare.startswith(each.prefix)), None)

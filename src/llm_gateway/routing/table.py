@@ -105,8 +105,10 @@ class Table:
         Clients choose names, so any other is "other"."""
         if any((seat.name, model) in (*alias.targets, *alias.fallbacks) for alias in self.aliases.values()):
             return model
+        if f"{seat.name}/{model}" in self._prices or any(model in account.deployments for account in seat.accounts):
+            return model
         if seat.type not in self._listed:
-            self._listed[seat.type] = sorted((each.id for each in self.catalogue.models(seat.type)), key=len, reverse=True)
+            self._listed[seat.type] = sorted(self.catalogue.names(seat.type), key=len, reverse=True)
         name = model.lower()
         return next((listed for listed in self._listed[seat.type] if name.startswith(listed.lower())), "other")
 
