@@ -15,7 +15,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress
 from llm_gateway.ingress import cors
-from llm_gateway.ingress.routes import match
+from llm_gateway.ingress.routes import match, voiced
 from llm_gateway.routing.table import Table
 
 
@@ -44,6 +44,8 @@ def gate(x: Exchange, line: Line) -> None:
     if line.origins:
         x.extra = cors.lines(x.headers, line.origins, line.cors_max_age)
     x.route, x.params = match(x.method, x.path)
+    if x.route.stream or not x.route.body:
+        x.route = voiced(x.route, x.headers, x.query)
     line.admission.identify(x)
 
 

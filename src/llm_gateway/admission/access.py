@@ -37,7 +37,8 @@ class Admission:
 
     def read(self, x: Exchange) -> None:
         """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL."""
-        peek = x.peek = self._formats[x.route.format].peek(x.body)
+        model = x.params[0] if x.params else None
+        peek = x.peek = self._formats[x.route.format].peek(x.body, model, stream=x.route.stream)
         x.model, x.stream = peek.model, peek.stream
         principal = x.principal
         if principal is not None and principal.models and peek.model not in principal.models:

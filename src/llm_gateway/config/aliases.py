@@ -14,6 +14,7 @@ from llm_gateway.config.load import Loaded
 from llm_gateway.config.problems import Path, Problem, dotted, nearest, place
 from llm_gateway.config.snapshot import Alias, Target
 from llm_gateway.config.upstreams import Upstreams
+from llm_gateway.providers.table import sells
 
 Lookup = Callable[[str], tuple[str, str] | None]
 
@@ -93,7 +94,7 @@ class Resolver:
             return None
         kind, model = known
         for provider in self._by_name.values():
-            if kind in (provider.name, provider.type):
+            if kind == provider.name or sells(provider.type, kind):
                 return Target(provider.name, model)
         if complain:
             self._warn(path, f"`{fallback}` is dropped: it is {kind}/{model}, and no such provider can be called")

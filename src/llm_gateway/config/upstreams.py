@@ -68,7 +68,7 @@ def _services_of_environment(
     return {
         name: schema.Provider()
         for name, service in SERVICES.items()
-        if name not in known and _first_set(environ, service.url_env if service.keyless else service.key_env)
+        if name not in known and service.implied and _first_set(environ, service.url_env if service.keyless else service.key_env)
     }
 
 

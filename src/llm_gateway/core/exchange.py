@@ -34,7 +34,8 @@ class Client(Protocol):
 
 class Route(Struct, frozen=True, gc=False):
     """What a method and path mean. `format` names the API shape the client speaks; `label` is the metrics' word;
-    `id_header`: where the shape's SDK looks for the request's id, besides x-request-id."""
+    `id_header`: where the shape's SDK looks for the request's id, besides x-request-id. `stream`: what the path says of
+    streaming, for shapes whose bodies do not; the model is then the path's first parameter."""
 
     operation: str
     format: str
@@ -42,6 +43,7 @@ class Route(Struct, frozen=True, gc=False):
     body: bool = False
     open: bool = False
     id_header: bytes = b""
+    stream: bool | None = None
 
 
 class Principal(Struct, frozen=True, gc=False):

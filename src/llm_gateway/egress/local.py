@@ -59,6 +59,8 @@ class Local:
     def _models(self, x: Exchange) -> bytes:
         allowed = x.principal.models if x.principal is not None else frozenset()
         entries = [entry for entry in self._entries() if not allowed or entry["id"] in allowed]
+        if x.route.format == "gemini":
+            return self._reply(x, {"models": [_gemini(entry) for entry in entries]})
         if b"anthropic-version" not in x.headers:
             return self._reply(x, {"object": "list", "data": entries})
         data = [_anthropic(entry) for entry in entries]
@@ -67,6 +69,8 @@ class Local:
 
     def _model(self, x: Exchange) -> bytes:
         name = x.params[0]
+        if x.route.format == "gemini":
+            name = name.removeprefix("models/")
         allowed = x.principal.models if x.principal is not None else frozenset()
         places = self._table.resolve(name)
         if not places or (allowed and name not in allowed):
@@ -74,6 +78,8 @@ class Local:
                 Kind.NO_MODEL, f"The model {name[:100]!r} does not exist or is not available to you.", param="model"
             )
         entry = self._entry(name, *places[0])
+        if x.route.format == "gemini":
+            return self._reply(x, _gemini(entry))
         return self._reply(x, entry if b"anthropic-version" not in x.headers else _anthropic(entry))
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -131,3 +137,17 @@ def _facts(info: Info) -> dict[str, Any]:
 def _anthropic(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of Anthropic's list (https://docs.anthropic.com/en/api/models-list)."""
     return {"type": "model", "id": entry["id"], "display_name": entry["id"], "created_at": "1970-01-01T00:00:00Z"}
+
+
+def _gemini(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of Gemini's list (https://ai.google.dev/api/models#Model)."""
+    facts = {
+        "inputTokenLimit": entry.get("context_window"),
+        "outputTokenLimit": entry.get("max_output_tokens"),
+        "thinking": entry.get("reasoning"),
+    }
+    return {
+        "name": f"models/{entry['id']}",
+        "displayName": entry["id"],
+        "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
+    } | {name: value for name, value in facts.items() if value is not None}

@@ -4,7 +4,7 @@ Law: nothing is lost in silence. A field is KEPT, ADJUSTED (kept in its meaning,
 where a value changed), DROPPED (reported in `Outgoing.dropped` by the name its client knows), or REFUSED (400: without it
 the reply would be another one than was asked for). Fields that no type names are dropped and reported.
 
-Where the two chat shapes meet, beyond the table:
+Where the chat shapes meet, beyond the table:
 - system and developer messages: Anthropic has one `system`; later ones move there and are reported, their place being lost.
 - tool results: OpenAI has messages of role `tool`, text only; images in them follow in a user message, `is_error` becomes
   a leading "Error: ". Anthropic has blocks first in a user message.
@@ -16,6 +16,11 @@ Where the two chat shapes meet, beyond the table:
 - documents: PDF and text both ways by value; by URL only to Anthropic; by id never, ids belong to an account. Refused else.
 - audio and video in, and parts only one shape knows: refused in what the user says, dropped from what a model said.
 - tools: functions both ways; custom and built-in tools of a shape are refused elsewhere.
+- Gemini: system text is one `systemInstruction`; a function's answer finds its call by name where there is no id; images,
+  sounds, films and files go both ways by value, to Gemini also by URL; schemas go as JSON Schema and come from Gemini's own
+  words translated. Seals of thought ride on calls (`extra_content.google` in OpenAI's shape) and come back; Anthropic's shape
+  has no place for them, so calls of Gemini 3 go back with Google's word for "not sealed by us". A `cachedContent` is refused
+  elsewhere: it holds the prompt's beginning.
 """
 
 from __future__ import annotations
@@ -42,37 +47,38 @@ class Row(Struct, frozen=True):
     field: str
     openai_chat: Fate
     anthropic_messages: Fate
+    gemini: Fate
     note: str = ""
     idle: tuple[object, ...] = ()
 
 
 TABLE = (
-    Row("tools", Fate.ADJUST, Fate.ADJUST, "functions; other kinds are refused"),
-    Row("tool_choice", Fate.KEEP, Fate.ADJUST, "a list of allowed tools shortens `tools`"),
-    Row("parallel_tools", Fate.KEEP, Fate.ADJUST, "Anthropic: tool_choice.disable_parallel_tool_use"),
+    Row("tools", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "functions; other kinds are refused"),
+    Row("tool_choice", Fate.KEEP, Fate.ADJUST, Fate.ADJUST, "a list of allowed tools shortens `tools`"),
+    Row("parallel_tools", Fate.KEEP, Fate.ADJUST, Fate.DROP, "Anthropic: tool_choice.disable_parallel_tool_use", (True,)),
     Row(
-        "max_tokens", Fate.ADJUST, Fate.ADJUST, "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"
+        "max_tokens", Fate.ADJUST, Fate.ADJUST, Fate.KEEP, "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"
     ),
-    Row("temperature", Fate.KEEP, Fate.ADJUST, "Anthropic: at most 1; absent while thinking"),
-    Row("top_p", Fate.KEEP, Fate.ADJUST, "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
-    Row("top_k", Fate.DROP, Fate.KEEP),
-    Row("min_p", Fate.DROP, Fate.DROP),
-    Row("frequency_penalty", Fate.KEEP, Fate.DROP, idle=(0,)),
-    Row("presence_penalty", Fate.KEEP, Fate.DROP, idle=(0,)),
-    Row("stop", Fate.ADJUST, Fate.ADJUST, "OpenAI: the first four; Anthropic: none of white space only"),
-    Row("seed", Fate.KEEP, Fate.DROP),
-    Row("n", Fate.KEEP, Fate.REFUSE, "several answers cannot be had from one Anthropic request", idle=(1,)),
-    Row("logprobs", Fate.KEEP, Fate.DROP, idle=(False,)),
-    Row("top_logprobs", Fate.KEEP, Fate.DROP, idle=(0,)),
-    Row("logit_bias", Fate.KEEP, Fate.DROP, idle=({},)),
-    Row("output", Fate.ADJUST, Fate.ADJUST, "a schema both ways; Anthropic has no JSON without one: dropped"),
-    Row("thinking", Fate.ADJUST, Fate.ADJUST, "effort and budget become each other"),
-    Row("modalities", Fate.KEEP, Fate.REFUSE, "Anthropic answers in text", idle=(("text",), ())),
-    Row("user", Fate.ADJUST, Fate.KEEP, "OpenAI: up to 64 characters"),
-    Row("metadata", Fate.KEEP, Fate.DROP),
-    Row("service_tier", Fate.ADJUST, Fate.ADJUST, "auto, and OpenAI's default = Anthropic's standard_only"),
-    Row("verbosity", Fate.KEEP, Fate.DROP),
-    Row("cache", Fate.DROP, Fate.KEEP),
+    Row("temperature", Fate.KEEP, Fate.ADJUST, Fate.KEEP, "Anthropic: at most 1; absent while thinking"),
+    Row("top_p", Fate.KEEP, Fate.ADJUST, Fate.KEEP, "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
+    Row("top_k", Fate.DROP, Fate.KEEP, Fate.KEEP),
+    Row("min_p", Fate.DROP, Fate.DROP, Fate.DROP),
+    Row("frequency_penalty", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(0,)),
+    Row("presence_penalty", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(0,)),
+    Row("stop", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "OpenAI: the first four; Anthropic: none of white space only; Gemini: the first five"),
+    Row("seed", Fate.KEEP, Fate.DROP, Fate.KEEP),
+    Row("n", Fate.KEEP, Fate.REFUSE, Fate.KEEP, "several answers cannot be had from one Anthropic request", idle=(1,)),
+    Row("logprobs", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(False,)),
+    Row("top_logprobs", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(0,)),
+    Row("logit_bias", Fate.KEEP, Fate.DROP, Fate.DROP, idle=({},)),
+    Row("output", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "a schema both ways; Anthropic has no JSON without one: dropped"),
+    Row("thinking", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "effort, budget and level become each other"),
+    Row("modalities", Fate.KEEP, Fate.REFUSE, Fate.KEEP, "Anthropic answers in text", idle=(("text",), ())),
+    Row("user", Fate.ADJUST, Fate.KEEP, Fate.DROP, "OpenAI: up to 64 characters"),
+    Row("metadata", Fate.KEEP, Fate.DROP, Fate.DROP),
+    Row("service_tier", Fate.ADJUST, Fate.ADJUST, Fate.DROP, "auto, and OpenAI's default = Anthropic's standard_only", ("auto", "default")),
+    Row("verbosity", Fate.KEEP, Fate.DROP, Fate.DROP),
+    Row("cache", Fate.DROP, Fate.KEEP, Fate.DROP),
 )
 
 # What clients call a field, where that is not our name.
@@ -88,6 +94,23 @@ _NAMES = {
         "stop": "stop_sequences",
         "user": "metadata.user_id",
         "cache": "cache_control",
+    },
+    "gemini": {
+        "tool_choice": "toolConfig",
+        "max_tokens": "generationConfig.maxOutputTokens",
+        "top_p": "generationConfig.topP",
+        "top_k": "generationConfig.topK",
+        "frequency_penalty": "generationConfig.frequencyPenalty",
+        "presence_penalty": "generationConfig.presencePenalty",
+        "temperature": "generationConfig.temperature",
+        "stop": "generationConfig.stopSequences",
+        "seed": "generationConfig.seed",
+        "n": "generationConfig.candidateCount",
+        "logprobs": "generationConfig.responseLogprobs",
+        "top_logprobs": "generationConfig.logprobs",
+        "output": "generationConfig.responseMimeType",
+        "thinking": "generationConfig.thinkingConfig",
+        "modalities": "generationConfig.responseModalities",
     },
 }
 

@@ -5,23 +5,36 @@ An unknown path is answered in the shape its prefix suggests, a known path with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Route
 
-CHAT, MESSAGES = "openai_chat", "anthropic_messages"
+CHAT, MESSAGES, GEMINI, GEMINI_ARRAY = "openai_chat", "anthropic_messages", "gemini", "gemini_array"
 
 EXACT: dict[bytes, dict[bytes, Route]] = {
     b"/v1/chat/completions": {b"POST": Route("chat", CHAT, "/v1/chat/completions", body=True)},
     b"/v1/messages": {b"POST": Route("chat", MESSAGES, "/v1/messages", body=True, id_header=b"request-id")},
     b"/v1/models": {b"GET": Route("models", CHAT, "/v1/models")},
+    b"/v1beta/models": {b"GET": Route("models", GEMINI, "/v1/models")},
     b"/health": {b"GET": Route("health", CHAT, "/health", open=True)},
     b"/health/live": {b"GET": Route("live", CHAT, "/health/live", open=True)},
     b"/health/ready": {b"GET": Route("ready", CHAT, "/health/ready", open=True)},
 }
 PREFIX: tuple[tuple[bytes, dict[bytes, Route]], ...] = (
     (b"/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
+    (b"/v1beta/models/", {b"GET": Route("model", GEMINI, "/v1/models/{id}")}),
 )
+# What follows the last colon of a model's path; the SSE framing of a stream has to be asked for.
+VERBS: dict[str, Route] = {
+    "generateContent": Route("chat", GEMINI, "generateContent", body=True, stream=False),
+    "streamGenerateContent": Route("chat", GEMINI, "streamGenerateContent", body=True, stream=True),
+}
+STREAM_ARRAY = Route("chat", GEMINI_ARRAY, "streamGenerateContent", body=True, stream=True)
+# The same lists for a caller of Gemini's shape at a path that two shapes share.
+LISTS = {"models": Route("models", GEMINI, "/v1/models"), "model": Route("model", GEMINI, "/v1/models/{id}")}
 UNKNOWN = Route("unknown", CHAT, "other", open=True)
+UNKNOWN_GEMINI = Route("unknown", GEMINI, "other", open=True)
 UNKNOWN_MESSAGES = Route("unknown", MESSAGES, "other", open=True, id_header=b"request-id")
 PREFLIGHT = Route("preflight", CHAT, "preflight", open=True)
 
@@ -48,7 +61,19 @@ def match(method: bytes, path: bytes) -> tuple[Route, tuple[str, ...]]:
 
 def unknown(path: bytes) -> Route:
     """The route that stands for a path we do not have, in the shape its caller most likely speaks."""
-    return UNKNOWN_MESSAGES if path.startswith(b"/v1/messages") else UNKNOWN
+    if path.startswith(b"/v1/messages"):
+        return UNKNOWN_MESSAGES
+    return UNKNOWN_GEMINI if path.startswith((b"/v1beta/", b"/v1/models/")) else UNKNOWN
+
+
+def voiced(route: Route, headers: Mapping[bytes, bytes], query: bytes) -> Route:
+    """The route in the shape its caller speaks, for what the path alone does not say: how a stream is framed, and who asks
+    for a list of models."""
+    if route.stream:
+        return route if b"alt=sse" in query.split(b"&") else STREAM_ARRAY
+    if route.operation in LISTS and (b"x-goog-api-key" in headers or query.startswith(b"key=") or b"&key=" in query):
+        return LISTS[route.operation]
+    return route
 
 
 def decode(segment: bytes) -> str:
@@ -69,10 +94,14 @@ def _by_prefix(path: bytes) -> tuple[dict[bytes, Route], tuple[str, ...]]:
     for prefix, methods in PREFIX:
         if path.startswith(prefix) and len(path) > len(prefix):
             try:
-                return methods, (decode(path[len(prefix) :]),)
+                name = decode(path[len(prefix) :])
             except ValueError:
                 break
-    raise Fault(Kind.NOT_FOUND, f"Unknown path {printable(path)}. The API lives under /v1; see the documentation.")
+            model, colon, verb = name.rpartition(":")
+            if colon and verb in VERBS:
+                return {b"POST": VERBS[verb]}, (model,)
+            return methods, (name,)
+    raise Fault(Kind.NOT_FOUND, f"Unknown path {printable(path)}. The API lives under /v1 (Gemini's under /v1beta); see the documentation.")
 
 
 def _refused(methods: dict[bytes, Route], method: bytes) -> Fault:

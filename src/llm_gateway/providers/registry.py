@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_gateway.providers.anthropic import Anthropic
 from llm_gateway.providers.azure import Azure
 from llm_gateway.providers.contract import Provider
+from llm_gateway.providers.gemini import Gemini
 from llm_gateway.providers.openai import OpenAI
 from llm_gateway.providers.table import SERVICES
 
@@ -19,3 +20,7 @@ def provider(kind: str) -> Provider:
             return Azure()
         case "anthropic":
             return Anthropic()
+        case "gemini":
+            return Gemini(compatible=False)
+        case "google":
+            return Gemini(compatible=True)

@@ -3,7 +3,8 @@
 `base_url` is where the service lives, with the path its API hangs under; `key_env` the variables its own SDK reads, first
 one set wins. A configured base URL without a path gets the service's own ("https://api.openai.com" -> "/v1"), one with
 a path is taken as it is, except where `versioned` says that the vendor's SDK adds the version itself.
-`type` is the row's name in configuration; `protocol` the module that speaks to it.
+`type` is the row's name in configuration; `protocol` the module that speaks to it. `implied`: a key in the environment is
+enough to have it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-Protocol = Literal["openai", "anthropic", "azure", "echo"]
+Protocol = Literal["openai", "anthropic", "azure", "gemini", "google", "echo"]
 
 
 class Service(Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class Service(Struct, frozen=True, kw_only=True):
     url_env: tuple[str, ...] = ()
     keyless: bool = False
     versioned: bool = False
+    implied: bool = True
     catalogue: str = ""
     probe: str = "/models"
 
@@ -71,10 +73,17 @@ SERVICES: dict[str, Service] = {
     "lmstudio": _compatible("http://localhost:1234/v1", keyless=True),
     "llamacpp": _compatible("http://localhost:8080/v1", keyless=True),
     "openai_compatible": Service(base_url="http://localhost/v1", keyless=True),
-    "google": _compatible(
-        "https://generativelanguage.googleapis.com/v1beta/openai",
-        "GOOGLE_API_KEY",
-        "GEMINI_API_KEY",
+    "google": Service(
+        protocol="google",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        catalogue="google",
+    ),
+    "gemini": Service(
+        protocol="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        implied=False,
         catalogue="google",
     ),
     "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq"),
@@ -106,3 +115,11 @@ SERVICES: dict[str, Service] = {
     "crusoe": _compatible("https://api.inference.crusoecloud.com/v1", "CRUSOE_API_KEY"),
     "echo": Service(protocol="echo", base_url="echo://local", keyless=True),
 }
+
+
+def sells(kind: str, wanted: str) -> bool:
+    """Whether a provider of type `kind` has the models of type `wanted`: one vendor may be several rows."""
+    service, other = SERVICES.get(kind), SERVICES.get(wanted)
+    return kind == wanted or (
+        service is not None and other is not None and service.catalogue != "" and service.catalogue == other.catalogue
+    )

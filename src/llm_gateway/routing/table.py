@@ -12,6 +12,7 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.table import sells
 from llm_gateway.routing.plan import Course, Plan, Stop, Tally
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.telemetry.metrics import Metrics
@@ -78,7 +79,7 @@ class Table:
         known = self.catalogue.resolve(model)
         if known is not None:
             kind, name = known
-            seat = self.seats.get(kind) or next((s for s in self.seats.values() if s.type == kind), None)
+            seat = self.seats.get(kind) or next((s for s in self.seats.values() if sells(s.type, kind)), None)
             if seat is not None:
                 return [(seat.name, name)]
         return [(self._default, model)] if self._default is not None else []

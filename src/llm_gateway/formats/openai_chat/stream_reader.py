@@ -240,6 +240,9 @@ def _call(call: _reply_wire.Call, parts: _Parts, number: int, events: list[Event
         _open(PartStart(parts.next, "tool", number, called, name or "", kind), parts, events)
         parts.tools[at] = known = (parts.index, called)
     parts.last_tool = at
+    google = (call.extra_content or {}).get("google")
+    if isinstance(google, dict) and isinstance(seal := google.get("thought_signature"), str):
+        events.append(SignatureDelta(known[0], seal, number, "gemini"))
     text = _reply_wire.arguments(function.arguments) if custom is None else custom.input
     if text:
         events.append(Delta(known[0], text, number))

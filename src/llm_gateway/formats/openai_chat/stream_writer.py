@@ -78,8 +78,7 @@ class ChatWriter:
                 part = self._parts[event.choice, event.index]
                 return self._arguments(event.choice, part, "{}") if part.kind == "tool" and not part.begun else b""
             case SignatureDelta():
-                sealed = _reasoning.detail(Reasoning(signature=event.signature, format=event.format))
-                return self._choice(event.choice, {"reasoning_details": [{**sealed, "index": event.index}]})
+                return self._write_signature(event)
             case TranscriptDelta():
                 return self._write_transcript(event)
             case CitationDelta():
@@ -170,6 +169,15 @@ class ChatWriter:
             thought = {**_reasoning.detail(Reasoning(event.text, format=part.format)), "index": event.index}
             return self._choice(event.choice, {"reasoning_content": event.text, "reasoning_details": [thought]})
         return self._chunk(event.choice, _FIELDS[kind] + _encode(event.text) + b"}")
+
+    def _write_signature(self, event: SignatureDelta) -> bytes:
+        """A call's seal stands on the call, as Google's own OpenAI endpoint has it; a thought's among the details."""
+        part = self._parts[event.choice, event.index]
+        if part.kind == "tool":
+            google = {"google": {"thought_signature": event.signature}}
+            return self._choice(event.choice, {"tool_calls": [{"index": part.tool, "extra_content": google}]})
+        sealed = _reasoning.detail(Reasoning(signature=event.signature, format=event.format))
+        return self._choice(event.choice, {"reasoning_details": [{**sealed, "index": event.index}]})
 
     def _arguments(self, choice: int, part: _Part, text: str) -> bytes:
         part.begun = True
