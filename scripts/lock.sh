@@ -6,7 +6,7 @@ for name in build bootstrap runtime dev; do
     case $name in
     bootstrap) constrain='-c requirements/build.txt' ;;
     # The SDKs that tests speak with are taken as new as they come: recorded traffic is newer than a week, too.
-    dev) constrain='-c requirements/runtime.txt --exclude-newer-package openai=0d --exclude-newer-package anthropic=0d' ;;
+    dev) constrain='-c requirements/runtime.txt --exclude-newer-package openai=0d --exclude-newer-package anthropic=0d --exclude-newer-package google-genai=0d' ;;
     *) constrain= ;;
     esac
     # shellcheck disable=SC2086

@@ -21,6 +21,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from google import genai
+from google.genai import types as genai_types
 
 from replay.faulty import FaultyUpstream
 from replay.recordings import Recordings, folder, load
@@ -93,6 +95,8 @@ def gateway(replay: ReplayUpstream, broken: FaultyUpstream, tmp_path_factory: py
         "providers": {
             "openai": {"base_url": replay.url, "api_key": "sk-upstream-openai"},
             "anthropic": {"base_url": replay.url, "api_key": "sk-upstream-anthropic"},
+            "gemini": {"base_url": replay.url, "api_key": "sk-upstream-gemini"},
+            "echo": {},
             "broken": {"type": "openai_compatible", "base_url": broken.url, "api_key": "sk-upstream-broken", "max_retries": 0},
         },
         "models": {
@@ -136,6 +140,11 @@ def anthropic_client(gateway: Gateway) -> anthropic.Anthropic:
 @pytest.fixture
 def async_anthropic(gateway: Gateway) -> anthropic.AsyncAnthropic:
     return anthropic.AsyncAnthropic(base_url=gateway.url, api_key=KEY, max_retries=0, timeout=20)
+
+
+@pytest.fixture
+def gemini_client(gateway: Gateway) -> genai.Client:
+    return genai.Client(api_key=KEY, http_options=genai_types.HttpOptions(base_url=gateway.url, timeout=20_000))
 
 
 def free_port() -> int:

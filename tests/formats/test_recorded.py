@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from formats.shapes import CALL, MODELS, NOW, asked, other, recorded, request_body, shape_of
+from formats.shapes import CALL, MODELS, NOW, asked, other, peeked, recorded, request_body, shape_of
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.events import Delta, PartStart
 from llm_gateway.core.types import Reasoning, Refusal, Text, ToolCall
@@ -25,11 +25,15 @@ REFUSED = {
 }
 
 
+# A prompt that Gemini would not answer: a reply without candidates.
+BLOCKED = {"vertex-generateContent-plain-2a55c07b81"}
+
+
 def each(interactions):
     return pytest.mark.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
-PLAIN = [one for one in recorded(streaming=False) if one.status < 400]
+PLAIN = [one for one in recorded(streaming=False) if one.status < 400 and one.id not in BLOCKED]
 STREAMS = [one for one in recorded(streaming=True) if one.status < 400]
 ERRORS = [one for one in recorded() if one.status >= 400]
 ASKED = [one for one in recorded() if isinstance(one.request, dict)]
@@ -42,9 +46,14 @@ def test_a_plain_reply_is_summarised_and_read_alike(interaction):
     assert summary.fault is None
     assert reply.usage == summary.usage
     assert summary.usage is None or summary.usage.input + summary.usage.output > 0
-    recorded_finish = json.loads(interaction.body)
-    finish = recorded_finish.get("stop_reason") or (recorded_finish.get("choices") or [{}])[0].get("finish_reason")
-    assert (summary.finish or None) == (finish or None)
+    assert (summary.finish or None) == (recorded_finish(json.loads(interaction.body)) or None)
+
+
+def recorded_finish(reply):
+    if "candidates" in reply:
+        said = reply["candidates"][0].get("finishReason")
+        return {1: "STOP", 2: "MAX_TOKENS"}.get(said, said)  # one recorder asked for enums as numbers
+    return reply.get("stop_reason") or (reply.get("choices") or [{}])[0].get("finish_reason")
 
 
 @each(PLAIN)
@@ -199,6 +208,10 @@ BY_STATUS = {
     529: "OVERLOADED",
 }
 EXPECTED = {
+    "gemini-generateContent-plain-34558d1035": "CONTEXT_LENGTH",
+    "gemini-generateContent-plain-d835422342": "UPSTREAM_AUTH",
+    "gemini-streamGenerateContent-plain-562cf1fc39": "UPSTREAM_AUTH",
+    "vertex-generateContent-plain-d0a6ed7670": "CONTEXT_LENGTH",
     "anthropic-messages-plain-30bf2efcc4": "CONTEXT_LENGTH",
     "anthropic-messages-plain-f69532d566": "CONTEXT_LENGTH",
     "azure-chat_completions-plain-2970bdd2bb": "UPSTREAM_NO_MODEL",
@@ -221,13 +234,14 @@ def test_a_request_is_read_and_says_the_same_again_in_its_own_shape(interaction)
             shape.read_request(peek)
         return
     call = shape.read_request(peek)
-    assert json.loads(shape.forward(peek, "m").body)["messages"] == interaction.request["messages"]
+    turns = "contents" if shape.name == "gemini" else "messages"
+    assert json.loads(shape.forward(peek, "m").body)[turns] == interaction.request[turns]
     try:
         again = shape.write_request(call, call.model)
     except Fault as fault:
         assert fault.kind is Kind.INVALID  # noqa: PT017  the kind is what is asked, not that it is raised
         return
-    told = shape.read_request(shape.peek(again.body))
+    told = shape.read_request(peeked(shape, again.body))
     assert [tool.name for tool in told.tools] == [tool.name for tool in call.tools]
     assert told.max_tokens == call.max_tokens or call.max_tokens is None
 
@@ -246,7 +260,7 @@ def test_a_request_crosses_or_is_refused_by_name(interaction):
     except Fault as fault:
         assert (fault.kind, bool(fault.param)) == (Kind.INVALID, True)  # noqa: PT017
         return
-    told = target.read_request(target.peek(crossed.body))
+    told = target.read_request(peeked(target, crossed.body))
     assert told.stream == call.stream
     assert len(told.tools) == len(call.tools) or call.tool_choice is not None
     assert spoken(call) <= spoken(told)  # a text document, say, is told as text

@@ -6,27 +6,33 @@ import json
 
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
+from google.genai.types import GenerateContentResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from formats.shapes import CALL, NOW, SHAPES, other, recorded, shape_of
+from formats.shapes import CALL, GEMINI, NOW, SHAPES, recorded, shape_of
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.crossing import Crossing
 
-REPLIES = {"openai_chat": TypeAdapter(ChatCompletion), "anthropic_messages": TypeAdapter(Message)}
-EVENTS = {"openai_chat": TypeAdapter(ChatCompletionChunk), "anthropic_messages": TypeAdapter(RawMessageStreamEvent)}
-PLAIN = [one for one in recorded(streaming=False) if one.status < 400]
+REPLIES = {"openai_chat": TypeAdapter(ChatCompletion), "anthropic_messages": TypeAdapter(Message), "gemini": TypeAdapter(GenerateContentResponse)}
+EVENTS = {
+    "openai_chat": TypeAdapter(ChatCompletionChunk),
+    "anthropic_messages": TypeAdapter(RawMessageStreamEvent),
+    "gemini": TypeAdapter(GenerateContentResponse),
+}
+PLAIN = [one for one in recorded(streaming=False) if one.status < 400 and b"blockReason" not in one.body]
 STREAMS = [one for one in recorded(streaming=True) if one.status < 400]
 # Only a beta of Anthropic's has these blocks; the stable SDK types do not know them.
 BETA = (b'"mcp_tool', b'"compaction', b'"advisor')
+BETA += (b'"finish_reason":"error"',)  # nor, for OpenAI's, the word that routers have for a model's failure
 
 
 @pytest.mark.parametrize("interaction", PLAIN, ids=[one.id for one in PLAIN])
 def test_replies(interaction):
     shape = shape_of(interaction)
     reply = shape.read_reply(interaction.body)
-    for writer in SHAPES.values():
+    for writer in (*SHAPES.values(), GEMINI):
         told = writer.write_reply(reply, CALL, NOW).body
         if not any(mark in told for mark in BETA):
             REPLIES[writer.name].validate_json(told, strict=False)
@@ -35,7 +41,7 @@ def test_replies(interaction):
 @pytest.mark.parametrize("interaction", STREAMS, ids=[one.id for one in STREAMS])
 def test_streams(interaction):
     shape = shape_of(interaction)
-    for writer in (shape, other(shape)):
+    for writer in (*SHAPES.values(), GEMINI):
         crossing = Crossing(shape.stream_reader(), writer.stream_writer(CALL, NOW))
         told = crossing.feed(interaction.body) + crossing.close()
         if crossing.failed is None:
@@ -58,3 +64,7 @@ def test_errors(kind):
     error = json.loads(told.body)
     assert (error["type"], error["request_id"]) == ("error", "req_1")
     assert "What happened." in error["error"]["message"]
+    told = GEMINI.write_error(fault, "req_1")
+    error = json.loads(told.body)["error"]
+    assert error.keys() == {"code", "message", "status"}
+    assert (error["code"], error["message"]) == (told.status, "messages[0]: What happened.")

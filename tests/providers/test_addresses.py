@@ -9,14 +9,18 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from llm_gateway.config.load import load
+from llm_gateway.config.upstreams import resolve
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.providers.contract import Account
 from llm_gateway.providers.registry import provider
-from llm_gateway.providers.table import SERVICES
+from llm_gateway.providers.table import SERVICES, sells
 
 GOLDEN = json.loads(Path(__file__).with_name("addresses.json").read_text())
 CHAT = Outgoing(b'{"model":"m","messages":[]}', "/chat/completions")
 MESSAGES = Outgoing(b'{"model":"m"}', "/messages")
+CONTENT = Outgoing(b'{"contents":[]}', "/models/m:generateContent")
+OUTGOING = {"openai_chat": CHAT, "anthropic_messages": MESSAGES, "gemini": CONTENT}
 AZURE = "https://example.openai.azure.com"
 
 
@@ -25,10 +29,11 @@ def account(kind: str, base_url: str = "", **more: object) -> Account:
     return Account(**{"provider": kind, "type": kind, "root": root, "key": "sk-x", "key_id": "0"} | more)  # type: ignore[arg-type]
 
 
-def knock(kind: str, base_url: str = "", model: str = "m", **more: object) -> dict[str, object]:
+def knock(kind: str, base_url: str = "", model: str = "m", form: str = "", **more: object) -> dict[str, object]:
+    """form: as which the client speaks, where that is not the provider's first."""
     speaker = provider(kind)
-    (form,) = speaker.formats("chat", model)
-    outgoing = MESSAGES if form == "anthropic_messages" else CHAT
+    form = form or speaker.formats("chat", model)[0]
+    outgoing = OUTGOING[form]
     wire = speaker.address(outgoing, account(kind, base_url, **more), model, 0.0)
     url = urlsplit(base_url or SERVICES[kind].base_url)
     return {
@@ -65,7 +70,9 @@ def test_no_golden_address_is_left_over() -> None:
         ("groq", "https://api.groq.com", "/openai/v1/chat/completions"),
         ("deepseek", "https://api.deepseek.com", "/chat/completions"),
         ("deepseek", "https://api.deepseek.com/v1", "/v1/chat/completions"),
-        ("google", "https://generativelanguage.googleapis.com", "/v1beta/openai/chat/completions"),
+        ("google", "https://generativelanguage.googleapis.com", "/v1beta/models/m:generateContent"),
+        ("google", "https://generativelanguage.googleapis.com/v1beta/openai", "/v1beta/models/m:generateContent"),
+        ("gemini", "https://proxy.example/google/v1", "/google/v1/models/m:generateContent"),
         ("azure", AZURE, "/openai/v1/chat/completions"),
         ("azure", f"{AZURE}/openai", "/openai/v1/chat/completions"),
         ("azure", f"{AZURE}/openai/v1/", "/openai/v1/chat/completions"),
@@ -137,7 +144,7 @@ def test_rows_are_plausible() -> None:
         assert "/" not in kind
         assert not service.base_url.endswith("/")
         assert service.keyless or service.key_env or kind == "echo", kind
-        for variable in service.key_env:
+        for variable in service.key_env if service.implied else ():
             assert variable == variable.upper()
             assert names.setdefault(variable, kind) == kind, f"{variable} belongs to two rows"
         if service.base_url and kind != "echo":
@@ -148,7 +155,6 @@ def test_rows_are_plausible() -> None:
 def test_a_compatible_provider_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """What CONTRIBUTING promises: a row, nothing else, and the configuration knows it."""
     from llm_gateway.config.compile import compile_snapshot
-    from llm_gateway.config.load import load
     from llm_gateway.config.material import imagined
     from llm_gateway.models.catalogue import load_catalogue
     from llm_gateway.providers.table import Service
@@ -166,3 +172,23 @@ def test_a_compatible_provider_is_one_row(monkeypatch: pytest.MonkeyPatch) -> No
 if __name__ == "__main__":  # writes the golden file; read the difference before committing it
     told = {kind: knock(kind, AZURE if kind == "azure" else "") for kind in SERVICES}
     Path(__file__).with_name("addresses.json").write_text(msgspec.json.format(json.dumps(told), indent=2) + "\n")
+
+
+def test_google_passes_openais_shape_to_its_own_endpoint_of_it_and_gemini_does_not() -> None:
+    assert "openai_chat" in provider("google").formats("chat", "m")
+    assert "openai_chat" not in provider("gemini").formats("chat", "m")
+    said = knock("google", form="openai_chat")
+    assert said["url"] == "POST https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"
+    assert said["headers"] == {"authorization": "Bearer sk-x"}
+    old = "https://generativelanguage.googleapis.com/v1beta/openai"  # how it had to be written before
+    assert knock("google", old, form="openai_chat") == said
+
+
+def test_one_google_key_makes_one_provider_and_gemini_names_reach_either() -> None:
+    found = resolve(load(None, {"GEMINI_API_KEY": "k"}), {"GEMINI_API_KEY": "k"})
+    assert [each.name for each in found.providers] == ["google"]
+    assert sells("gemini", "google")
+    assert sells("google", "google")
+    assert not sells("openai", "google")
+    assert not sells("vllm", "lmstudio")
+    assert not sells("openai", "voyage")

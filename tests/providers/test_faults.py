@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
+from llm_gateway.formats.gemini import Gemini
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.policies.retry import LONGEST_RETRY_AFTER
 from llm_gateway.providers.faults import FROM_UPSTREAM, read_fault, retry_after
+from llm_gateway.providers.registry import provider
 
 NOW = 1_764_000_000.0
-OPENAI, ANTHROPIC = OpenAIChat(), AnthropicMessages()
+OPENAI, ANTHROPIC, GEMINI = OpenAIChat(), AnthropicMessages(), Gemini()
 
 
 def openai(status: int, message: str = "no", code: str | None = None, kind: str = "x", **headers: str):
@@ -163,6 +165,18 @@ def test_dates_count_from_now(moment: datetime) -> None:
 
 @given(st.integers(400, 599), st.binary(max_size=300))
 def test_any_body_makes_a_fault(status: int, body: bytes) -> None:
-    for form in (OPENAI, ANTHROPIC):
+    for form in (OPENAI, ANTHROPIC, GEMINI):
         fault = read_fault(form, status, {}, body, NOW)
         assert fault.kind not in FROM_UPSTREAM
+
+
+def test_google_says_in_the_body_when_to_come_again() -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "48.9s"}]
+    said = {"code": 429, "message": "You exceeded your current quota.", "status": "RESOURCE_EXHAUSTED", "details": details}
+    body = json.dumps({"error": said}).encode()
+    speaker = provider("gemini")
+    fault = speaker.fault(GEMINI, 429, {}, body, NOW)
+    assert (fault.kind, fault.retry_after) == (Kind.UPSTREAM_RATE_LIMIT, 48.9)
+    assert fault.body is None  # it names our project and its quota
+    assert speaker.fault(GEMINI, 429, {b"retry-after": b"5"}, body, NOW).retry_after == 5.0
+    assert speaker.fault(GEMINI, 400, {}, b'{"error":{"status":"INVALID_ARGUMENT"}}', NOW).retry_after is None

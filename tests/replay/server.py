@@ -2,7 +2,7 @@
 
 Law: bytes as recorded; only their cut and their pace are chosen. Which recording answers, in this order:
 1. queued by a test: `upstream.queue(id)`; 2. header `x-replay-id`; 3. a path that begins with `/replay/<id>/`, so that a
-provider's `base_url` names it; 4. a `model` that is an id; 5. the recording nearest to the path, model and `stream`.
+provider's `base_url` names it; 4. a `model` that is an id, in the body or in the path; 5. the recording nearest to the path, model and `stream`.
 Standalone: `python tests/replay/server.py --port 9000 --cut events --delay 0.01`; GET /__received lists what came in.
 """
 
@@ -13,6 +13,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -23,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # standalone: `replay` is a 
 
 from replay.recordings import Interaction, Recordings, cut, load
 from replay.wire import HEAD_LIMIT, Received, Reply, read_request, write_reply
+
+MODEL_IN_PATH = re.compile(r"/models/([^/:]+):\w+$")  # Gemini's
 
 
 class ReplayUpstream:
@@ -102,6 +105,8 @@ class ReplayUpstream:
         except ValueError:
             return None
         model = body.get("model") if isinstance(body, dict) else None
+        if (named := MODEL_IN_PATH.search(path)) is not None:
+            return by_id.get(named[1])
         return by_id.get(str(model)) or self.recordings.answering(path, body)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 _SNAKE = re.compile(
-    rb'"(?:system_instruction|generation_config|tool_config|safety_settings|cached_content|inline_data|file_data|mime_type'
+    rb'"(?:system_instruction|generation_config|tool_config|safety_settings|cached_content|inline_data|file_data|mime_type|display_name'
     rb"|file_uri|function_call|function_response|thought_signature|video_metadata|media_resolution|function_declarations"
     rb"|google_search|code_execution|url_context|google_search_retrieval|google_maps|file_search|computer_use"
     rb"|function_calling_config|[a-z]+_output_tokens|stop_sequences|response_[a-z_]+|thinking_[a-z]+|include_thoughts"

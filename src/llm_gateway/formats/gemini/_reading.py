@@ -58,8 +58,6 @@ def kind(members: dict[str, Raw]) -> str:
 
 def _known(one: _wire.Part, path: str, name: str, extras: Extras) -> Part | None:
     if one.function_call is not None:
-        if not one.function_call.name:
-            raise _typed.missing(f"{path}.functionCall.name")
         return call(one.function_call, one.thought_signature, name)
     if one.function_response is not None:
         return _result(one.function_response, path, extras)

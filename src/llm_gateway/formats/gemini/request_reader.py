@@ -29,7 +29,8 @@ from llm_gateway.formats.gemini._reading import SHAPE
 
 Extras = dict[str, Raw]
 _decode = msgspec.json.Decoder(_wire.Request).decode
-_decode_function = msgspec.json.Decoder(list[_wire.Function]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_function = msgspec.json.Decoder(_wire.Function).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _KNOWN = _typed.names(_wire.Request) | {"model", "cachedContent"}
 _GENERATION = _typed.names(_wire.Generation)
@@ -101,11 +102,14 @@ def _messages(request: _wire.Request, members: dict[str, Raw], extras: Extras) -
 
 
 def _parts(content: _wire.Content, path: str, at: int, extras: Extras) -> tuple[Part, ...]:
-    read = (
-        _reading.part(raw, f"{path}.parts[{place}]", _ids.made(str(at), place), extras)
-        for place, raw in enumerate(content.parts or ())
-    )
-    return tuple(part for part in read if part is not None)
+    parts: list[Part] = []
+    for place, raw in enumerate(content.parts or ()):
+        part = _reading.part(raw, f"{path}.parts[{place}]", _ids.made(str(at), place), extras)
+        if isinstance(part, ToolCall) and not part.name:
+            raise _typed.missing(f"{path}.parts[{place}].functionCall.name")
+        if part is not None:
+            parts.append(part)
+    return tuple(parts)
 
 
 def _turns(parts: tuple[Part, ...], path: str, calls: list[ToolCall]) -> list[Message]:
@@ -152,12 +156,14 @@ def _tools(given: list[dict[str, Raw]] | dict[str, Raw], extras: Extras) -> tupl
 
 
 def _functions(raw: Raw, path: str, extras: Extras) -> list[Tool]:
-    functions = _typed.decode(_decode_function, raw, path)
-    for position, members in enumerate(msgspec.json.decode(raw, type=list[dict[str, Raw]])):
-        for name, value in members.items():
+    tools: list[Tool] = []
+    for at, each in enumerate(_typed.decode(_decode_list, raw, path)):
+        one = _typed.decode(_decode_function, each, f"{path}[{at}]")
+        for name, value in _decode_members(each).items():
             if name not in _FUNCTION and bytes(value) not in _EMPTY:
-                extras[f"{path}[{position}].{name}"] = value.copy()
-    return [Tool(one.name, one.description, _parameters(one)) for one in functions]
+                extras[f"{path}[{at}].{name}"] = value.copy()
+        tools.append(Tool(one.name, one.description, _parameters(one)))
+    return tools
 
 
 def _parameters(function: _wire.Function) -> Raw | None:

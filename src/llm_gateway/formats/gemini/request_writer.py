@@ -102,22 +102,23 @@ def _cached(message: Message) -> Raw | None:
 
 def _write_tools(call: Conversation, body: Fields) -> None:
     functions: list[Fields] = []
-    others: list[Raw] = []
+    tools: list[Fields | Raw] = []
     for at, tool in enumerate(call.tools):
         if tool.kind == "function":
+            if not functions:
+                tools.append({"functionDeclarations": functions})
             functions.append(_function(tool))
         elif tool.format == SHAPE and tool.raw is not None:
-            others.append(tool.raw)
+            tools.append(tool.raw)
         else:
             raise invalid(
                 f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type"
             )
     choice = call.tool_choice
     if choice is not None and choice.allowed and choice.mode == "auto":  # Gemini restricts ANY only
-        functions = [function for function in functions if function["name"] in choice.allowed]
-    tools: list[Fields | Raw] = [{"functionDeclarations": functions}] if functions else []
-    if tools or others:
-        body["tools"] = [*tools, *others]
+        functions[:] = [function for function in functions if function["name"] in choice.allowed]
+    if tools:
+        body["tools"] = tools
     if choice is None or not functions:
         return
     calling: Fields = {"mode": _MODES[choice.mode]}

@@ -160,7 +160,12 @@ def _message(choice: Choice, dropped: list[str]) -> Fields:
             case ToolCall():
                 calls.append(_write_call(part))
             case Audio(media=media, id=name, transcript=transcript, expires_at=expires):
-                message["audio"] = {"id": name, "data": media.data, "transcript": transcript, "expires_at": expires}
+                message["audio"] = {
+                    "id": name or "",
+                    "data": media.data,
+                    "transcript": transcript or "",
+                    "expires_at": expires or 0,
+                }
             case Opaque(kind=kind):
                 dropped.append(f"content.{kind}")
             case Image() | Video() | Document() | ToolResult():
