@@ -85,8 +85,8 @@ def _held(place: Any, step: str | int) -> Any:
 
 
 def _set(place: Any, step: str | int, value: Any) -> Any:
-    if isinstance(place, list) and isinstance(step, int) and step >= len(place):
-        place.append(value)
-    else:
+    if isinstance(place, dict):
         place[step] = value
+    elif isinstance(place, list) and isinstance(step, int):
+        place[step : step + 1] = [value]  # beyond the end: at the end
     return value
