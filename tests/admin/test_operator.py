@@ -107,6 +107,14 @@ def test_what_needs_a_restart_is_kept_and_said(plane):
     assert running.told("load")[0]["port"] == 8080
 
 
+def test_a_saved_file_that_only_a_restart_can_obey_is_answered_in_the_log(plane):
+    running = plane()
+    running.config.write_text(running.config.read_text().replace("workers: 1", "workers: 3"))
+    (said,) = eventually(lambda: running.notices("restart needed"))
+    assert (said["cause"], said["generation"]) == ("file change", 1)
+    assert said["warnings"] == ["workers: changed, in force after a restart"]
+
+
 def test_a_worker_restarted_while_the_operator_is_dead_starts_with_the_newest(plane):
     running = plane()
     running.config.write_text(running.config.read_text() + "journal: {on_error: continue}\n")

@@ -67,6 +67,10 @@ class Reloader:
         fresh, fixed = _keep_fixed(compiled.snapshot, self.snapshot)
         state = msgspec.structs.replace(self.state, admin_token=material.admin_token)
         if fresh.digest == self.snapshot.digest and state == self.state:
+            if fixed:  # whoever saved the file sees no outcome but this line
+                self._notices.say(
+                    "warn", "restart needed", cause=cause, generation=self.snapshot.generation, warnings=fixed
+                )
             return Outcome(self.snapshot.generation, self.snapshot.digest, warnings=(*fixed, *compiled.warnings))
         self.snapshot, self.state = fresh, state
         self._publish(fresh, state)
