@@ -20,7 +20,5 @@ def provider(kind: str) -> Provider:
             return Azure()
         case "anthropic":
             return Anthropic()
-        case "gemini":
-            return Gemini(compatible=False)
-        case "google":
-            return Gemini(compatible=True)
+        case "gemini" | "google":
+            return Gemini(compatible=service.protocol == "google")
