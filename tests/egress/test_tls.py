@@ -94,4 +94,4 @@ def test_a_slow_reader_pauses_a_tls_upstream_and_gets_everything(secured: Gatewa
 def test_what_is_not_verified_is_502(secured: Gateway, name: str):
     reply = secured.ask(request(f"{name}/m"))
     assert (reply.status, reply.json()["error"]["code"]) == (502, "upstream_tls")
-    assert "TLS connection" in reply.json()["error"]["message"]
+    assert "secure connection" in reply.json()["error"]["message"]

@@ -34,6 +34,10 @@ SHORTEST_TIMEOUT = 0.001
 OURS = {
     Kind.UPSTREAM_AUTH: "The provider refused the gateway's own credentials. The gateway's operator has to renew them.",
     Kind.UPSTREAM_QUOTA: "The gateway's account with the provider has no quota left. The gateway's operator has to top it up.",
+    Kind.UPSTREAM_ERROR: "The provider failed to answer. Send the request again.",
+    Kind.UPSTREAM_CONNECT: "The provider could not be reached. Send the request again.",
+    Kind.UPSTREAM_TLS: "No secure connection to the provider could be made. The gateway's operator can see why in its log.",
+    Kind.UPSTREAM_DNS: "The provider's address could not be found. The gateway's operator can see why in its log.",
 }
 
 
@@ -71,10 +75,12 @@ class Egress:
         form = self._formats[x.route.format]
         spoken = form if x.route.format in target.forms else self._formats[target.forms[0]]
         x.target = target
+        x.upstream_started = x.upstream_ms = 0.0
+        request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
+        x.upstream_started = perf_counter()
+        x.first_sent = x.first_sent or x.upstream_started
         x.tries += 1
         target.meter.requests += 1
-        x.upstream_started = perf_counter()
-        request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
         passage = x.passage = self._passage(x, form, spoken) if x.stream else None
         connection = self._pool.take(target.bay) or await self._open(x, target)
         limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
@@ -107,6 +113,8 @@ class Egress:
 
         After the first meaningful event there is no second attempt: the fault is raised again."""
         now = perf_counter()
+        if not x.upstream_started:  # nothing was sent: the request cannot be said in that provider's shape
+            return x.deadline - now
         ms = (now - x.upstream_started) * 1e3
         x.attempts.append(
             Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3))
@@ -121,9 +129,9 @@ class Egress:
 
     def refuse(self, x: Exchange, fault: Fault) -> bytes:
         """The last bytes of a reply that failed: an error reply, or an error event in a stream that has begun."""
-        fault.message = OURS.get(fault.kind, fault.message)
         fault.__traceback__ = None  # its frames hold the exchange, which holds the fault
         x.fault = fault
+        fault = _told(fault)
         if x.status == 200 and x.passage is not None:
             x.broken = True
             event = x.passage.fail(fault) if x.passage.between else b""  # inside an event nothing can be said
@@ -139,7 +147,7 @@ class Egress:
         """The client is gone, or the worker is ending."""
         x.status = 499
         x.fault = Fault(Kind.CLIENT_GONE, "The client closed the connection before its reply was complete.")
-        if x.target is not None:
+        if x.target is not None and x.upstream_started:
             ms = (perf_counter() - x.upstream_started) * 1e3
             t = x.target
             x.attempts.append(Attempt(t.provider, t.model, t.key_id, x.fault.code, 0, round(ms, 3)))
@@ -234,6 +242,16 @@ class Egress:
             x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
         target.meter.latency.observe(ms / 1e3)
         self.vitals.answered(target.provider, ms)
+
+
+def _told(fault: Fault) -> Fault:
+    """The fault as a client may hear it: what names our upstreams or quotes them on our account stays in the log."""
+    message = OURS.get(fault.kind)
+    if message is None:
+        return fault
+    told = Fault(fault.kind, message, code=fault.code, status=fault.status, retry_after=fault.retry_after)
+    told.headers = fault.headers
+    return told
 
 
 def _quit(connection: Connection | EchoConnection, relay: Relay) -> None:

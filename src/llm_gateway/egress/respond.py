@@ -39,7 +39,9 @@ def head(x: Exchange, content_type: bytes, framing: bytes, now: float, more: byt
             ours += b"x-gateway-upstream-request-id: %b\r\n" % x.upstream_id.encode()
         if x.upstream_ms:
             theirs = b"%.1f" % x.upstream_ms
-            overhead = b"%.3f" % ((now - x.started) * 1e3 - x.upstream_ms)
+            # Ours is what was before the first attempt and after the last one, not what failed in between.
+            ours_ms = (now - x.upstream_started + x.first_sent - x.started) * 1e3 - x.upstream_ms
+            overhead = b"%.3f" % ours_ms
             ours += (
                 b"x-gateway-upstream-ms: %b\r\nx-gateway-overhead-ms: %b\r\nserver-timing: upstream;dur=%b, gateway;dur=%b\r\n"
                 % (theirs, overhead, theirs, overhead)
@@ -66,7 +68,6 @@ def whole(x: Exchange, body: bytes, content_type: bytes, now: float, more: bytes
 def refusal(x: Exchange, fault: Fault, form: Format, now: float) -> bytes:
     """The reply that tells of a fault, in the shape of the API the client speaks."""
     outgoing = form.write_error(fault, x.request_id)
-    x.fault = fault
     x.status = outgoing.status
     extra = [pair for pair in outgoing.headers if pair[0] != b"content-type"]
     kind = next((value for name, value in outgoing.headers if name == b"content-type"), JSON)
@@ -76,4 +77,4 @@ def refusal(x: Exchange, fault: Fault, form: Format, now: float) -> bytes:
 def plain(x: Exchange, outgoing: Outgoing, now: float, more: bytes = b"") -> bytes:
     """A whole reply of ours or of a crossing."""
     x.status = outgoing.status
-    return whole(x, outgoing.body, JSON, now, more + render(outgoing.headers) if outgoing.headers else more)
+    return whole(x, outgoing.body, JSON, now, more + render(p for p in outgoing.headers if p[0] != b"content-type"))

@@ -15,7 +15,7 @@ from llm_gateway.formats._replies import error_headers
 from llm_gateway.formats.contract import Outgoing
 
 _TYPES = {
-    Kind.UNAUTHENTICATED: "authentication_error",
+    Kind.UNAUTHENTICATED: "invalid_request_error",
     Kind.FORBIDDEN: "permission_error",
     Kind.PAYMENT: "insufficient_quota",
     Kind.RATE_LIMIT: "rate_limit_error",
