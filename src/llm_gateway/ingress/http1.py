@@ -112,6 +112,7 @@ class Connection(asyncio.BufferedProtocol):
             self.server.body_bytes -= x.held
             if x.task is not None:
                 x.task.cancel()
+        del self.parser  # it holds our callbacks, we hold it: a cycle for each connection there ever was
 
     def eof_received(self) -> bool:
         return False

@@ -150,6 +150,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         state, self.state = self.state, CLOSED
         sink, self.sink = self.sink, None
+        del self.parser  # it holds our callbacks, we hold it: a cycle for each connection there ever was
         self._lost(self)
         if sink is not None:
             stale = state is WAITING and self.used > 1 and self.head_bytes == 0
