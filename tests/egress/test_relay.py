@@ -211,7 +211,8 @@ async def test_what_was_compressed_is_read(made, encoding, packed):
 
 @pytest.mark.parametrize(
     ("encoding", "data"),
-    [(b"br", b"x"), (b"gzip, gzip", b"x"), (b"gzip", b"no gzip at all"), (b"gzip", gzip.compress(bytes(4 << 20), mtime=0)), (b"deflate", zlib.compress(bytes(4 << 20)))],
+    [(b"br", b"x"), (b"gzip, gzip", b"x"), (b"gzip", b"no gzip at all"), (b"gzip", gzip.compress(bytes(4 << 20), mtime=0)),
+     (b"deflate", zlib.compress(bytes(4 << 20)))],
 )  # fmt: skip
 async def test_what_cannot_be_read_or_grows_without_measure_is_a_failure(made, encoding, data):
     for size in (len(data), 7):
