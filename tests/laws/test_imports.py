@@ -24,7 +24,7 @@ NOT_IN_A_WORKER = {
 IMPORT_SECONDS = 0.2
 # On a busy or slow machine: so many times what its own asyncio, ssl and argparse cost, measured in the same process. It is
 # 0.03 s where the limit above was set.
-IMPORT_RATIO = 6.5
+IMPORT_RATIO = 9.0
 IMPORT_MEGABYTES = 40
 
 MEASURE = """
