@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -24,7 +25,7 @@ NOT_IN_A_WORKER = {
 IMPORT_SECONDS = 0.2
 # On a busy or slow machine: so many times what its own asyncio, ssl and argparse cost, measured in the same process. It is
 # 0.03 s where the limit above was set.
-IMPORT_RATIO = 9.0
+IMPORT_RATIO = 6.5
 IMPORT_MEGABYTES = 40
 
 MEASURE = """
@@ -79,7 +80,10 @@ def test_the_import_law_holds():
     assert done.returncode == 0, done.stdout[done.stdout.find("Contracts") :]
 
 
-def test_a_worker_imports_little_and_quickly():
+def test_a_worker_imports_little_and_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Importing, not compiling: the first run keeps the bytecode, as an installed gateway has it, whatever the machine is told.
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
     runs = [run(MEASURE) for _ in range(5)]
     best = min(runs, key=lambda each: each["seconds"])
     heavy = {name for name in best["modules"] if name in NOT_IN_A_WORKER or name.partition(".")[0] in NOT_IN_A_WORKER}
