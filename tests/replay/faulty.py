@@ -304,6 +304,8 @@ class FaultyUpstream:
         if listening in done and acting not in done:
             self.gone.set()
             acting.cancel()
+        elif isinstance(acting.exception(), ConnectionError):  # it was writing when the other side left
+            self.gone.set()
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await acting
