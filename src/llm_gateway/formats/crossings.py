@@ -42,44 +42,59 @@ class Fate(Enum):
 
 
 class Row(Struct, frozen=True):
-    """field: of Conversation. idle: values that ask for nothing beyond the default."""
+    """field: of Conversation. idle: values that ask for nothing beyond the default. note: what ADJUST or REFUSE comes to."""
 
     field: str
-    openai_chat: Fate
-    anthropic_messages: Fate
-    gemini: Fate
     note: str = ""
     idle: tuple[object, ...] = ()
 
 
 TABLE = (
-    Row("tools", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "functions; other kinds are refused"),
-    Row("tool_choice", Fate.KEEP, Fate.ADJUST, Fate.ADJUST, "a list of allowed tools shortens `tools`"),
-    Row("parallel_tools", Fate.KEEP, Fate.ADJUST, Fate.DROP, "Anthropic: tool_choice.disable_parallel_tool_use", (True,)),
-    Row(
-        "max_tokens", Fate.ADJUST, Fate.ADJUST, Fate.KEEP, "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"
-    ),
-    Row("temperature", Fate.KEEP, Fate.ADJUST, Fate.KEEP, "Anthropic: at most 1; absent while thinking"),
-    Row("top_p", Fate.KEEP, Fate.ADJUST, Fate.KEEP, "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
-    Row("top_k", Fate.DROP, Fate.KEEP, Fate.KEEP),
-    Row("min_p", Fate.DROP, Fate.DROP, Fate.DROP),
-    Row("frequency_penalty", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(0,)),
-    Row("presence_penalty", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(0,)),
-    Row("stop", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "OpenAI: the first four; Anthropic: none of white space only; Gemini: the first five"),
-    Row("seed", Fate.KEEP, Fate.DROP, Fate.KEEP),
-    Row("n", Fate.KEEP, Fate.REFUSE, Fate.KEEP, "several answers cannot be had from one Anthropic request", idle=(1,)),
-    Row("logprobs", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(False,)),
-    Row("top_logprobs", Fate.KEEP, Fate.DROP, Fate.KEEP, idle=(0,)),
-    Row("logit_bias", Fate.KEEP, Fate.DROP, Fate.DROP, idle=({},)),
-    Row("output", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "a schema both ways; Anthropic has no JSON without one: dropped"),
-    Row("thinking", Fate.ADJUST, Fate.ADJUST, Fate.ADJUST, "effort, budget and level become each other"),
-    Row("modalities", Fate.KEEP, Fate.REFUSE, Fate.KEEP, "Anthropic answers in text", idle=(("text",), ())),
-    Row("user", Fate.ADJUST, Fate.KEEP, Fate.DROP, "OpenAI: up to 64 characters"),
-    Row("metadata", Fate.KEEP, Fate.DROP, Fate.DROP),
-    Row("service_tier", Fate.ADJUST, Fate.ADJUST, Fate.DROP, "auto, and OpenAI's default = Anthropic's standard_only", ("auto", "default")),
-    Row("verbosity", Fate.KEEP, Fate.DROP, Fate.DROP),
-    Row("cache", Fate.DROP, Fate.KEEP, Fate.DROP),
+    Row("tools", "functions; other kinds are refused"),
+    Row("tool_choice", "a list of allowed tools shortens `tools`"),
+    Row("parallel_tools", "Anthropic: tool_choice.disable_parallel_tool_use", (True,)),
+    Row("max_tokens", "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"),
+    Row("temperature", "Anthropic: at most 1; absent while thinking"),
+    Row("top_p", "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
+    Row("top_k"),
+    Row("min_p"),
+    Row("frequency_penalty", idle=(0,)),
+    Row("presence_penalty", idle=(0,)),
+    Row("stop", "OpenAI: the first four; Anthropic: none of white space only; Gemini: the first five"),
+    Row("seed"),
+    Row("n", "several answers cannot be had from one request there", idle=(1,)),
+    Row("logprobs", idle=(False,)),
+    Row("top_logprobs", idle=(0,)),
+    Row("logit_bias", idle=({},)),
+    Row("output", "a schema both ways; Anthropic has no JSON without one: dropped"),
+    Row("thinking", "effort, budget and level become each other"),
+    Row("modalities", "it answers in text", idle=(("text",), ())),
+    Row("user", "OpenAI: up to 64 characters"),
+    Row("metadata"),
+    Row("service_tier", "auto, and OpenAI's default = Anthropic's standard_only", ("auto", "default")),
+    Row("verbosity"),
+    Row("cache"),
 )
+
+# Per shape, what it does not simply keep.
+_KEEP, _ADJUST, _DROP, _REFUSE = Fate.KEEP, Fate.ADJUST, Fate.DROP, Fate.REFUSE
+COLUMNS: dict[str, dict[str, Fate]] = {
+    "openai_chat": {
+        "tools": _ADJUST, "max_tokens": _ADJUST, "top_k": _DROP, "min_p": _DROP, "stop": _ADJUST, "output": _ADJUST,
+        "thinking": _ADJUST, "user": _ADJUST, "service_tier": _ADJUST, "cache": _DROP,
+    },
+    "anthropic_messages": {
+        "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _ADJUST, "max_tokens": _ADJUST, "temperature": _ADJUST,
+        "top_p": _ADJUST, "min_p": _DROP, "frequency_penalty": _DROP, "presence_penalty": _DROP, "stop": _ADJUST,
+        "seed": _DROP, "n": _REFUSE, "logprobs": _DROP, "top_logprobs": _DROP, "logit_bias": _DROP, "output": _ADJUST,
+        "thinking": _ADJUST, "modalities": _REFUSE, "metadata": _DROP, "service_tier": _ADJUST, "verbosity": _DROP,
+    },
+    "gemini": {
+        "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _DROP, "min_p": _DROP, "stop": _ADJUST,
+        "logit_bias": _DROP, "output": _ADJUST, "thinking": _ADJUST, "user": _DROP, "metadata": _DROP,
+        "service_tier": _DROP, "verbosity": _DROP, "cache": _DROP,
+    },
+}  # fmt: skip
 
 # What clients call a field, where that is not our name.
 _NAMES = {
@@ -120,10 +135,7 @@ def name(call: Conversation, field: str) -> str:
 
 
 def fate(row: Row, shape: str) -> Fate:
-    found = getattr(row, shape)
-    if not isinstance(found, Fate):
-        raise TypeError(shape)
-    return found
+    return COLUMNS[shape].get(row.field, Fate.KEEP)
 
 
 def unsaid(call: Conversation, shape: str) -> list[str]:
