@@ -59,7 +59,7 @@ async def serve(x: Exchange, line: Line) -> None:
             last = line.egress.local(x)
             return
         line.admission.read(x)
-        plan, course = line.routing.course(x.model)
+        plan, course = line.routing.course(x.model, x.route.operation, x.pin)
         line.egress.expect(x, plan)
         while True:
             try:

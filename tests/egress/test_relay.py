@@ -37,7 +37,7 @@ class Said:
         self.between = data.rfind(b")") >= data.rfind(b"(")
         return data.partition(b"$")[0]
 
-    def close(self) -> bytes:
+    def close(self, *, whole: bool = True) -> bytes:
         if not self.ended:
             self.failed = CUT
         return b""

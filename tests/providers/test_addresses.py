@@ -20,7 +20,8 @@ GOLDEN = json.loads(Path(__file__).with_name("addresses.json").read_text())
 CHAT = Outgoing(b'{"model":"m","messages":[]}', "/chat/completions")
 MESSAGES = Outgoing(b'{"model":"m"}', "/messages")
 CONTENT = Outgoing(b'{"contents":[]}', "/models/m:generateContent")
-OUTGOING = {"openai_chat": CHAT, "anthropic_messages": MESSAGES, "gemini": CONTENT}
+EMBEDDINGS = Outgoing(b'{"model":"m","input":"x"}', "/embeddings")
+OUTGOING = {"openai_embeddings": EMBEDDINGS, "openai_chat": CHAT, "anthropic_messages": MESSAGES, "gemini": CONTENT}
 AZURE = "https://example.openai.azure.com"
 
 
@@ -32,7 +33,7 @@ def account(kind: str, base_url: str = "", **more: object) -> Account:
 def knock(kind: str, base_url: str = "", model: str = "m", form: str = "", **more: object) -> dict[str, object]:
     """form: as which the client speaks, where that is not the provider's first."""
     speaker = provider(kind)
-    form = form or speaker.formats("chat", model)[0]
+    form = form or (*speaker.formats("chat", model), *speaker.formats("embeddings", model))[0]
     outgoing = OUTGOING[form]
     wire = speaker.address(outgoing, account(kind, base_url, **more), model, 0.0)
     url = urlsplit(base_url or SERVICES[kind].base_url)

@@ -66,6 +66,14 @@ class Attempt(Struct, frozen=True, gc=False):
     ms: float
 
 
+class Pin(Struct, frozen=True, gc=False):
+    """The account that a request is bound to, since only it knows an id in it. `param`: the field that holds the id."""
+
+    provider: str
+    key_id: str
+    param: str
+
+
 class Exchange(Struct, kw_only=True):
     id: str
     client: Client
@@ -93,6 +101,7 @@ class Exchange(Struct, kw_only=True):
     call: Any = None
     stream: bool = False
     model: str = ""
+    pin: Pin | None = None
 
     target: Any = None
     attempts: list[Attempt] = []

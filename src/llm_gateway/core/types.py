@@ -273,3 +273,8 @@ class Completion(Struct, frozen=True, kw_only=True, gc=False):
     fingerprint: str | None = None
     format: str = ""
     extras: dict[str, Raw] = {}
+
+    @property
+    def finish(self) -> str | None:
+        """Why the first answer ended."""
+        return self.choices[0].finish if self.choices else None

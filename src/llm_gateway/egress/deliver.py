@@ -73,7 +73,8 @@ class Egress:
     async def attempt(self, x: Exchange, target: Target) -> bytes:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
         form = self._formats[x.route.format]
-        spoken = form if x.route.format in target.forms else self._formats[target.forms[0]]
+        forms = target.forms[x.route.operation]
+        spoken = form if x.route.format in forms else self._formats[forms[0]]
         x.target = target
         x.upstream_started = x.upstream_ms = 0.0
         request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
@@ -227,7 +228,7 @@ class Egress:
             return whole(x, relay.body, headers.get(b"content-type", b"application/json"), perf_counter(), more)
         completion = spoken.read_reply(relay.body)
         x.usage = completion.usage
-        x.finish = completion.choices[0].finish if completion.choices else None
+        x.finish = completion.finish
         outgoing = form.write_reply(completion, x.call, int(x.wall))
         x.dropped = (*x.dropped, *outgoing.dropped)
         self._settled(x, target, relay.status)

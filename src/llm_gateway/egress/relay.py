@@ -138,7 +138,7 @@ class Relay(Struct, kw_only=True, eq=False):
         if self.done.done():
             return
         if self.streaming:
-            self._close()
+            self._close(whole=delimited)
             self._finish()
         elif not delimited and self.passage is not None and self.status < 400:
             self.fail(Fault(Kind.UPSTREAM_CUT, "The upstream closed the connection before its reply was complete."))
@@ -149,7 +149,7 @@ class Relay(Struct, kw_only=True, eq=False):
     def lost(self, fault: Fault) -> None:
         if self.done.done():
             return
-        if self.streaming and self._close():  # all that matters had come: its end mark
+        if self.streaming and self._close(whole=False):  # all that matters had come: its end mark
             self._finish()
         self.fail(fault)
 
@@ -243,7 +243,8 @@ class Relay(Struct, kw_only=True, eq=False):
         framing = b"" if x.http10 else b"transfer-encoding: chunked\r\n"
         if x.http10:
             x.keep_alive = False
-        x.client.send(head(x, self.content_type, framing, now, _STREAM_HEADERS))
+        kind = self.content_type or self.headers.get(b"content-type", b"application/octet-stream")
+        x.client.send(head(x, kind, framing, now, _STREAM_HEADERS))
 
     def _beat(self, now: float) -> None:
         x, passage = self.x, self.passage
@@ -253,12 +254,12 @@ class Relay(Struct, kw_only=True, eq=False):
             self._begin(now)
             x.client.send(beat if x.http10 else b"%x\r\n%b\r\n" % (len(beat), beat))
 
-    def _close(self) -> bool:
+    def _close(self, *, whole: bool) -> bool:
         """The upstream's bytes are over; whether its reply is, only its format's end mark can say."""
         passage = self.passage
         if passage is None:
             return False
-        out = passage.close()
+        out = passage.close(whole=whole)
         if not self.x.committed:
             self._before(out)
         elif out:

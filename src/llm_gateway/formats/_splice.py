@@ -91,7 +91,7 @@ class Splice:
         self._usual = not (self._blocks.size or self._held or self._over() or not self.between)
         return passed
 
-    def close(self) -> bytes:
+    def close(self, *, whole: bool = True) -> bytes:
         self._usual = False
         if self._over():
             return b""

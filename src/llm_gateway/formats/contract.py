@@ -7,13 +7,16 @@ deeper than `Peek`: its members are re-joined, so what was checked is what is se
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Raw, Struct
 
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.events import Event
 from llm_gateway.core.types import Completion, Conversation, Usage
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer", bound="Reply")
 
 
 class Peek(Struct, gc=False):
@@ -34,6 +37,8 @@ class Outgoing(Struct, gc=False):
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
     dropped: tuple[str, ...] = ()
+    content_type: bytes = b"application/json"
+    method: bytes = b"POST"
 
 
 class Summary(Struct, gc=False):
@@ -67,7 +72,8 @@ class Passage(Protocol):
     def between(self) -> bool: ...  # what feed returned so far ends at an event boundary
 
     def feed(self, data: bytes) -> bytes: ...
-    def close(self) -> bytes: ...  # upstream's clean EOF: a last event may be whole; sets ended, or failed (cut)
+    # No more will come: a last event may be whole; sets ended, or failed (cut). whole: HTTP's framing says it is all
+    def close(self, *, whole: bool = True) -> bytes: ...
     def tail(self, cost: float | None) -> bytes: ...  # the held last events
     def fail(self, fault: Fault) -> bytes: ...  # an error event in the client's shape; nothing comes after it
     def heartbeat(self) -> bytes: ...  # b"" where the shape has none
@@ -89,11 +95,23 @@ class StreamWriter(Protocol):
     def heartbeat(self) -> bytes: ...
 
 
-class Format(Protocol):
-    """One API shape, both sides. Stateless; one reader, writer or passage per stream."""
+class Reply(Protocol):
+    """What every whole reply tells, whatever it replies to."""
+
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def finish(self) -> str | None: ...
+
+
+class Shape(Protocol[Call, Answer]):
+    """One API shape, both sides. Stateless; one reader, writer or passage per stream.
+
+    Shapes of one operation share its `Call` and `Answer` (chat: Conversation and Completion) and can be crossed. A shape that
+    nothing crosses has no typed call: its last eight methods are never called, since its providers speak it themselves."""
 
     name: str
-    stream_type: bytes  # the content type of a streamed reply
+    stream_type: bytes  # the content type of a streamed reply; b"" where the upstream's reply says it
     request_headers: frozenset[bytes]  # lower case; the client's, forwarded to a same-shape upstream
     reply_headers: frozenset[bytes]  # lower case; the upstream's, forwarded to a same-shape client
 
@@ -103,18 +121,17 @@ class Format(Protocol):
     def summarise(self, body: bytes) -> Summary: ...  # Fault(UPSTREAM_BROKEN) if it is no reply of this shape
     def splice(self, peek: Peek) -> Passage: ...
 
-    def read_request(self, peek: Peek) -> Conversation: ...  # Fault(INVALID, param=path)
-    def write_request(
-        self, call: Conversation, model: str
-    ) -> Outgoing: ...  # Fault(INVALID) if the meaning would change
-    def read_reply(self, body: bytes) -> Completion: ...
-    def write_reply(
-        self, reply: Completion, call: Conversation, now: int = 0
-    ) -> Outgoing: ...  # now: Unix seconds, for
-    # shapes that say when a reply was made, where the upstream's did not
-    def stream_reader(self) -> StreamReader: ...
-    def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter: ...
     def write_error(self, fault: Fault, request_id: str) -> Outgoing: ...
-    def read_error(
-        self, status: int, body: bytes
-    ) -> Fault: ...  # this shape's error bodies -> a kind; providers refine it
+    def read_error(self, status: int, body: bytes) -> Fault: ...  # this shape's error bodies -> a kind; providers refine it
+
+    def read_request(self, peek: Peek) -> Call: ...  # Fault(INVALID, param=path)
+    def write_request(self, call: Call, model: str) -> Outgoing: ...  # Fault(INVALID) if the meaning would change
+    def read_reply(self, body: bytes) -> Answer: ...
+    # now: Unix seconds, for shapes that say when a reply was made, where the upstream's did not
+    def write_reply(self, reply: Answer, call: Call, now: int = 0) -> Outgoing: ...
+    def stream_reader(self) -> StreamReader: ...
+    def stream_writer(self, call: Call, now: int = 0) -> StreamWriter: ...
+
+
+Format = Shape[Any, Any]
+Chat = Shape[Conversation, Completion]

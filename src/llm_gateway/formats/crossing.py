@@ -38,7 +38,7 @@ class Crossing:
             return b""
         return self._cross(self._reader.feed(data))
 
-    def close(self) -> bytes:
+    def close(self, *, whole: bool = True) -> bytes:
         if self.ended or self.failed is not None:
             return b""
         return self._cross(self._reader.close())

@@ -19,10 +19,12 @@ class Anthropic:
     static = True
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
-        return ("anthropic_messages",)
+        if operation == "count":
+            return ("anthropic_count",)
+        return ("anthropic_messages",) if operation == "chat" else ()
 
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
-        return Wire(b"POST", f"{account.root}{outgoing.path}".encode(), _headers(account, outgoing), outgoing.body)
+        return Wire(outgoing.method, f"{account.root}{outgoing.path}".encode(), _headers(account, outgoing), outgoing.body)
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
         return read_fault(form, status, headers, body, now)

@@ -16,6 +16,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.formats.contract import Format, Outgoing
 from llm_gateway.providers.contract import Account, Operation, Wire
 from llm_gateway.providers.faults import read_fault
+from llm_gateway.providers.table import Service
 
 V1 = (None, "v1", "preview")
 
@@ -23,8 +24,11 @@ V1 = (None, "v1", "preview")
 class Azure:
     static = False  # the body may have to name the deployment
 
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
-        return ("openai_chat",)
+        return self._service.shapes(operation, model)
 
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         deployment = account.deployments.get(model, model)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault
 from llm_gateway.formats.contract import Format, Outgoing
 
-Operation = Literal["chat"]
+Operation = Literal["chat", "count", "embeddings", "images", "speech", "transcription", "moderation", "rerank", "response"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
 class Account(Struct, frozen=True, kw_only=True):
@@ -42,7 +43,8 @@ class Provider(Protocol):
 
     static: bool
 
-    def formats(self, operation: Operation, model: str) -> tuple[str, ...]: ...  # names, preferred first
+    # Names, the one to cross to first; empty if this provider, or this model there, does not do it.
+    def formats(self, operation: Operation, model: str) -> tuple[str, ...]: ...
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire: ...
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault: ...
     def probe(self, account: Account) -> Wire | None: ...

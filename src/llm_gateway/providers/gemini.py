@@ -27,10 +27,16 @@ class Gemini:
     static = True
 
     def __init__(self, *, compatible: bool) -> None:
-        self._forms = ("gemini", "gemini_array", "openai_chat") if compatible else ("gemini", "gemini_array")
+        native = {
+            "chat": ("gemini", "gemini_array"),
+            "count": ("gemini_count",),
+            "embeddings": ("gemini_embed_batch", "gemini_embed"),
+        }
+        theirs = {"chat": ("openai_chat",), "embeddings": ("openai_embeddings",)} if compatible else {}
+        self._forms = {operation: (*forms, *theirs.get(operation, ())) for operation, forms in native.items()}
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
-        return self._forms
+        return self._forms.get(operation, ())
 
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         root = _root(account)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_gateway.providers.anthropic import Anthropic
 from llm_gateway.providers.azure import Azure
+from llm_gateway.providers.cohere import Cohere
 from llm_gateway.providers.contract import Provider
 from llm_gateway.providers.gemini import Gemini
 from llm_gateway.providers.openai import OpenAI
@@ -14,10 +15,12 @@ def provider(kind: str) -> Provider:
     """The provider for a `type` of the configuration. KeyError for one that the table does not have."""
     service = SERVICES[kind]
     match service.protocol:
-        case "openai" | "echo":
-            return OpenAI(service.probe)
+        case "openai" | "echo" | "ollama" | "bedrock":
+            return OpenAI(service)
+        case "cohere":
+            return Cohere()
         case "azure":
-            return Azure()
+            return Azure(service)
         case "anthropic":
             return Anthropic()
         case "gemini" | "google":

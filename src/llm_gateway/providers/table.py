@@ -9,15 +9,36 @@ enough to have it.
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-Protocol = Literal["openai", "anthropic", "azure", "gemini", "google", "echo"]
+from llm_gateway.providers.contract import Operation
+
+Protocol = Literal["openai", "anthropic", "azure", "gemini", "google", "ollama", "bedrock", "cohere", "echo"]
+
+CHAT, COMPLETIONS, RESPONSES, MESSAGES = "openai_chat", "openai_completions", "openai_responses", "anthropic_messages"
+OPENAI_SHAPES: dict[Operation, tuple[str, ...]] = {
+    "embeddings": ("openai_embeddings",),
+    "images": ("openai_images", "openai_image_edits"),
+    "speech": ("openai_speech",),
+    "transcription": ("openai_transcription", "openai_translation"),
+    "moderation": ("openai_moderation",),
+    "rerank": ("rerank",),
+    "response": ("openai_response",),
+}
+_EMBEDDINGS: frozenset[Operation] = frozenset({"embeddings"})
+_RANKS: frozenset[Operation] = frozenset({"embeddings", "rerank"})
+_SOUNDS: frozenset[Operation] = frozenset({"speech", "transcription"})
+_ALL: frozenset[Operation] = frozenset({"embeddings", "images", "speech", "transcription", "moderation", "response"})
 
 
 class Service(Struct, frozen=True, kw_only=True):
+    """`chat`: the shapes it takes conversations in, the one to cross to first; `only`: patterns of model names
+    that take them in other shapes; `offers`: what else it does, in OpenAI's shapes or, for rerank, in Cohere's."""
+
     protocol: Protocol = "openai"
     base_url: str = ""
     key_env: tuple[str, ...] = ()
@@ -27,6 +48,15 @@ class Service(Struct, frozen=True, kw_only=True):
     implied: bool = True
     catalogue: str = ""
     probe: str = "/models"
+    chat: tuple[str, ...] = (CHAT,)
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    offers: frozenset[Operation] = frozenset()
+
+    def shapes(self, operation: Operation, model: str) -> tuple[str, ...]:
+        """The shapes of `operation` for `model`, of a service that speaks OpenAI's API."""
+        if operation == "chat":
+            return next((shapes for pattern, shapes in self.only if re.match(pattern, model)), self.chat)
+        return OPENAI_SHAPES[operation] if operation in self.offers else ()
 
     def root(self, base_url: str) -> str:
         """The path prefix for requests to `base_url`, without trailing slash."""
@@ -39,9 +69,16 @@ class Service(Struct, frozen=True, kw_only=True):
         return given
 
 
-def _compatible(base_url: str, *key_env: str, catalogue: str = "", keyless: bool = False) -> Service:
-    return Service(base_url=base_url, key_env=key_env, catalogue=catalogue, keyless=keyless)
+def _compatible(base_url: str, *key_env: str, **more: Any) -> Service:
+    return Service(base_url=base_url, key_env=key_env, **more)
 
+
+_OPENAI_CHAT = (CHAT, RESPONSES, COMPLETIONS)
+# Models that one shape alone reaches (https://platform.openai.com/docs/models).
+_OPENAI_ONLY = (
+    (r"(gpt-3\.5-turbo-instruct|davinci-002|babbage-002)", (COMPLETIONS,)),
+    (r"(o\d|gpt-\d[.\d]*)-pro|.*(codex|deep-research)|computer-use", (RESPONSES,)),
+)
 
 SERVICES: dict[str, Service] = {
     "openai": Service(
@@ -49,6 +86,9 @@ SERVICES: dict[str, Service] = {
         key_env=("OPENAI_API_KEY",),
         url_env=("OPENAI_BASE_URL",),
         catalogue="openai",
+        chat=_OPENAI_CHAT,
+        only=_OPENAI_ONLY,
+        offers=_ALL,
     ),
     "anthropic": Service(
         protocol="anthropic",
@@ -57,6 +97,7 @@ SERVICES: dict[str, Service] = {
         url_env=("ANTHROPIC_BASE_URL",),
         versioned=True,
         catalogue="anthropic",
+        chat=(MESSAGES,),
     ),
     "azure": Service(
         protocol="azure",
@@ -64,15 +105,32 @@ SERVICES: dict[str, Service] = {
         url_env=("AZURE_OPENAI_ENDPOINT",),
         catalogue="azure",
         probe="/openai/v1/models",
+        chat=_OPENAI_CHAT,
+        only=_OPENAI_ONLY,
+        offers=_ALL - {"moderation"},
     ),
-    "together": _compatible("https://api.together.xyz/v1", "TOGETHER_API_KEY", catalogue="together"),
-    "vllm": _compatible("http://localhost:8000/v1", "VLLM_API_KEY", keyless=True),
+    "together": _compatible(
+        "https://api.together.xyz/v1", "TOGETHER_API_KEY", catalogue="together", chat=(CHAT, COMPLETIONS),
+        offers=_RANKS | _SOUNDS | {"images"},
+    ),
+    "vllm": _compatible(
+        "http://localhost:8000/v1", "VLLM_API_KEY", keyless=True, chat=(CHAT, COMPLETIONS, RESPONSES),
+        offers=_RANKS | {"transcription", "response"},
+    ),
     "ollama": Service(
-        base_url="http://localhost:11434/v1", key_env=("OLLAMA_API_KEY",), url_env=("OLLAMA_HOST",), keyless=True
+        protocol="ollama",
+        base_url="http://localhost:11434/v1",
+        key_env=("OLLAMA_API_KEY",),
+        url_env=("OLLAMA_HOST",),
+        keyless=True,
     ),
-    "lmstudio": _compatible("http://localhost:1234/v1", keyless=True),
-    "llamacpp": _compatible("http://localhost:8080/v1", keyless=True),
-    "openai_compatible": Service(base_url="http://localhost/v1", keyless=True),
+    "lmstudio": _compatible(
+        "http://localhost:1234/v1", keyless=True, chat=_OPENAI_CHAT, offers=_EMBEDDINGS | {"response"}
+    ),
+    "llamacpp": _compatible("http://localhost:8080/v1", keyless=True, chat=(CHAT, COMPLETIONS), offers=_RANKS),
+    "openai_compatible": Service(
+        base_url="http://localhost/v1", keyless=True, chat=(CHAT, COMPLETIONS), offers=_ALL | _RANKS
+    ),
     "google": Service(
         protocol="google",
         base_url="https://generativelanguage.googleapis.com/v1beta",
@@ -86,35 +144,72 @@ SERVICES: dict[str, Service] = {
         implied=False,
         catalogue="google",
     ),
-    "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq"),
-    "mistral": _compatible("https://api.mistral.ai/v1", "MISTRAL_API_KEY", catalogue="mistral"),
-    "deepseek": _compatible("https://api.deepseek.com", "DEEPSEEK_API_KEY", catalogue="deepseek"),
-    "xai": _compatible("https://api.x.ai/v1", "XAI_API_KEY", catalogue="x-ai"),
-    "fireworks": _compatible("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", catalogue="fireworks"),
-    "openrouter": _compatible("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", catalogue="openrouter"),
-    "cerebras": _compatible("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", catalogue="cerebras"),
+    "groq": _compatible(
+        "https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq", chat=(CHAT, RESPONSES), offers=_SOUNDS
+    ),
+    "mistral": _compatible(
+        "https://api.mistral.ai/v1", "MISTRAL_API_KEY", catalogue="mistral",
+        offers=_EMBEDDINGS | {"moderation", "transcription"},
+    ),
+    "deepseek": _compatible(
+        "https://api.deepseek.com", "DEEPSEEK_API_KEY", catalogue="deepseek", chat=(CHAT, RESPONSES)
+    ),
+    "xai": _compatible(
+        "https://api.x.ai/v1", "XAI_API_KEY", catalogue="x-ai", chat=(CHAT, RESPONSES), offers=frozenset({"images", "response"})
+    ),
+    "fireworks": _compatible(
+        "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", catalogue="fireworks", chat=_OPENAI_CHAT,
+        offers=_RANKS | {"response"},
+    ),
+    "openrouter": _compatible(
+        "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", catalogue="openrouter", chat=_OPENAI_CHAT, offers=_EMBEDDINGS
+    ),
+    "cerebras": _compatible(
+        "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", catalogue="cerebras", chat=(CHAT, COMPLETIONS)
+    ),
     "perplexity": _compatible(
         "https://api.perplexity.ai", "PERPLEXITY_API_KEY", "PPLX_API_KEY", catalogue="perplexity"
     ),
-    "nvidia": _compatible("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY"),
-    "cohere": _compatible("https://api.cohere.ai/compatibility/v1", "COHERE_API_KEY", "CO_API_KEY", catalogue="cohere"),
-    "huggingface": _compatible("https://router.huggingface.co/v1", "HF_TOKEN", catalogue="huggingface_together"),
+    "nvidia": _compatible(
+        "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", chat=(CHAT, COMPLETIONS), offers=_EMBEDDINGS
+    ),
+    "cohere": Service(
+        protocol="cohere",
+        base_url="https://api.cohere.ai/compatibility/v1",
+        key_env=("COHERE_API_KEY", "CO_API_KEY"),
+        catalogue="cohere",
+    ),
+    "voyage": _compatible("https://api.voyageai.com/v1", "VOYAGE_API_KEY", chat=(), offers=_RANKS),
+    "jina": _compatible("https://api.jina.ai/v1", "JINA_API_KEY", chat=(), offers=_RANKS),
+    "huggingface": _compatible(
+        "https://router.huggingface.co/v1", "HF_TOKEN", catalogue="huggingface_together", chat=(CHAT, RESPONSES)
+    ),
     "moonshot": _compatible("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", catalogue="moonshotai"),
     "zai": _compatible("https://api.z.ai/api/paas/v4", "ZAI_API_KEY"),
-    "alibaba": _compatible("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
-    "sambanova": _compatible("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
-    "deepinfra": _compatible("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
-    "novita": _compatible("https://api.novita.ai/v3/openai", "NOVITA_API_KEY", catalogue="novita"),
-    "hyperbolic": _compatible("https://api.hyperbolic.xyz/v1", "HYPERBOLIC_API_KEY"),
-    "nebius": _compatible("https://api.studio.nebius.ai/v1", "NEBIUS_API_KEY"),
+    "alibaba": _compatible(
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", offers=_EMBEDDINGS
+    ),
+    "sambanova": _compatible("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", offers=_EMBEDDINGS),
+    "deepinfra": _compatible(
+        "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY", chat=(CHAT, COMPLETIONS), offers=_EMBEDDINGS | {"images"}
+    ),
+    "novita": _compatible(
+        "https://api.novita.ai/v3/openai", "NOVITA_API_KEY", catalogue="novita", chat=(CHAT, COMPLETIONS), offers=_RANKS
+    ),
+    "hyperbolic": _compatible("https://api.hyperbolic.xyz/v1", "HYPERBOLIC_API_KEY", chat=(CHAT, COMPLETIONS)),
+    "nebius": _compatible(
+        "https://api.studio.nebius.ai/v1", "NEBIUS_API_KEY", chat=(CHAT, COMPLETIONS), offers=_EMBEDDINGS | {"images"}
+    ),
     "avian": _compatible("https://api.avian.io/v1", "AVIAN_API_KEY", catalogue="avian"),
-    "heroku": _compatible("https://us.inference.heroku.com/v1", "HEROKU_API_KEY"),
-    "ollama_cloud": _compatible("https://ollama.com/v1", "OLLAMA_CLOUD_API_KEY"),
-    "vercel": _compatible("https://ai-gateway.vercel.sh/v1", "AI_GATEWAY_API_KEY"),
-    "github": _compatible("https://models.github.ai/inference", "GITHUB_TOKEN"),
+    "heroku": _compatible(
+        "https://us.inference.heroku.com/v1", "HEROKU_API_KEY", offers=_EMBEDDINGS | {"images"}
+    ),
+    "ollama_cloud": Service(protocol="ollama", base_url="https://ollama.com/v1", key_env=("OLLAMA_CLOUD_API_KEY",)),
+    "vercel": _compatible("https://ai-gateway.vercel.sh/v1", "AI_GATEWAY_API_KEY", offers=_EMBEDDINGS),
+    "github": _compatible("https://models.github.ai/inference", "GITHUB_TOKEN", offers=_EMBEDDINGS),
     "crusoe": _compatible("https://api.inference.crusoecloud.com/v1", "CRUSOE_API_KEY"),
     "echo": Service(protocol="echo", base_url="echo://local", keyless=True),
-}
+}  # fmt: skip
 
 
 def sells(kind: str, wanted: str) -> bool:

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Pin
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.contract import OPERATIONS
 from llm_gateway.providers.table import sells
 from llm_gateway.routing.plan import Course, Plan, Stop, Tally
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.telemetry.metrics import Metrics
 
 MOST_PLANS = 4096
+STORED = "response"
 NAMED = 5
 
 
@@ -51,21 +54,24 @@ class Table:
         self._policy = policy
         self._default = default
         self._prices = prices or {}
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, dict[str, Plan]] = {operation: {} for operation in OPERATIONS}
         self._turn = 0
         self._listed: dict[str, list[str]] = {}  # by provider type, longest first
 
-    def course(self, model: str) -> tuple[Plan, Course]:
-        """The plan for a model and a fresh walk along it. Raises Fault NO_MODEL."""
-        plan = self._plans.get(model)
+    def course(self, model: str, operation: str = "chat", pin: Pin | None = None) -> tuple[Plan, Course]:
+        """The plan for a model and a fresh walk along it. Raises Fault NO_MODEL, INVALID, and NOT_FOUND for a pin elsewhere."""
+        plans = self._plans[operation]
+        plan = plans.get(model)
         if plan is None:
-            plan = self._plan(model)
-            if len(self._plans) >= MOST_PLANS:
-                self._plans.clear()
-            self._plans[model] = plan
+            plan = self._plan(model, operation)
+            if len(plans) >= MOST_PLANS:
+                plans.clear()
+            plans[model] = plan
         self._turn += 1
-        self.tally.active += 1
         targets = plan.only or plan.targets(self._turn)
+        if pin is not None:
+            targets = _pinned(targets, pin)
+        self.tally.active += 1
         return plan, Course(targets, self._policy, self.tally, targets[0])
 
     def resolve(self, model: str) -> list[tuple[str, str]]:
@@ -84,12 +90,19 @@ class Table:
                 return [(seat.name, name)]
         return [(self._default, model)] if self._default is not None else []
 
-    def _plan(self, model: str) -> Plan:
+    def _plan(self, model: str, operation: str) -> Plan:
         alias = self.aliases.get(model)
         places = self.resolve(model)
+        if operation == STORED and model in self.seats:  # what was stored is an account's, not a model's
+            places = [(model, "")]
         if not places:
             raise self._unknown(model)
-        stops = tuple(Stop(self._targets(*place)) for place in places)
+        able = [targets for targets in (self._targets(*place) for place in places) if targets[0].forms[operation]]
+        if not able:
+            raise Fault(
+                Kind.INVALID, f"The model {model[:100]!r} does not do this: none of its providers offers {operation}.", param="model"
+            )
+        stops = tuple(map(Stop, able))
         only = list(stops[0].keys) if len(stops) == 1 and len(stops[0].keys) == 1 else None
         if alias is None:
             return Plan(model, stops, only=only)
@@ -124,3 +137,15 @@ class Table:
         return Fault(
             Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model"
         )
+
+
+def _pinned(targets: list[Target], pin: Pin) -> list[Target]:
+    """Those of the account that made what the request refers to. Raises Fault NOT_FOUND."""
+    own = [target for target in targets if (target.provider, target.key_id) == (pin.provider, pin.key_id)]
+    if not own:
+        raise Fault(
+            Kind.NOT_FOUND,
+            "What this request refers to was made by another model's provider or account; send its content instead.",
+            param=pin.param,
+        )
+    return own

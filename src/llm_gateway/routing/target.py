@@ -11,13 +11,14 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.models.prices import Rates, cost, override
-from llm_gateway.providers.contract import Account, Provider
+from llm_gateway.providers.contract import OPERATIONS, Account, Provider
 from llm_gateway.telemetry.metrics import TargetMeter
 from llm_gateway.upstream.pool import Bay
 
 MOST_HEADS = 64
 RATES_SECONDS = 60.0  # prices change by date, some by hour
 AGENT = b"llm-gateway"
+JSON = b"application/json"
 
 
 class Limits(Struct, frozen=True):
@@ -68,14 +69,14 @@ class Target:
         self.bay = seat.bay
         self.limits = seat.limits
         self.meter = meter
-        self.forms = seat.speaker.formats("chat", model)
+        self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
         self.lines = render(
             ((b"x-gateway-provider", account.provider.encode()), (b"x-gateway-model", _visible(model)))
         )  # response headers that say who answered
         self._catalogue, self._own = prices
         self._rates: Rates | None = None
         self._priced_until = 0.0
-        self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
+        self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...], bytes], bytes] = {}
 
     def __repr__(self) -> str:
         return f"<Target {self.provider}/{self.model} key {self.key_id or '-'}>"
@@ -91,16 +92,20 @@ class Target:
 
     def request(self, outgoing: Outgoing, now: float) -> bytes:
         """The whole HTTP request for this target."""
-        key = (outgoing.path, outgoing.headers)
+        key = (outgoing.path, outgoing.headers, outgoing.content_type)
         head = self._heads.get(key)
         body = outgoing.body
         if head is None:
             wire = self.speaker.address(outgoing, self.account, self.model, now)
             body = wire.body
-            head = b"%b %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n%b" % (
-                wire.method, wire.path, self.bay.origin.authority.encode(), render(_own(wire.headers, outgoing.headers)),
+            head = b"%b %b HTTP/1.1\r\nhost: %b\r\ncontent-type: %b\r\naccept-encoding: identity\r\n%b" % (
+                wire.method, wire.path, self.bay.origin.authority.encode(), outgoing.content_type,
+                render(_own(wire.headers, outgoing.headers)),
             )  # fmt: skip
-            if self.speaker.static and len(self._heads) < MOST_HEADS:
+            if not body and wire.method != b"POST":
+                return head + b"\r\n"
+            # A multipart body's type holds its boundary: kept, such heads would push out those that come again.
+            if self.speaker.static and outgoing.content_type == JSON and len(self._heads) < MOST_HEADS:
                 self._heads[key] = head
         return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 

@@ -75,8 +75,8 @@ class ArrayPassage:
     def feed(self, data: bytes) -> bytes:
         return self._frames.turn(self._blocks.feed(self._inner.feed(data)))
 
-    def close(self) -> bytes:
-        return self._frames.turn(self._blocks.feed(self._inner.close()))
+    def close(self, *, whole: bool = True) -> bytes:
+        return self._frames.turn(self._blocks.feed(self._inner.close(whole=whole)))
 
     def tail(self, cost: float | None) -> bytes:
         return self._frames.end(self._inner.tail(cost))
