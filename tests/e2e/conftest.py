@@ -27,6 +27,7 @@ from google.genai import types as genai_types
 from replay.faulty import FaultyUpstream
 from replay.recordings import Recordings, folder, load
 from replay.server import ReplayUpstream
+from replay.studio import Studio
 
 KEY = "sk-e2e-0123456789"
 
@@ -85,7 +86,17 @@ def broken(loop_thread: Loop) -> Iterator[FaultyUpstream]:
 
 
 @pytest.fixture(scope="session")
-def gateway(replay: ReplayUpstream, broken: FaultyUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def studio(loop_thread: Loop) -> Iterator[Studio]:
+    upstream = Studio()
+    loop_thread.run(upstream.start())
+    yield upstream
+    loop_thread.run(upstream.stop())
+
+
+@pytest.fixture(scope="session")
+def gateway(
+    replay: ReplayUpstream, broken: FaultyUpstream, studio: Studio, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     place = tmp_path_factory.mktemp("gateway")
     port, metrics_port = free_port(), free_port()
     config = {
@@ -97,6 +108,7 @@ def gateway(replay: ReplayUpstream, broken: FaultyUpstream, tmp_path_factory: py
             "anthropic": {"base_url": replay.url, "api_key": "sk-upstream-anthropic"},
             "gemini": {"base_url": replay.url, "api_key": "sk-upstream-gemini"},
             "echo": {},
+            "studio": {"type": "openai_compatible", "base_url": studio.url, "api_key": "sk-upstream-studio"},
             "broken": {"type": "openai_compatible", "base_url": broken.url, "api_key": "sk-upstream-broken", "max_retries": 0},
         },
         "models": {

@@ -77,6 +77,7 @@ class Somebody(Struct, frozen=True):
 
 NOBODY = NOWHERE = Somebody()
 NOTHING = Usage()
+CHAT = "chat"  # what of a stream cut short can be estimated from text
 
 
 class Target(Protocol):
@@ -113,7 +114,7 @@ class Ledger:
         x.settled = True
         now = perf_counter()
         seconds = now - x.started
-        if x.usage is None and x.committed and x.stream:
+        if x.usage is None and x.committed and x.stream and x.route.operation == CHAT:
             x.usage = estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
         if x.usage is not None and x.cost is None and x.target is not None:
             x.cost = x.target.price(x.usage, x.wall)

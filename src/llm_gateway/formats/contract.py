@@ -20,13 +20,16 @@ Answer = TypeVar("Answer", bound="Reply")
 
 
 class Peek(Struct, gc=False):
-    """A request body's top level. `members` keeps every field as written (last one wins where a key is repeated)."""
+    """A request body's top level. `members` keeps every field as written (last one wins where a key is repeated).
+
+    `form`: what a shape whose bodies are not JSON needs to write them again."""
 
     members: dict[str, Raw]
     model: str
     stream: bool = False
     wants_usage: bool = False
     max_tokens: int | None = None
+    form: Any = None
 
 
 class Outgoing(Struct, gc=False):

@@ -7,29 +7,61 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Route
 
 CHAT, MESSAGES, GEMINI, GEMINI_ARRAY = "openai_chat", "anthropic_messages", "gemini", "gemini_array"
 
-EXACT: dict[bytes, dict[bytes, Route]] = {
-    b"/v1/chat/completions": {b"POST": Route("chat", CHAT, "/v1/chat/completions", body=True)},
-    b"/v1/messages": {b"POST": Route("chat", MESSAGES, "/v1/messages", body=True, id_header=b"request-id")},
-    b"/v1/models": {b"GET": Route("models", CHAT, "/v1/models")},
+Methods = dict[bytes, Route]
+
+
+class Branch(Struct, frozen=True):
+    """Paths that begin alike and go on with a name: `bare` when nothing follows it, else by what does."""
+
+    prefix: bytes
+    bare: Methods
+    tails: dict[str, Methods] = {}
+
+
+def _post(operation: str, shape: str, label: str, **more: object) -> Methods:
+    return {b"POST": Route(operation, shape, label, body=True, **more)}  # type: ignore[arg-type]
+
+
+# OpenAI's API, below its version; Azure has the same below its own.
+_OPENAI: dict[bytes, Methods] = {
+    b"/chat/completions": _post("chat", CHAT, "/v1/chat/completions"),
+    b"/moderations": _post("moderation", "openai_moderation", "/v1/moderations"),
+    b"/images/generations": _post("images", "openai_images", "/v1/images/generations"),
+    b"/images/edits": _post("images", "openai_image_edits", "/v1/images/edits"),
+    b"/audio/speech": _post("speech", "openai_speech", "/v1/audio/speech"),
+    b"/audio/transcriptions": _post("transcription", "openai_transcription", "/v1/audio/transcriptions"),
+    b"/audio/translations": _post("transcription", "openai_translation", "/v1/audio/translations"),
+    b"/rerank": _post("rerank", "rerank", "/v1/rerank"),
+    b"/models": {b"GET": Route("models", CHAT, "/v1/models")},
+}
+EXACT: dict[bytes, Methods] = {
+    **{b"/v1" + path: methods for path, methods in _OPENAI.items()},
+    **{b"/openai/v1" + path: methods for path, methods in _OPENAI.items()},
+    b"/v2/rerank": _post("rerank", "rerank", "/v1/rerank"),
+    b"/v1/messages": _post("chat", MESSAGES, "/v1/messages", id_header=b"request-id"),
     b"/v1beta/models": {b"GET": Route("models", GEMINI, "/v1/models")},
     b"/health": {b"GET": Route("health", CHAT, "/health", open=True)},
     b"/health/live": {b"GET": Route("live", CHAT, "/health/live", open=True)},
     b"/health/ready": {b"GET": Route("ready", CHAT, "/health/ready", open=True)},
 }
-PREFIX: tuple[tuple[bytes, dict[bytes, Route]], ...] = (
-    (b"/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
-    (b"/v1beta/models/", {b"GET": Route("model", GEMINI, "/v1/models/{id}")}),
-)
-# What follows the last colon of a model's path; the SSE framing of a stream has to be asked for.
-VERBS: dict[str, Route] = {
-    "generateContent": Route("chat", GEMINI, "generateContent", body=True, stream=False),
-    "streamGenerateContent": Route("chat", GEMINI, "streamGenerateContent", body=True, stream=True),
+# The SSE framing of a Gemini stream has to be asked for.
+_GEMINI: dict[str, Methods] = {
+    ":generateContent": _post("chat", GEMINI, "generateContent", stream=False),
+    ":streamGenerateContent": _post("chat", GEMINI, "streamGenerateContent", stream=True),
 }
+BRANCHES: tuple[Branch, ...] = (
+    Branch(b"/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}, _GEMINI),
+    Branch(b"/v1beta/models/", {b"GET": Route("model", GEMINI, "/v1/models/{id}")}, _GEMINI),
+    Branch(b"/openai/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
+    Branch(b"/openai/deployments/", {}, {path.decode(): methods for path, methods in _OPENAI.items() if b"POST" in methods}),
+)
 STREAM_ARRAY = Route("chat", GEMINI_ARRAY, "streamGenerateContent", body=True, stream=True)
 # The same lists for a caller of Gemini's shape at a path that two shapes share.
 LISTS = {"models": Route("models", GEMINI, "/v1/models"), "model": Route("model", GEMINI, "/v1/models/{id}")}
@@ -69,7 +101,7 @@ def unknown(path: bytes) -> Route:
 def voiced(route: Route, headers: Mapping[bytes, bytes], query: bytes) -> Route:
     """The route in the shape its caller speaks, for what the path alone does not say: how a stream is framed, and who asks
     for a list of models."""
-    if route.stream:
+    if route.stream and route.format == GEMINI:
         return route if b"alt=sse" in query.split(b"&") else STREAM_ARRAY
     if route.operation in LISTS and (b"x-goog-api-key" in headers or query.startswith(b"key=") or b"&key=" in query):
         return LISTS[route.operation]
@@ -90,17 +122,19 @@ def decode(segment: bytes) -> str:
     return out.decode()
 
 
-def _by_prefix(path: bytes) -> tuple[dict[bytes, Route], tuple[str, ...]]:
-    for prefix, methods in PREFIX:
+def _by_prefix(path: bytes) -> tuple[Methods, tuple[str, ...]]:
+    for branch in BRANCHES:
+        prefix = branch.prefix
         if path.startswith(prefix) and len(path) > len(prefix):
             try:
                 name = decode(path[len(prefix) :])
             except ValueError:
                 break
-            model, colon, verb = name.rpartition(":")
-            if colon and verb in VERBS:
-                return {b"POST": VERBS[verb]}, (model,)
-            return methods, (name,)
+            for tail, methods in branch.tails.items():
+                if name.endswith(tail) and len(name) > len(tail):
+                    return methods, (name.removesuffix(tail),)
+            if branch.bare:
+                return branch.bare, (name,)
     raise Fault(Kind.NOT_FOUND, f"Unknown path {printable(path)}. The API lives under /v1 (Gemini's under /v1beta); see the documentation.")
 
 
