@@ -15,6 +15,7 @@ from llm_gateway.config.snapshot import Price, Provider, ProviderKey, Snapshot
 from llm_gateway.core.exchange import Principal
 from llm_gateway.formats import jobs
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
+from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
 from llm_gateway.formats.gemini import Gemini
 from llm_gateway.formats.openai_chat import OpenAIChat
@@ -32,7 +33,7 @@ _NO_KEY = ProviderKey(id="", value="")
 
 
 def formats() -> Mapping[str, Format]:
-    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), *jobs.shapes())
+    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), *jobs.shapes())
     return {shape.name: shape for shape in shapes}
 
 

@@ -132,3 +132,18 @@ def test_a_tool_loop_crosses_both_ways(openai_client: openai.OpenAI, recordings:
     used = next(part for part in sent["messages"][1]["content"] if part["type"] == "tool_use")
     result = next(part for part in sent["messages"][2]["content"] if part["type"] == "tool_result")
     assert (used["id"], used["input"], result["tool_use_id"]) == ("call_1", {"city": "Paris"}, "call_1")
+
+
+def test_a_legacy_prompt_reaches_a_chat_model(openai_client: openai.OpenAI, recordings: Recordings) -> None:
+    each = chosen(recordings, "anthropic", "messages", streaming=False)[0]
+    told = openai_client.completions.create(model=f"anthropic/{each.id}", prompt="hi")
+    assert told.object == "text_completion"
+    assert told.choices[0].text == "".join(block.get("text", "") for block in json.loads(each.body)["content"])
+    assert openai_client.completions.create(model="broken/fine", prompt="hi").choices
+
+
+def test_a_legacy_prompt_streams_from_a_chat_model(openai_client: openai.OpenAI, recordings: Recordings) -> None:
+    each = next(each for each in chosen(recordings, "anthropic", "messages", streaming=True) if b"text_delta" in each.body)
+    stream = list(openai_client.completions.create(model=f"anthropic/{each.id}", prompt="hi", stream=True, stream_options={"include_usage": True}))
+    assert "".join(choice.text for chunk in stream for choice in chunk.choices)
+    assert stream[-1].usage is not None

@@ -21,6 +21,10 @@ Where the chat shapes meet, beyond the table:
   words translated. Seals of thought ride on calls (`extra_content.google` in OpenAI's shape) and come back; Anthropic's shape
   has no place for them, so calls of Gemini 3 go back with Google's word for "not sealed by us". A `cachedContent` is refused
   elsewhere: it holds the prompt's beginning.
+- Bedrock Converse: Claude's seals of thought hold there and in Anthropic's own API alike, so they cross both ways. Files go by
+  value or from S3; a document's name keeps the characters that Bedrock takes. Cache marks go to the models that have a cache.
+  Tools that a conversation calls without declaring them are declared by name, since Bedrock refuses it else; "no tools now"
+  is said by leaving them out where none was called. A guardrail is refused elsewhere: what it guards would go unguarded.
 """
 
 from __future__ import annotations
@@ -51,37 +55,47 @@ class Row(Struct, frozen=True):
 
 TABLE = (
     Row("tools", "functions; other kinds are refused"),
-    Row("tool_choice", "a list of allowed tools shortens `tools`"),
+    Row("tool_choice", "a list of allowed tools shortens `tools`; Bedrock: `none` leaves them out"),
     Row("parallel_tools", "Anthropic: tool_choice.disable_parallel_tool_use", (True,)),
     Row("max_tokens", "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"),
-    Row("temperature", "Anthropic: at most 1; absent while thinking"),
+    Row("temperature", "Anthropic, Bedrock: at most 1; absent while Claude thinks"),
     Row("top_p", "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
-    Row("top_k"),
+    Row("top_k", "Bedrock: for the families of models that have it"),
     Row("min_p"),
     Row("frequency_penalty", idle=(0,)),
     Row("presence_penalty", idle=(0,)),
     Row("stop", "OpenAI: the first four; Anthropic: none of white space only; Gemini: the first five"),
     Row("seed"),
-    Row("n", "several answers cannot be had from one request there", idle=(1,)),
+    Row("n", idle=(1,)),
     Row("logprobs", idle=(False,)),
     Row("top_logprobs", idle=(0,)),
     Row("logit_bias", idle=({},)),
     Row("output", "a schema both ways; Anthropic has no JSON without one: dropped"),
     Row("thinking", "effort, budget and level become each other"),
-    Row("modalities", "it answers in text", idle=(("text",), ())),
+    Row("modalities", idle=(("text",),)),
     Row("user", "OpenAI: up to 64 characters"),
     Row("metadata"),
-    Row("service_tier", "auto, and OpenAI's default = Anthropic's standard_only", ("auto", "default")),
+    Row("service_tier", "auto, and OpenAI's and Bedrock's default = Anthropic's standard_only", ("auto", "default")),
     Row("verbosity"),
     Row("cache"),
 )
 
+_WHY = {
+    "tools": "it only completes text",
+    "n": "several answers cannot be had from one request there",
+    "modalities": "it answers in text",
+}
 # Per shape, what it does not simply keep.
 _KEEP, _ADJUST, _DROP, _REFUSE = Fate.KEEP, Fate.ADJUST, Fate.DROP, Fate.REFUSE
 COLUMNS: dict[str, dict[str, Fate]] = {
     "openai_chat": {
         "tools": _ADJUST, "max_tokens": _ADJUST, "top_k": _DROP, "min_p": _DROP, "stop": _ADJUST, "output": _ADJUST,
         "thinking": _ADJUST, "user": _ADJUST, "service_tier": _ADJUST, "cache": _DROP,
+    },
+    "openai_completions": {
+        "tools": _REFUSE, "tool_choice": _DROP, "parallel_tools": _DROP, "top_k": _DROP, "min_p": _DROP, "logprobs": _DROP,
+        "top_logprobs": _DROP, "output": _DROP, "thinking": _DROP, "modalities": _REFUSE, "metadata": _DROP,
+        "service_tier": _DROP, "verbosity": _DROP, "cache": _DROP,
     },
     "anthropic_messages": {
         "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _ADJUST, "max_tokens": _ADJUST, "temperature": _ADJUST,
@@ -93,6 +107,13 @@ COLUMNS: dict[str, dict[str, Fate]] = {
         "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _DROP, "min_p": _DROP, "stop": _ADJUST,
         "logit_bias": _DROP, "output": _ADJUST, "thinking": _ADJUST, "user": _DROP, "metadata": _DROP,
         "service_tier": _DROP, "verbosity": _DROP, "cache": _DROP,
+    },
+    "bedrock_converse": {
+        "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _DROP, "temperature": _ADJUST, "top_p": _ADJUST,
+        "top_k": _ADJUST, "min_p": _DROP, "frequency_penalty": _DROP, "presence_penalty": _DROP, "stop": _ADJUST,
+        "seed": _DROP, "n": _REFUSE, "logprobs": _DROP, "top_logprobs": _DROP, "logit_bias": _DROP, "output": _ADJUST,
+        "thinking": _ADJUST, "modalities": _REFUSE, "user": _DROP, "metadata": _DROP, "service_tier": _ADJUST,
+        "verbosity": _DROP, "cache": _ADJUST,
     },
 }  # fmt: skip
 
@@ -127,6 +148,18 @@ _NAMES = {
         "thinking": "generationConfig.thinkingConfig",
         "modalities": "generationConfig.responseModalities",
     },
+    "bedrock_converse": {
+        "tools": "toolConfig.tools",
+        "tool_choice": "toolConfig.toolChoice",
+        "max_tokens": "inferenceConfig.maxTokens",
+        "temperature": "inferenceConfig.temperature",
+        "top_p": "inferenceConfig.topP",
+        "top_k": "additionalModelRequestFields.top_k",
+        "stop": "inferenceConfig.stopSequences",
+        "output": "outputConfig.textFormat",
+        "thinking": "additionalModelRequestFields.thinking",
+        "service_tier": "serviceTier",
+    },
 }
 
 
@@ -146,11 +179,11 @@ def unsaid(call: Conversation, shape: str) -> list[str]:
         if what is Fate.KEEP or what is Fate.ADJUST:
             continue
         value: Any = getattr(call, row.field)
-        if value is None or value in row.idle:
+        if value is None or value == () or value in row.idle:
             continue
         own = name(call, row.field)
         if what is Fate.REFUSE:
-            raise invalid(f"'{own}' is not possible with this model: {row.note}.", own)
+            raise invalid(f"'{own}' is not possible with this model: {_WHY[row.field]}.", own)
         dropped.append(own)
     if call.format != shape:
         dropped += call.extras

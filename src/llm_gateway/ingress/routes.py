@@ -32,6 +32,7 @@ def _post(operation: str, shape: str, label: str, **more: object) -> Methods:
 # OpenAI's API, below its version; Azure has the same below its own.
 _OPENAI: dict[bytes, Methods] = {
     b"/chat/completions": _post("chat", CHAT, "/v1/chat/completions"),
+    b"/completions": _post("chat", "openai_completions", "/v1/completions"),
     b"/moderations": _post("moderation", "openai_moderation", "/v1/moderations"),
     b"/images/generations": _post("images", "openai_images", "/v1/images/generations"),
     b"/images/edits": _post("images", "openai_image_edits", "/v1/images/edits"),

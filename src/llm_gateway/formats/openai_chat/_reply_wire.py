@@ -70,6 +70,7 @@ class Choice(Struct, gc=False):
     index: int | None = None
     message: Message | None = None
     delta: Message | None = None
+    text: str | None = None  # of a legacy completion
     finish_reason: str | None = None
     native_finish_reason: str | None = None
     stop_reason: Any = None

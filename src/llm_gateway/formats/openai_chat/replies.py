@@ -60,7 +60,7 @@ def read(body: bytes) -> Completion:
 
 
 def _choice(choice: _reply_wire.Choice, at: int) -> Choice:
-    parts = _parts(choice.message) if choice.message is not None else ()
+    parts = _parts(choice.message) if choice.message is not None else (Text(choice.text),) if choice.text else ()
     called = any(isinstance(part, ToolCall) for part in parts)
     finish, native = _reply_wire.finish(choice.finish_reason, called=called)
     return Choice(

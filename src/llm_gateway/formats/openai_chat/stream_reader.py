@@ -127,6 +127,8 @@ class ChatReader:
                 events.append(Delta(parts.index, content, number))
             else:
                 self._read_delta(delta, parts, number, events)
+        elif choice.text and not parts.finished:
+            _say("text", choice.text, parts, number, events)
         if choice.logprobs is not None and (tokens := _logprobs.read(choice.logprobs)):
             events.append(LogprobsDelta(tokens, number))
         if choice.finish_reason and not parts.finished:

@@ -39,6 +39,7 @@ class _Delta(Struct, gc=False):
 
 class _Choice(Struct, gc=False):
     delta: _Delta | None = None
+    text: Any = None  # of a legacy completion
     finish_reason: str | None = None
     index: int | None = 0
 
@@ -130,6 +131,9 @@ class ChatWatch:
         index = choice.index or 0
         if index >= self._choices:
             self._choices = index + 1
+        if choice.text:
+            self.meaningful = True
+            self.characters += _characters(choice.text)
         if choice.delta is not None and _says(choice.delta):
             self.meaningful = True
             self.characters += _length(choice.delta)
