@@ -10,16 +10,20 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault
 from llm_gateway.formats.contract import Format, Outgoing
 
-Operation = Literal["chat", "count", "embeddings", "images", "speech", "transcription", "moderation", "rerank", "response"]
+Operation = Literal[
+    "chat", "count", "embeddings", "images", "speech", "transcription", "moderation", "rerank", "response"
+]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """One provider as configured, with one of its keys. `root`: path prefix without trailing slash ("/v1", "")."""
+    """One provider as configured, with one of its keys. `root`: path prefix without trailing slash ("/v1", ""). `authority`:
+    what goes into Host, for those who sign it."""
 
     provider: str
     type: str
     root: str
+    authority: str = ""
     key: str = ""
     key_id: str = ""
     api_version: str | None = None
