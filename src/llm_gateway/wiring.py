@@ -17,6 +17,7 @@ from llm_gateway.formats import jobs
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
 from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
+from llm_gateway.formats.counting import AnthropicCount, GeminiCount
 from llm_gateway.formats.gemini import Gemini
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.models.catalogue import Catalogue
@@ -33,7 +34,7 @@ _NO_KEY = ProviderKey(id="", value="")
 
 
 def formats() -> Mapping[str, Format]:
-    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), *jobs.shapes())
+    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), AnthropicCount(), GeminiCount(), *jobs.shapes())
     return {shape.name: shape for shape in shapes}
 
 

@@ -147,3 +147,14 @@ def test_a_legacy_prompt_streams_from_a_chat_model(openai_client: openai.OpenAI,
     stream = list(openai_client.completions.create(model=f"anthropic/{each.id}", prompt="hi", stream=True, stream_options={"include_usage": True}))
     assert "".join(choice.text for chunk in stream for choice in chunk.choices)
     assert stream[-1].usage is not None
+
+
+def test_tokens_are_counted_or_estimated(anthropic_client: anthropic.Anthropic, recordings: Recordings) -> None:
+    ask = [{"role": "user", "content": "What is the capital of France?"}]
+    own = next(each for each in recordings.select(api="count_tokens", provider="anthropic") if each.status == 200)
+    assert anthropic_client.messages.count_tokens(model=f"anthropic/{own.id}", messages=ask).input_tokens == 14
+    other = next(each for each in recordings.select(api="count_tokens", provider="gemini") if each.status == 200)
+    assert anthropic_client.messages.count_tokens(model=f"gemini/{other.id}", messages=ask).input_tokens == 8
+    raw = anthropic_client.messages.with_raw_response.count_tokens(model="broken/fine", messages=ask)
+    assert raw.headers["x-gateway-estimated"] == "true"
+    assert 5 < raw.parse().input_tokens < 40

@@ -15,12 +15,14 @@ from time import perf_counter
 
 from msgspec import Struct
 
+from llm_gateway.accounting.estimate import prompt_tokens
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
 from llm_gateway.formats.contract import Format, Outgoing, Passage
+from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.target import Target
@@ -74,6 +76,8 @@ class Egress:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
         form = self._formats[x.route.format]
         forms = target.forms[x.route.operation]
+        if not forms:
+            return self._counted(x, form, target)
         spoken = form if x.route.format in forms else self._formats[forms[0]]
         x.target = target
         x.upstream_started = x.upstream_ms = 0.0
@@ -173,6 +177,11 @@ class Egress:
             if name in x.headers:
                 outgoing.headers = (*outgoing.headers, (name, x.headers[name]))
         return outgoing
+
+    def _counted(self, x: Exchange, form: Format, target: Target) -> bytes:
+        """The provider counts no tokens: an estimate, which says that it is one."""
+        x.target = target
+        return plain(x, form.write_reply(Count(prompt_tokens(x.body)), None), perf_counter(), b"x-gateway-estimated: true\r\n")
 
     def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage:
         if form is spoken:

@@ -47,6 +47,7 @@ EXACT: dict[bytes, Methods] = {
     **{b"/openai/v1" + path: methods for path, methods in _OPENAI.items()},
     b"/v2/rerank": _post("rerank", "rerank", "/v1/rerank"),
     b"/v1/messages": _post("chat", MESSAGES, "/v1/messages", id_header=b"request-id"),
+    b"/v1/messages/count_tokens": _post("count", "anthropic_count", "/v1/messages/count_tokens", id_header=b"request-id"),
     b"/v1beta/models": {b"GET": Route("models", GEMINI, "/v1/models")},
     b"/health": {b"GET": Route("health", CHAT, "/health", open=True)},
     b"/health/live": {b"GET": Route("live", CHAT, "/health/live", open=True)},
@@ -55,6 +56,7 @@ EXACT: dict[bytes, Methods] = {
 # The SSE framing of a Gemini stream has to be asked for.
 _GEMINI: dict[str, Methods] = {
     ":generateContent": _post("chat", GEMINI, "generateContent", stream=False),
+    ":countTokens": _post("count", "gemini_count", "countTokens", stream=False),
     ":streamGenerateContent": _post("chat", GEMINI, "streamGenerateContent", stream=True),
 }
 BRANCHES: tuple[Branch, ...] = (

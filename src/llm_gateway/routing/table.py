@@ -21,6 +21,7 @@ from llm_gateway.telemetry.metrics import Metrics
 
 MOST_PLANS = 4096
 STORED = "response"
+ESTIMATED = "count"  # for targets that do not do it themselves
 NAMED = 5
 
 
@@ -97,7 +98,7 @@ class Table:
             places = [(model, "")]
         if not places:
             raise self._unknown(model)
-        able = [targets for targets in (self._targets(*place) for place in places) if targets[0].forms[operation]]
+        able = [targets for targets in (self._targets(*place) for place in places) if operation == ESTIMATED or targets[0].forms[operation]]
         if not able:
             raise Fault(
                 Kind.INVALID, f"The model {model[:100]!r} does not do this: none of its providers offers {operation}.", param="model"
