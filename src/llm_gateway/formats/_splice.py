@@ -1,7 +1,7 @@
 """A stream passed through to a client of the same shape, by whole events: the mechanics, for every SSE shape.
 
 Law: bytes that go through are the upstream's own; what an event means is its shape's `Watch` to say. An event the watch
-holds back takes all that follow with it. One over `_WHOLE` bytes passes in pieces, unread, and `between` is False until
+holds back takes all that follow with it. One over `whole` bytes passes in pieces, unread, and `between` is False until
 its end. Prints itself as its state: passing -> held -> ended | failed.
 """
 
@@ -44,10 +44,12 @@ class Watch(Protocol):
 class Splice:
     """A Passage. The usual chunk costs two Python calls and no copy."""
 
-    __slots__ = ("_blocks", "_glance", "_held", "_seam", "_usual", "_watch", "between", "ended", "failed")
+    __slots__ = ("_blocks", "_glance", "_held", "_seam", "_usual", "_watch", "_whole", "between", "ended", "failed")
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, whole: int = _WHOLE) -> None:
+        """whole: bytes up to which an event is read before it passes."""
         self._watch = watch
+        self._whole = whole
         self._glance = watch.glance
         self._blocks = sse.Blocks()
         self._held: list[bytes] = []
@@ -86,7 +88,7 @@ class Splice:
             return self._feed_piece(data)
         block = self._blocks.feed(data)
         passed = self._pass(block) if block else b""
-        if self._blocks.size > _WHOLE:
+        if self._blocks.size > self._whole:
             passed += self._release()
         self._usual = not (self._blocks.size or self._held or self._over() or not self.between)
         return passed

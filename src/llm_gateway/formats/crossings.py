@@ -25,6 +25,12 @@ Where the chat shapes meet, beyond the table:
   value or from S3; a document's name keeps the characters that Bedrock takes. Cache marks go to the models that have a cache.
   Tools that a conversation calls without declaring them are declared by name, since Bedrock refuses it else; "no tools now"
   is said by leaving them out where none was called. A guardrail is refused elsewhere: what it guards would go unguarded.
+- OpenAI responses: what is stored at a service (`previous_response_id`, `conversation`, `prompt`, item references) and what
+  answers later (`background`) is refused elsewhere; nothing is stored for a crossing, and `store` in the reply says so.
+  What a model said in a row, of items, is one message. A reasoning item's `encrypted_content` goes to OpenAI chat clients in
+  `reasoning_details` and back; there it is also the place of other APIs' seals, of thoughts and of Gemini's calls. Thoughts
+  that OpenAI did not seal are dropped towards it. Functions are `strict` only if the client says so; a schema for the answer
+  is, but for OpenAI's clients, who say it themselves. Custom tools come from OpenAI chat; towards it they are refused.
 """
 
 from __future__ import annotations
@@ -57,7 +63,7 @@ TABLE = (
     Row("tools", "functions; other kinds are refused"),
     Row("tool_choice", "a list of allowed tools shortens `tools`; Bedrock: `none` leaves them out"),
     Row("parallel_tools", "Anthropic: tool_choice.disable_parallel_tool_use", (True,)),
-    Row("max_tokens", "OpenAI's own models: max_completion_tokens; Anthropic needs one: 4096"),
+    Row("max_tokens", "OpenAI's own models: max_completion_tokens; responses: at least 16; Anthropic needs one: 4096"),
     Row("temperature", "Anthropic, Bedrock: at most 1; absent while Claude thinks"),
     Row("top_p", "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
     Row("top_k", "Bedrock: for the families of models that have it"),
@@ -115,6 +121,11 @@ COLUMNS: dict[str, dict[str, Fate]] = {
         "thinking": _ADJUST, "modalities": _REFUSE, "user": _DROP, "metadata": _DROP, "service_tier": _ADJUST,
         "verbosity": _DROP, "cache": _ADJUST,
     },
+    "openai_responses": {
+        "tools": _ADJUST, "max_tokens": _ADJUST, "top_k": _DROP, "min_p": _DROP, "frequency_penalty": _DROP,
+        "presence_penalty": _DROP, "stop": _DROP, "seed": _DROP, "n": _REFUSE, "logit_bias": _DROP, "output": _ADJUST,
+        "thinking": _ADJUST, "modalities": _REFUSE, "user": _ADJUST, "service_tier": _ADJUST, "cache": _DROP,
+    },
 }  # fmt: skip
 
 # What clients call a field, where that is not our name.
@@ -159,6 +170,14 @@ _NAMES = {
         "output": "outputConfig.textFormat",
         "thinking": "additionalModelRequestFields.thinking",
         "service_tier": "serviceTier",
+    },
+    "openai_responses": {
+        "parallel_tools": "parallel_tool_calls",
+        "max_tokens": "max_output_tokens",
+        "logprobs": "include",
+        "output": "text.format",
+        "thinking": "reasoning",
+        "verbosity": "text.verbosity",
     },
 }
 

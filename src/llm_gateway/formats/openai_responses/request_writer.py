@@ -1,0 +1,294 @@
+"""Conversation -> a responses request.
+
+Law: nothing is kept upstream (`store` is false), so what the model sealed of its thoughts is asked for and comes back with
+the next turn. What gets lost is reported, as `crossings` says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, assert_never
+
+import msgspec
+from msgspec import Raw
+
+from llm_gateway.core.types import (
+    Audio,
+    Conversation,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Video,
+)
+from llm_gateway.formats import crossings
+from llm_gateway.formats._members import invalid
+from llm_gateway.formats.contract import Outgoing
+from llm_gateway.formats.openai_responses import _content, _thoughts
+from llm_gateway.formats.openai_responses.request_reader import LOGPROBS, SEALED, SHAPE
+
+PATH = "/responses"
+Fields = dict[str, Any]
+_EMPTY_SCHEMA = Raw(b'{"type":"object","properties":{}}')
+_LEAST_TOKENS = 16  # OpenAI refuses fewer
+_LONGEST_USER = 64
+_TIERS = {"standard_only": "default"}
+_BUDGETS = ((1024, "minimal"), (4096, "low"), (12000, "medium"))
+# Models that seal their thoughts; the others refuse to be asked for them ("Encrypted content is not supported").
+_SEALING = re.compile(r"(?:.*[/.])?(?:o\d|gpt-(?:[5-9]|\d\d)(?!.*chat)|codex|grok-4)")
+
+
+def write(call: Conversation, model: str) -> Outgoing:
+    dropped = crossings.unsaid(call, SHAPE)
+    items = _Items(call, dropped)
+    body: Fields = {"model": model, "input": items.written(), "store": False}
+    if items.instructions is not None:
+        body["instructions"] = items.instructions
+    body |= {
+        field: value for field in ("temperature", "top_p", "metadata") if (value := getattr(call, field)) is not None
+    }
+    if call.max_tokens is not None:
+        body["max_output_tokens"] = max(call.max_tokens, _LEAST_TOKENS)
+        if call.max_tokens < _LEAST_TOKENS and call.format != SHAPE:
+            dropped.append(crossings.name(call, "max_tokens"))
+    if call.tools:
+        body["tools"] = [tool(one, at, dropped) for at, one in enumerate(call.tools)]
+        if call.tool_choice is not None:
+            body["tool_choice"] = choice(call.tool_choice, call.tools)
+        if call.parallel_tools is not None:
+            body["parallel_tool_calls"] = call.parallel_tools
+    _write_rest(call, model, body, dropped)
+    if call.stream:
+        body["stream"] = True
+    if call.format == SHAPE:
+        body |= {name: raw for name, raw in call.extras.items() if "[" not in name}
+    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+class _Items:
+    """One request's input. `_custom`: calls of custom tools, whose outputs have a type of their own."""
+
+    def __init__(self, call: Conversation, dropped: list[str]) -> None:
+        self._call = call
+        self._dropped = dropped
+        self._custom: set[str] = set()
+        self.instructions: str | None = None
+
+    def written(self) -> list[Fields | Raw]:
+        items: list[Fields | Raw] = []
+        for message in self._call.messages:
+            if message.name is not None:
+                self._dropped.append(f"{message.at}.name")
+            if message.role == "assistant":
+                items += self._said(message)
+            elif message.role == "tool":
+                items += [self._result(part, message) for part in message.parts if isinstance(part, ToolResult)]
+            elif message.at == "instructions" and self._call.format == SHAPE:
+                self.instructions = "".join(part.text for part in message.parts if isinstance(part, Text))
+            else:
+                items += self._told(message)
+        return items
+
+    def _told(self, message: Message) -> list[Fields | Raw]:
+        own = [part.raw for part in message.parts if isinstance(part, Opaque) and part.format == SHAPE]
+        if own:
+            return [*own]
+        content = _content.write(message.parts, message.at, self._dropped)
+        return [{"role": message.role, "content": content}]
+
+    def _said(self, message: Message) -> list[Fields | Raw]:
+        """A model's turn: words in a row are one item, thoughts and calls items of their own."""
+        items: list[Fields | Raw] = []
+        words: list[Fields] = []
+        for part in _with_thoughts(message.parts):
+            if isinstance(part, Text | Refusal):
+                words += self._word(part, message)
+                continue
+            if words:
+                items.append(_message(words))
+                words = []
+            if isinstance(part, tuple):
+                items += self._thought(part, message)
+            else:
+                items += self._other(part, message)
+        if words:
+            items.append(_message(words))
+        return items
+
+    def _word(self, part: Text | Refusal, message: Message) -> list[Fields]:
+        if isinstance(part, Text) and part.cache is not None:
+            self._dropped.append(f"{message.at}.cache_control")
+        if not part.text:
+            return []
+        if isinstance(part, Refusal):
+            return [{"type": "refusal", "refusal": part.text}]
+        return [{"type": "output_text", "text": part.text}]
+
+    def _thought(self, parts: tuple[Reasoning, ...], message: Message) -> list[Fields]:
+        """Back to who sealed it, and to nobody else: what is unsealed is kept nowhere, so its id would be unknown."""
+        sealed = parts[-1]
+        if sealed.format != SHAPE or sealed.redacted is None:
+            self._dropped.append(f"{message.at}.reasoning")
+            return []
+        item = _thoughts.item(sealed.id or "", parts)
+        if not sealed.id:
+            del item["id"]
+        return [item]
+
+    def _other(self, part: Part, message: Message) -> list[Fields | Raw]:
+        match part:
+            case ToolCall(kind="custom", id=name):
+                self._custom.add(name)
+                return [{"type": "custom_tool_call", "call_id": name, "name": part.name, "input": part.arguments}]
+            case ToolCall(id=name, cache=cache):
+                if cache is not None:
+                    self._dropped.append(f"{message.at}.cache_control")
+                arguments = part.arguments or "{}"
+                return [{"type": "function_call", "call_id": name, "name": part.name, "arguments": arguments}]
+            case Opaque(format="openai_responses", raw=raw):
+                return [raw]
+            case Opaque(kind=kind):
+                self._dropped.append(f"{message.at}.content.{kind}")
+            case Audio(transcript=str() as transcript) if transcript:
+                self._dropped.append(f"{message.at}.audio")
+                return [_message([{"type": "output_text", "text": transcript}])]
+            case Audio() | Image() | Video() | Document() | ToolResult() | Text() | Refusal() | Reasoning():
+                self._dropped.append(f"{message.at}.content.{type(part).__name__.lower()}")
+            case _:
+                assert_never(part)
+        return []
+
+    def _result(self, part: ToolResult, message: Message) -> Fields:
+        if part.cache is not None:
+            self._dropped.append(f"{message.at}.cache_control")
+        output = _content.write(part.content, message.at, self._dropped)
+        if part.is_error and isinstance(output, str) and not output.lower().startswith("error"):
+            output = f"Error: {output}"
+        elif part.is_error and isinstance(output, list):
+            output = [{"type": "input_text", "text": "Error:"}, *output]
+        kind = "custom_tool_call_output" if part.call_id in self._custom else "function_call_output"
+        return {"type": kind, "call_id": part.call_id, "output": output}
+
+
+def _with_thoughts(parts: tuple[Part, ...]) -> list[Part | tuple[Reasoning, ...]]:
+    """Thoughts in a row as the items they came from."""
+    found: list[Part | tuple[Reasoning, ...]] = []
+    thoughts: list[Reasoning] = []
+    for part in (*parts, None):
+        if isinstance(part, Reasoning):
+            thoughts.append(part)
+            continue
+        found += _thoughts.grouped(tuple(thoughts))
+        thoughts = []
+        if part is not None:
+            found.append(part)
+    return found
+
+
+def _message(words: list[Fields]) -> Fields:
+    only = words[0] if len(words) == 1 else None
+    said = only["text"] if only is not None and only["type"] == "output_text" else words
+    return {"role": "assistant", "content": said}
+
+
+def choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> str | Fields:
+    kinds = {tool.name: tool.kind for tool in tools}
+    if choice.allowed:
+        return {"type": "allowed_tools", "mode": choice.mode, "tools": [_named(name, kinds) for name in choice.allowed]}
+    if choice.mode == "tool":
+        return _named(choice.name or "", kinds)
+    return choice.mode
+
+
+def _named(name: str, kinds: dict[str, str]) -> Fields:
+    kind = kinds.get(name, "function")
+    return {"type": kind, "name": name} if kind in {"function", "custom"} else {"type": kind}
+
+
+def tool(tool: Tool, at: int, dropped: list[str]) -> Fields | Raw:
+    """`strict` is always said: left out, this API takes it for true, and refuses most schemas."""
+    if tool.cache is not None:
+        dropped.append(f"tools[{at}].cache_control")
+    if tool.kind == "function":
+        written: Fields = {"type": "function", "name": tool.name, "parameters": tool.schema or _EMPTY_SCHEMA}
+        written["strict"] = bool(tool.strict)
+        return written | ({"description": tool.description} if tool.description is not None else {})
+    if tool.kind == "custom" and tool.format in {SHAPE, "openai_chat"}:
+        custom: Fields = {"type": "custom", "name": tool.name}
+        custom |= {"description": tool.description} if tool.description is not None else {}
+        return custom | ({"format": _grammar(tool.raw)} if tool.raw is not None else {})
+    if tool.format != SHAPE or tool.raw is None:
+        raise invalid(f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type")
+    return tool.raw
+
+
+def _grammar(raw: Raw) -> Any:
+    """Chat completions put a grammar one level deeper."""
+    told = msgspec.json.decode(raw)
+    inner = told.get("grammar") if isinstance(told, dict) else None
+    return {"type": "grammar", **inner} if isinstance(inner, dict) else told
+
+
+def _write_rest(call: Conversation, model: str, body: Fields, dropped: list[str]) -> None:
+    include: list[str] = []
+    if text := text_options(call):
+        body["text"] = text
+    if call.thinking is not None and (reasoning := reasoning_options(call.thinking)):
+        body["reasoning"] = reasoning
+    if _SEALING.match(model) or body.get("reasoning", {}).get("effort", "none") != "none":
+        include.append(SEALED)
+    if call.logprobs:
+        include.append(LOGPROBS)
+        if call.top_logprobs:
+            body["top_logprobs"] = call.top_logprobs
+    if include:
+        body["include"] = include
+    if call.user is not None:
+        if len(call.user) <= _LONGEST_USER:
+            body["user"] = call.user
+        else:
+            dropped.append(crossings.name(call, "user"))
+    if call.service_tier is not None:
+        body["service_tier"] = _TIERS.get(call.service_tier, call.service_tier)
+
+
+def text_options(call: Conversation) -> Fields:
+    options: Fields = {}
+    output = call.output
+    if output is not None and output.kind == "json":
+        options["format"] = {"type": "json_object"}
+    elif output is not None and output.kind == "schema":
+        schema: Fields = {
+            "type": "json_schema",
+            "name": output.name or "reply",
+            "schema": output.schema or _EMPTY_SCHEMA,
+        }
+        schema |= {"description": output.description} if output.description is not None else {}
+        strict = output.strict if output.strict is not None or call.format in {SHAPE, "openai_chat"} else True
+        options["format"] = schema | ({"strict": strict} if strict is not None else {})
+    if call.verbosity is not None:
+        options["verbosity"] = call.verbosity
+    return options
+
+
+def reasoning_options(thinking: Thinking) -> Fields:
+    """Switched off, it is left to the model's default, unless the client said "none": most models refuse that."""
+    options: Fields = {}
+    if thinking.effort is not None:
+        options["effort"] = thinking.effort
+    elif thinking.enabled is not False and thinking.budget is not None:
+        budget = thinking.budget
+        options["effort"] = next((effort for most, effort in _BUDGETS if budget <= most), "high")
+    shown = thinking.visible or (thinking.visible is None and (thinking.budget is not None or thinking.adaptive))
+    if thinking.summary is not None or (shown and thinking.enabled is not False):
+        options["summary"] = thinking.summary or "auto"
+    return options
