@@ -31,6 +31,10 @@ Where the chat shapes meet, beyond the table:
   `reasoning_details` and back; there it is also the place of other APIs' seals, of thoughts and of Gemini's calls. Thoughts
   that OpenAI did not seal are dropped towards it. Functions are `strict` only if the client says so; a schema for the answer
   is, but for OpenAI's clients, who say it themselves. Custom tools come from OpenAI chat; towards it they are refused.
+- Ollama: images by value only, and without a type, which is told by how they begin. It has no choice of tools: "none" leaves
+  them out, one that must be called is the only one left, "required" is dropped. Levels of thinking go to gpt-oss, other models
+  get on or off. Calls without ids get some; a tool's answer finds its call by name or order. A generate takes instructions and
+  one question; its `suffix`, `raw`, `template` and `context` are refused elsewhere. Options without a name here are dropped.
 """
 
 from __future__ import annotations
@@ -126,9 +130,32 @@ COLUMNS: dict[str, dict[str, Fate]] = {
         "presence_penalty": _DROP, "stop": _DROP, "seed": _DROP, "n": _REFUSE, "logit_bias": _DROP, "output": _ADJUST,
         "thinking": _ADJUST, "modalities": _REFUSE, "user": _ADJUST, "service_tier": _ADJUST, "cache": _DROP,
     },
+    "ollama_chat": {
+        "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _DROP, "n": _REFUSE, "logit_bias": _DROP, "output": _ADJUST,
+        "thinking": _ADJUST, "modalities": _REFUSE, "user": _DROP, "metadata": _DROP, "service_tier": _DROP,
+        "verbosity": _DROP, "cache": _DROP,
+    },
+    "ollama_generate": {
+        "tools": _REFUSE, "tool_choice": _DROP, "parallel_tools": _DROP, "n": _REFUSE, "logit_bias": _DROP, "output": _ADJUST,
+        "thinking": _ADJUST, "modalities": _REFUSE, "user": _DROP, "metadata": _DROP, "service_tier": _DROP,
+        "verbosity": _DROP, "cache": _DROP,
+    },
 }  # fmt: skip
 
 # What clients call a field, where that is not our name.
+_OLLAMA_NAMES = {
+    "max_tokens": "options.num_predict",
+    "temperature": "options.temperature",
+    "top_p": "options.top_p",
+    "top_k": "options.top_k",
+    "min_p": "options.min_p",
+    "frequency_penalty": "options.frequency_penalty",
+    "presence_penalty": "options.presence_penalty",
+    "stop": "options.stop",
+    "seed": "options.seed",
+    "output": "format",
+    "thinking": "think",
+}
 _NAMES = {
     "openai_chat": {
         "parallel_tools": "parallel_tool_calls",
@@ -179,6 +206,8 @@ _NAMES = {
         "thinking": "reasoning",
         "verbosity": "text.verbosity",
     },
+    "ollama_chat": _OLLAMA_NAMES,
+    "ollama_generate": _OLLAMA_NAMES,
 }
 
 
