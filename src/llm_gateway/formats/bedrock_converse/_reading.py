@@ -44,7 +44,6 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_point = msgspec.json.Decoder(_wire.CachePoint).decode
 _decode_citation = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_NULL = b"null"
 _TEXTS = frozenset({"txt", "md", "csv", "html"})
 _SERVER = "server_tool_use"
 
@@ -63,10 +62,15 @@ def parts(blocks: list[_wire.Block], path: str, extras: Extras) -> tuple[Part, .
 
 def named(block: _wire.Block, path: str) -> tuple[str, Raw]:
     """The one member that a union holds."""
-    held = [(name, raw) for name, raw in block.items() if bytes(raw[:5]) != _NULL]
+    held = [(name, raw) for name, raw in block.items() if not null(raw)]
     if len(held) != 1:
         raise invalid(f"'{path}' must have exactly one member, which says what it is.", path)
     return held[0]
+
+
+def null(raw: Raw) -> bool:
+    """Without a copy of what may be megabytes."""
+    return bytes(memoryview(raw)[:5]) == b"null"
 
 
 def mark(read: list[Any], raw: Raw, path: str, extras: Extras) -> None:
@@ -100,7 +104,7 @@ def _reader(kind: type[Struct], convert: Callable[[Any, str, Extras], Part | Non
         part = convert(_typed.decode(decode, raw, path), path, extras)
         if part is not None:
             for name, value in _decode_members(raw).items():
-                if name not in known and bytes(value[:5]) != _NULL:
+                if name not in known and not null(value):
                     extras[f"{path}.{name}"] = value.copy()
         return part
 

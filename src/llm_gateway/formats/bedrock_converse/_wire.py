@@ -48,8 +48,10 @@ class Document(Struct, rename="camel", gc=False):
 
 
 class ToolUse(Struct, rename="camel", gc=False):
-    tool_use_id: _Some
-    name: _Some
+    """Models have called nothing by name; a client may not."""
+
+    tool_use_id: str
+    name: str
     input: Raw
     type: str | None = None
 

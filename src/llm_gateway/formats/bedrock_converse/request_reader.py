@@ -20,6 +20,7 @@ from llm_gateway.core.types import (
     OutputFormat,
     Part,
     Tool,
+    ToolCall,
     ToolChoice,
     ToolResult,
 )
@@ -42,7 +43,6 @@ _PARTLY = {
     "toolConfig": _typed.names(_wire.ToolConfig),
 }
 _TOOL = _typed.names(_wire.ToolSpec)
-_NULL = b"null"
 
 
 def read(peek: Peek) -> Conversation:
@@ -74,10 +74,10 @@ def read(peek: Peek) -> Conversation:
 
 def _extras(members: dict[str, Raw]) -> Extras:
     """Whole members that have no name in a request, and members of those that have."""
-    extras = {name: raw for name, raw in members.items() if name not in _KNOWN and bytes(raw[:5]) != _NULL}
+    extras = {name: raw for name, raw in members.items() if name not in _KNOWN and not _reading.null(raw)}
     for name, known in _PARTLY.items():
         for inner, raw in _members.object_(members, name).items():
-            if inner not in known and bytes(raw[:5]) != _NULL:
+            if inner not in known and not _reading.null(raw):
                 extras[f"{name}.{inner}"] = raw.copy()
     return extras
 
@@ -99,6 +99,9 @@ def _messages(request: _wire.Request, extras: Extras) -> tuple[Message, ...]:
         messages.append(Message("system", system, at="system"))
     for at, message in enumerate(request.messages or ()):
         parts = _reading.parts(message.content, f"messages[{at}].content", extras)
+        if any(isinstance(part, ToolCall) and not (part.id and part.name) for part in parts):
+            path = f"messages[{at}].content"
+            raise _members.invalid(f"'{path}': a toolUse needs a toolUseId and a name.", path)
         if message.role == "user":
             messages += _turns(parts, f"messages[{at}]")
         else:
@@ -142,7 +145,7 @@ def _tools(given: list[_wire.Block], extras: Extras) -> tuple[Tool, ...]:
 def _tool(raw: Raw, path: str, extras: Extras) -> Tool:
     tool = _typed.decode(_decode_tool, raw, path)
     for name, value in _decode_members(raw).items():
-        if name not in _TOOL and bytes(value[:5]) != _NULL:
+        if name not in _TOOL and not _reading.null(value):
             extras[f"{path}.{name}"] = value.copy()
     return Tool(tool.name, tool.description, tool.input_schema.json.copy(), tool.strict)
 
