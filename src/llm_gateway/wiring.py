@@ -20,6 +20,7 @@ from llm_gateway.formats.contract import Format
 from llm_gateway.formats.counting import AnthropicCount, GeminiCount
 from llm_gateway.formats.gemini import Gemini
 from llm_gateway.formats.openai_chat import OpenAIChat
+from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.contract import Account
@@ -34,7 +35,7 @@ _NO_KEY = ProviderKey(id="", value="")
 
 
 def formats() -> Mapping[str, Format]:
-    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), AnthropicCount(), GeminiCount(), *jobs.shapes())
+    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), OpenAIResponses(), *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes())
     return {shape.name: shape for shape in shapes}
 
 

@@ -28,6 +28,7 @@ from llm_gateway import wiring
 from llm_gateway.accounting.journal import Journal
 from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
+from llm_gateway.admission.seals import Seals
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
@@ -63,6 +64,7 @@ class Worker:
         self.formats = wiring.formats()
         self.journal = Journal(Path(snapshot.data_dir) / "journal", index, snapshot.journal_on_error)
         self.log = AccessLog(snapshot.logging.output) if snapshot.logging.access else None
+        self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
@@ -85,9 +87,10 @@ class Worker:
         self.vitals.adopt(tuple(table.seats))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
-        egress = Egress(self.pool, self.formats, self.metrics, self.vitals, Local(table, self.vitals, facts), timing)
+        local = Local(table, self.vitals, facts)
+        egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing)
         egress.relays = relays
-        admission = Admission(wiring.keys(snapshot), self.formats, self.journal)
+        admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
         self.server.adopt(snapshot.server, partial(gate, line=line))

@@ -9,6 +9,7 @@ import pytest
 from llm_gateway import wiring
 from llm_gateway.admission.access import Admission
 from llm_gateway.admission.auth import Keys
+from llm_gateway.admission.seals import Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal, Route
 
@@ -33,7 +34,7 @@ def admission(journal: Journal) -> Admission:
         (hmac.digest(SECRET, b"sk-all", "sha256"), Principal("all", "default")),
         (hmac.digest(SECRET, b"sk-one", "sha256"), Principal("one", "default", frozenset({"gpt-4"}))),
     ]
-    return Admission(Keys(SECRET, principals), wiring.formats(), journal)
+    return Admission(Keys(SECRET, principals), wiring.formats(), journal, Seals(SECRET))
 
 
 def ask(route: Route = CHAT, key: bytes | None = b"sk-all", body: bytes = b"") -> Exchange:

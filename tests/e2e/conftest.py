@@ -30,6 +30,7 @@ from replay.server import ReplayUpstream
 from replay.studio import Studio
 
 KEY = "sk-e2e-0123456789"
+OTHER_KEY = "sk-e2e-another-tenant"
 
 
 class Loop:
@@ -108,14 +109,15 @@ def gateway(
             "anthropic": {"base_url": replay.url, "api_key": "sk-upstream-anthropic"},
             "gemini": {"base_url": replay.url, "api_key": "sk-upstream-gemini"},
             "echo": {},
-            "studio": {"type": "openai_compatible", "base_url": studio.url, "api_key": "sk-upstream-studio"},
+            "ranker": {"type": "openai_compatible", "base_url": studio.url},
+            "studio": {"type": "openai", "base_url": studio.url, "api_key": "sk-upstream-studio"},
             "broken": {"type": "openai_compatible", "base_url": broken.url, "api_key": "sk-upstream-broken", "max_retries": 0},
         },
         "models": {
             "second-best": {"targets": ["broken/fault-status:503"], "fallbacks": ["broken/fine"]},
             "error-first": {"targets": ["broken/fault-error_in_200"], "fallbacks": ["broken/fine"]},
         },
-        "keys": [{"name": "e2e", "key": KEY, "tenant": "default"}],
+        "keys": [{"name": "e2e", "key": KEY, "tenant": "default"}, {"name": "other", "key": OTHER_KEY, "tenant": "other"}],
     }
     (place / "config.json").write_text(json.dumps(config))  # JSON is YAML
     log = place / "gateway.log"

@@ -81,7 +81,7 @@ def test_moderation_needs_no_model(openai_client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
 def test_documents_are_ranked(gateway: Gateway, path: str) -> None:
-    body = json.dumps({"model": "studio/rerank-v3.5", "query": "q", "documents": ["a", "b"]}).encode()
+    body = json.dumps({"model": "ranker/rerank-v3.5", "query": "q", "documents": ["a", "b"]}).encode()
     asked = urllib.request.Request(gateway.url + path, body, {"authorization": f"Bearer {KEY}"})
     with urllib.request.urlopen(asked) as reply:
         assert [each["index"] for each in json.load(reply)["results"]] == [0, 1]

@@ -14,6 +14,7 @@ from llm_gateway.ingress import cors, routes
         (b"POST", b"/v1/messages", "/v1/messages", ()), (b"GET", b"/v1/models/a/b", "/v1/models/{id}", ("a/b",)),
         (b"GET", b"/v1/models/a%2Fb%3Ac", "/v1/models/{id}", ("a/b:c",)), (b"HEAD", b"/v1/models", "/v1/models", ()),
         (b"OPTIONS", b"/v1/messages", "preflight", ()), (b"OPTIONS", b"*", "preflight", ()), (b"GET", b"/v1/models/%C3%A4", "/v1/models/{id}", ("\u00e4",)),
+        (b"GET", b"/v1/responses/resp_1", "/v1/responses/{id}", ("resp_1",)), (b"POST", b"/v1/responses/resp_1/cancel", "/v1/responses/{id}", ("resp_1",)),
         (b"POST", b"/openai/deployments/gpt-4o/chat/completions", "/v1/chat/completions", ("gpt-4o",)),
         (b"POST", b"/openai/deployments/a%2Fb/audio/speech", "/v1/audio/speech", ("a/b",)), (b"POST", b"/openai/v1/images/edits", "/v1/images/edits", ()),
         (b"POST", b"/v1beta/models/a%2Fb%3AgenerateContent", "generateContent", ("a/b",)), (b"GET", b"/v1/models/x:y", "/v1/models/{id}", ("x:y",)),

@@ -64,7 +64,9 @@ class Studio:
 
     async def _answer(self, writer: asyncio.StreamWriter, request: Received) -> None:
         path = request.path.partition("?")[0]
-        if path.endswith("/audio/speech"):
+        if "/responses" in path:
+            await self._respond(writer, request, path)
+        elif path.endswith("/audio/speech"):
             await self._speak(writer, request)
         elif path.endswith(("/audio/transcriptions", "/audio/translations", "/images/edits")):
             await self._form(writer, request, path)
@@ -86,6 +88,26 @@ class Studio:
             plain(writer, {"id": "r-1", "results": results, "meta": {"billed_units": {"search_units": 1}}})
         else:
             plain(writer, {"error": {"message": f"no {path}", "type": "invalid_request_error"}}, 404)
+
+    async def _respond(self, writer: asyncio.StreamWriter, request: Received, path: str) -> None:
+        """Responses that are kept: what was asked comes back as their text."""
+        if request.method == "DELETE":
+            plain(writer, {"id": path.rpartition("/")[2], "object": "response", "deleted": True})
+        elif path.endswith("/input_items"):
+            plain(writer, {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None})
+        elif request.method == "GET" or path.endswith("/cancel"):
+            plain(writer, response(request.path, path.split("/responses/")[1].removesuffix("/cancel")))
+        else:
+            asked = request.json()
+            told = response(json.dumps(asked), "resp_made", asked.get("previous_response_id"))
+            if not asked.get("stream"):
+                plain(writer, told)
+                return
+            await events(writer, [
+                {"type": "response.created", "sequence_number": 0, "response": told | {"status": "in_progress", "output": []}},
+                {"type": "response.output_text.delta", "sequence_number": 1, "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "hi"},
+                {"type": "response.completed", "sequence_number": 2, "response": told},
+            ])  # fmt: skip
 
     async def _speak(self, writer: asyncio.StreamWriter, request: Received) -> None:
         asked = request.json()
@@ -121,6 +143,18 @@ class Studio:
             ])  # fmt: skip
         else:
             plain(writer, {"text": json.dumps(seen), "usage": {"type": "duration", "seconds": 3}})
+
+
+def response(text: str, name: str, previous: str | None = None) -> dict[str, object]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {
+        "id": name, "object": "response", "created_at": 1, "status": "completed", "model": "m", "previous_response_id": previous,
+        "output": [{"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}],
+        "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "error": None, "incomplete_details": None,
+        "instructions": None, "metadata": {}, "temperature": 1, "top_p": 1,
+        "usage": {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7, "input_tokens_details": {"cached_tokens": 0},
+                  "output_tokens_details": {"reasoning_tokens": 0}},
+    }  # fmt: skip
 
 
 def plain(writer: asyncio.StreamWriter, value: object, status: int = 200) -> None:

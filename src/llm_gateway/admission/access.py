@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from llm_gateway.admission.auth import Keys
+from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Exchange
-from llm_gateway.formats.contract import Format
+from llm_gateway.core.exchange import Exchange, Pin
+from llm_gateway.formats.contract import Format, Peek
+from llm_gateway.formats.openai_responses import sealing
 
 
 class Journal(Protocol):
@@ -18,7 +22,8 @@ class Journal(Protocol):
 
 
 class Admission:
-    def __init__(self, keys: Keys, formats: Mapping[str, Format], journal: Journal) -> None:
+    def __init__(self, keys: Keys, formats: Mapping[str, Format], journal: Journal, seals: Seals) -> None:
+        self.seals = seals
         self._keys = keys
         self._formats = formats
         self._journal = journal
@@ -35,11 +40,22 @@ class Admission:
                 retry_after=5.0,
             )
 
+    def ask(self, x: Exchange) -> None:
+        """Reads a request that has no body: its path names what an earlier reply handed out. Raises Fault NOT_FOUND."""
+        peek = self._formats[x.route.format].peek(x.query, x.params[0])
+        opened = self._open(x, peek.model, "response_id")
+        x.peek, x.stream, x.model = replace(peek, model=opened.id), peek.stream, opened.provider
+
     def read(self, x: Exchange) -> None:
-        """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL."""
+        """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL, NOT_FOUND."""
+        if x.route.asked:
+            self.ask(x)
+            return
         model = x.params[0] if x.params else None
         peek = x.peek = self._formats[x.route.format].peek(x.body, model, stream=x.route.stream)
         x.model, x.stream = peek.model, peek.stream
+        if x.route.sealed:
+            self._unseal(x, peek)
         principal = x.principal
         if principal is not None and principal.models and peek.model not in principal.models:
             raise Fault(
@@ -47,3 +63,29 @@ class Admission:
                 f"The model {peek.model[:100]!r} does not exist or is not available to you.",
                 param="model",
             )
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _unseal(self, x: Exchange, peek: Peek) -> None:
+        """Puts the provider's own ids in the place of ours and binds the request to who made them."""
+        found: dict[str, str] = {}
+        for sealed in sealing.handed_ids(peek):
+            kind = _SEALED.get(sealed.partition("_")[0])
+            if kind is not None:  # the ids of items go to and fro as they are
+                found[sealed] = self._open(x, sealed, kind).id
+        if found:
+            x.peek = sealing.with_ids(peek, found)
+
+    def _open(self, x: Exchange, sealed: str, param: str) -> Opened:
+        opened = self.seals.open(tenant(x), sealed)
+        if opened is None:
+            raise Fault(Kind.NOT_FOUND, f"There is no {param.removesuffix('_id')} {sealed[:100]!r} here.", param=param)
+        x.pin = Pin(opened.provider, opened.key_id, param)
+        return opened
+
+
+def tenant(x: Exchange) -> str:
+    return x.principal.tenant if x.principal is not None else ""
+
+
+_SEALED = {"resp": "previous_response_id", "conv": "conversation"}

@@ -35,7 +35,8 @@ class Client(Protocol):
 class Route(Struct, frozen=True, gc=False):
     """What a method and path mean. `format` names the API shape the client speaks; `label` is the metrics' word;
     `id_header`: where the shape's SDK looks for the request's id, besides x-request-id. `stream`: what the path says of
-    streaming, for shapes whose bodies do not; the model is then the path's first parameter."""
+    streaming, for shapes whose bodies do not; the model is then the path's first parameter. `sealed`: ids in its requests and
+    replies are sealed; `asked`: by its path and query alone."""
 
     operation: str
     format: str
@@ -44,6 +45,8 @@ class Route(Struct, frozen=True, gc=False):
     open: bool = False
     id_header: bytes = b""
     stream: bool | None = None
+    sealed: bool = False
+    asked: bool = False
 
 
 class Principal(Struct, frozen=True, gc=False):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from msgspec import Struct
 
 from llm_gateway.accounting.estimate import prompt_tokens
+from llm_gateway.admission.access import tenant
+from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.egress.local import Local
@@ -24,6 +26,8 @@ from llm_gateway.egress.respond import plain, refusal, whole
 from llm_gateway.formats.contract import Format, Outgoing, Passage
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
+from llm_gateway.formats.openai_responses import sealing
+from llm_gateway.formats.openai_responses.watch import SealedPassage
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
@@ -52,15 +56,15 @@ class Timing(Struct, frozen=True):
 
 class Egress:
     def __init__(
-        self, pool: Pool, formats: Mapping[str, Format], metrics: Metrics, vitals: Vitals, local: Local, timing: Timing
+        self, pool: Pool, formats: Mapping[str, Format], seals: Seals, gauges: tuple[Metrics, Vitals], local: Local, timing: Timing
     ) -> None:
         self.relays: set[Relay] = set()
         self.timing = timing
-        self.vitals = vitals
         self.local = local.answer
         self._pool = pool
         self._formats = formats
-        self._metrics = metrics
+        self._seals = seals
+        self._metrics, self.vitals = gauges
 
     def expect(self, x: Exchange, plan: Plan) -> None:
         """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`."""
@@ -178,6 +182,10 @@ class Egress:
                 outgoing.headers = (*outgoing.headers, (name, x.headers[name]))
         return outgoing
 
+    def _sealing(self, x: Exchange) -> Callable[[str], str]:
+        target, owner = x.target, tenant(x)
+        return lambda name: self._seals.seal(owner, Opened(target.provider, target.key_id, name))
+
     def _counted(self, x: Exchange, form: Format, target: Target) -> bytes:
         """The provider counts no tokens: an estimate, which says that it is one."""
         x.target = target
@@ -185,7 +193,10 @@ class Egress:
 
     def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage:
         if form is spoken:
-            return form.splice(x.peek)
+            passage = form.splice(x.peek)
+            if x.route.sealed and isinstance(passage, SealedPassage):
+                passage.seal = self._sealing(x)
+            return passage
         return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)))
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
@@ -234,7 +245,8 @@ class Egress:
             for name in form.reply_headers:  # few; the reply's own are many
                 if name in headers:
                     more += b"%b: %b\r\n" % (name, headers[name])
-            return whole(x, relay.body, headers.get(b"content-type", b"application/json"), perf_counter(), more)
+            body = sealing.sealed_reply(relay.body, self._sealing(x)) if x.route.sealed else relay.body
+            return whole(x, body, headers.get(b"content-type", b"application/json"), perf_counter(), more)
         completion = spoken.read_reply(relay.body)
         x.usage = completion.usage
         x.finish = completion.finish

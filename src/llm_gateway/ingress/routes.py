@@ -29,10 +29,15 @@ def _post(operation: str, shape: str, label: str, **more: object) -> Methods:
     return {b"POST": Route(operation, shape, label, body=True, **more)}  # type: ignore[arg-type]
 
 
+def _stored(shape: str) -> Route:
+    return Route("response", shape, "/v1/responses/{id}", body=True, sealed=True, asked=True)
+
+
 # OpenAI's API, below its version; Azure has the same below its own.
 _OPENAI: dict[bytes, Methods] = {
     b"/chat/completions": _post("chat", CHAT, "/v1/chat/completions"),
     b"/completions": _post("chat", "openai_completions", "/v1/completions"),
+    b"/responses": _post("chat", "openai_responses", "/v1/responses", sealed=True),
     b"/moderations": _post("moderation", "openai_moderation", "/v1/moderations"),
     b"/images/generations": _post("images", "openai_images", "/v1/images/generations"),
     b"/images/edits": _post("images", "openai_image_edits", "/v1/images/edits"),
@@ -45,6 +50,7 @@ _OPENAI: dict[bytes, Methods] = {
 EXACT: dict[bytes, Methods] = {
     **{b"/v1" + path: methods for path, methods in _OPENAI.items()},
     **{b"/openai/v1" + path: methods for path, methods in _OPENAI.items()},
+    b"/openai/responses": _post("chat", "openai_responses", "/v1/responses", sealed=True),
     b"/v2/rerank": _post("rerank", "rerank", "/v1/rerank"),
     b"/v1/messages": _post("chat", MESSAGES, "/v1/messages", id_header=b"request-id"),
     b"/v1/messages/count_tokens": _post("count", "anthropic_count", "/v1/messages/count_tokens", id_header=b"request-id"),
@@ -59,9 +65,17 @@ _GEMINI: dict[str, Methods] = {
     ":countTokens": _post("count", "gemini_count", "countTokens", stream=False),
     ":streamGenerateContent": _post("chat", GEMINI, "streamGenerateContent", stream=True),
 }
+_STORED: Methods = {b"GET": _stored("openai_response"), b"DELETE": _stored("openai_response_delete")}
+_OF_STORED: dict[str, Methods] = {
+    "/cancel": {b"POST": _stored("openai_response_cancel")},
+    "/input_items": {b"GET": _stored("openai_response_input")},
+}
 BRANCHES: tuple[Branch, ...] = (
     Branch(b"/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}, _GEMINI),
     Branch(b"/v1beta/models/", {b"GET": Route("model", GEMINI, "/v1/models/{id}")}, _GEMINI),
+    Branch(b"/v1/responses/", _STORED, _OF_STORED),
+    Branch(b"/openai/v1/responses/", _STORED, _OF_STORED),
+    Branch(b"/openai/responses/", _STORED, _OF_STORED),
     Branch(b"/openai/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
     Branch(b"/openai/deployments/", {}, {path.decode(): methods for path, methods in _OPENAI.items() if b"POST" in methods}),
 )

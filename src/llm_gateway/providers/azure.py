@@ -13,12 +13,14 @@ from urllib.parse import quote
 import msgspec
 
 from llm_gateway.core.errors import Fault
+from llm_gateway.formats import _multipart
 from llm_gateway.formats.contract import Format, Outgoing
 from llm_gateway.providers.contract import Account, Operation, Wire
 from llm_gateway.providers.faults import read_fault
 from llm_gateway.providers.table import Service
 
 V1 = (None, "v1", "preview")
+_UNDEPLOYED = "/responses"  # the one path that names its deployment in the body also without the v1 API
 
 
 class Azure:
@@ -33,15 +35,13 @@ class Azure:
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         deployment = account.deployments.get(model, model)
         headers = ((b"api-key", account.key.encode()), *account.headers)
-        if account.api_version not in V1:
+        classic = account.api_version not in V1
+        if classic and not outgoing.path.startswith(_UNDEPLOYED):
             path = f"{_root(account)}/deployments/{quote(deployment, safe='')}{outgoing.path}"
-            path += f"?api-version={quote(account.api_version or '')}"
-            return Wire(b"POST", path.encode(), headers, outgoing.body)
-        path = f"{_root(account)}/v1{outgoing.path}"
-        if account.api_version == "preview":
-            path += "?api-version=preview"
-        body = outgoing.body if deployment == model else _naming(deployment, outgoing.body)
-        return Wire(b"POST", path.encode(), headers, body)
+            return Wire(outgoing.method, _versioned(path, account).encode(), headers, outgoing.body)
+        path = _versioned(f"{_root(account)}{'' if classic else '/v1'}{outgoing.path}", account)
+        named = deployment == model or not outgoing.body
+        return Wire(outgoing.method, path.encode(), headers, outgoing.body if named else _naming(deployment, outgoing))
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
         return read_fault(form, status, headers, body, now)
@@ -51,8 +51,17 @@ class Azure:
         return Wire(b"GET", path.encode(), ((b"api-key", account.key.encode()), *account.headers), b"")
 
 
-def _naming(deployment: str, body: bytes) -> bytes:
+def _versioned(path: str, account: Account) -> str:
+    if account.api_version in {None, "v1"}:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}api-version={quote(account.api_version or '')}"
+
+
+def _naming(deployment: str, outgoing: Outgoing) -> bytes:
     """The same request for another `model`, all else untouched."""
+    if outgoing.content_type.startswith(b"multipart/"):
+        return _multipart.join(_multipart.read(outgoing.body), "model", deployment)
+    body = outgoing.body
     members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     members["model"] = msgspec.Raw(msgspec.json.encode(deployment))
     return msgspec.json.encode(members)

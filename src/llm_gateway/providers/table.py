@@ -27,7 +27,7 @@ OPENAI_SHAPES: dict[Operation, tuple[str, ...]] = {
     "transcription": ("openai_transcription", "openai_translation"),
     "moderation": ("openai_moderation",),
     "rerank": ("rerank",),
-    "response": ("openai_response",),
+    "response": ("openai_response", "openai_response_delete", "openai_response_cancel", "openai_response_input"),
 }
 _EMBEDDINGS: frozenset[Operation] = frozenset({"embeddings"})
 _RANKS: frozenset[Operation] = frozenset({"embeddings", "rerank"})

@@ -1,0 +1,105 @@
+"""The responses API through the real gateway with the official SDK: same shape, crossed, and what the provider keeps."""
+
+from __future__ import annotations
+
+import json
+
+import openai
+import pytest
+from openai.types.responses import Response
+
+from e2e.conftest import KEY, OTHER_KEY, Gateway
+from e2e.recorded import chosen
+from e2e.test_jobs import row
+from replay.recordings import Recordings
+from replay.studio import Studio
+
+
+def test_recorded_replies_arrive_with_nothing_changed_but_their_ids(openai_client: openai.OpenAI, recordings: Recordings) -> None:
+    cases = [each for each in recordings.select(provider="openai", api="responses", streaming=False) if each.status == 200 and each.request]
+    assert len(cases) > 20
+    asked = 0
+    for each in cases:
+        if "model" not in each.request or "input" not in each.request or each.request.get("previous_response_id"):
+            continue
+        got = openai_client.responses.create(model=f"openai/{each.id}", input="hi").to_dict()
+        wanted = Response.construct(**json.loads(each.body)).to_dict()
+        assert got.pop("id").startswith("resp_")
+        assert got.pop("id", None) != wanted.pop("id")
+        for sealed in ("previous_response_id", "conversation"):
+            got.pop(sealed, None), wanted.pop(sealed, None)
+        assert got == wanted, each.id
+        asked += 1
+    assert asked > 15
+
+
+def test_recorded_streams_accumulate(openai_client: openai.OpenAI, recordings: Recordings) -> None:
+    cases = [each for each in recordings.select(provider="openai", api="responses", streaming=True) if b"event: response.completed" in each.body][:12]
+    for each in cases:
+        wanted = [json.loads(line[6:]) for line in each.body.decode().splitlines() if line.startswith("data: {")]
+        got = list(openai_client.responses.create(model=f"openai/{each.id}", input="hi", stream=True))
+        assert [event.type for event in got] == [event["type"] for event in wanted], each.id
+        ids = {event.response.id for event in got if hasattr(event, "response")}
+        assert len(ids) == 1
+
+
+def test_it_reaches_other_shapes(openai_client: openai.OpenAI, recordings: Recordings) -> None:
+    each = next(each for each in chosen(recordings, "anthropic", "messages", streaming=False) if b'"text":' in each.body)
+    reply = openai_client.responses.create(model=f"anthropic/{each.id}", input="hi")
+    assert reply.output_text == "".join(block.get("text") or "" for block in json.loads(each.body)["content"])
+    streamed = next(each for each in chosen(recordings, "anthropic", "messages", streaming=True) if b"text_delta" in each.body)
+    with openai_client.responses.stream(model=f"anthropic/{streamed.id}", input="hi") as stream:
+        final = stream.get_final_response()
+    assert final.output_text
+    assert final.usage.output_tokens
+    with pytest.raises(openai.BadRequestError):
+        openai_client.responses.create(model=f"anthropic/{each.id}", input="hi", background=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_id_goes_sealed_and_comes_back_to_who_made_it(openai_client: openai.OpenAI, studio: Studio, *, stream: bool) -> None:
+    if stream:
+        *_, last = openai_client.responses.create(model="studio/m", input="one", stream=True)
+        first = last.response
+    else:
+        first = openai_client.responses.create(model="studio/m", input="one")
+    assert first.id.startswith("resp_")
+    assert first.id != "resp_made"
+    second = openai_client.responses.create(model="studio/m", input="two", previous_response_id=first.id)
+    assert json.loads(second.output_text)["previous_response_id"] == "resp_made"
+    assert second.previous_response_id == first.id
+
+
+def test_what_is_kept_can_be_asked_for_and_is_not_billed_again(openai_client: openai.OpenAI, studio: Studio, gateway: Gateway) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    raw = openai_client.responses.with_raw_response.retrieve(made.id, include=["message.output_text.logprobs"])
+    assert raw.parse().id == made.id
+    assert studio.received[-1].path == "/v1/responses/resp_made?include%5B%5D=message.output_text.logprobs"
+    booked = row(gateway, raw.headers["x-request-id"])
+    assert (booked.get("input", 0), booked["provider"]) == (0, "studio")
+    assert openai_client.responses.input_items.list(made.id).data == []
+    assert openai_client.responses.cancel(made.id).id == made.id
+    openai_client.responses.delete(made.id)
+    assert (studio.received[-1].method, studio.received[-1].path) == ("DELETE", "/v1/responses/resp_made")
+
+
+def test_another_tenant_finds_nothing(openai_client: openai.OpenAI, gateway: Gateway, studio: Studio) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    stranger = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=OTHER_KEY, max_retries=0)
+    before = len(studio.received)
+    for name in (made.id, "resp_made", "resp_", "x"):
+        with pytest.raises(openai.NotFoundError) as caught:
+            stranger.responses.retrieve(name)
+        assert caught.value.param == "response_id"
+    for wrong in ({"previous_response_id": made.id}, {"conversation": "conv_1"}, {"previous_response_id": "resp_made"}):
+        with pytest.raises(openai.NotFoundError):
+            stranger.responses.create(model="studio/m", input="two", **wrong)
+    assert len(studio.received) == before
+    with pytest.raises(openai.NotFoundError, match="another model's provider"):
+        openai_client.responses.create(model="broken/fine", input="two", previous_response_id=made.id)
+
+
+def test_azures_paths_are_served(gateway: Gateway) -> None:
+    for version in ("2025-04-01-preview", "preview"):
+        client = openai.AzureOpenAI(azure_endpoint=gateway.url, api_key=KEY, api_version=version, max_retries=0)
+        assert client.responses.create(model="studio/m", input="one").output_text
