@@ -70,12 +70,18 @@ def length(data: bytes) -> int:
 
 def decode(frame: bytes) -> Frame:
     """One whole frame. Raises Fault."""
+    block, payload = split(frame)
+    return Frame(headers(block), payload)
+
+
+def split(frame: bytes) -> tuple[bytes, bytes]:
+    """The headers of one whole frame, still encoded, and its payload. Raises Fault."""
     if len(frame) < _OVERHEAD or length(frame) != len(frame):
         raise broken("is not whole")
     if crc32(frame[:-_TRAILER]) != _crc(frame, len(frame) - _TRAILER)[0]:
         raise broken("does not match its checksum")
     end = PRELUDE + _lengths(frame)[1]
-    return Frame(headers(frame[PRELUDE:end]), frame[end:-_TRAILER])
+    return frame[PRELUDE:end], frame[end:-_TRAILER]
 
 
 def headers(block: bytes) -> dict[str, Value]:

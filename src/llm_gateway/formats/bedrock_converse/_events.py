@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from llm_gateway.core import eventstream
+from llm_gateway.formats.bedrock_converse import errors
 
 NONE = Raw(b"")
 _NAMES = ("messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata")
@@ -22,6 +23,7 @@ HEADERS = {
     )
     for name in _NAMES
 }
+_NAMED = {block: name for name, block in HEADERS.items()}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,6 +66,19 @@ class Event(Struct, rename="camel", gc=False):
 decode = msgspec.json.Decoder(Event).decode
 decode_delta = msgspec.json.Decoder(Delta).decode
 decode_start = msgspec.json.Decoder(Start).decode
+
+
+def read(raw: bytes) -> tuple[str, bytes]:
+    """An event's name, "" where it has none, and its payload. Raises Fault for a frame that is damaged or tells of an error."""
+    block, payload = eventstream.split(raw)
+    name = _NAMED.get(block)
+    if name is not None:  # the same bytes as ever: nothing to take apart
+        return name, payload
+    frame = eventstream.Frame(eventstream.headers(block), payload)
+    fault = errors.framed(frame)
+    if fault is not None:
+        raise fault
+    return frame.text(":event-type"), payload
 
 
 def write(name: str, body: object) -> bytes:

@@ -32,7 +32,7 @@ from llm_gateway.core.events import (
     UsageUpdate,
 )
 from llm_gateway.formats._incoming import broken, cut
-from llm_gateway.formats.bedrock_converse import _events, _finish, _reading, _usage, errors
+from llm_gateway.formats.bedrock_converse import _events, _finish, _reading, _usage
 from llm_gateway.formats.bedrock_converse._reading import SEALED_BY, SHAPE
 
 _SERVER = "server_tool_use"
@@ -67,7 +67,7 @@ class ConverseReader:
         try:
             for frame in self._frames.feed(data):
                 if not self._over:
-                    self._read(eventstream.decode(frame), events)
+                    self._read(frame, events)
         except Fault as fault:
             self._fail(fault, events)
         if self._frames.damage is not None and not self._over:
@@ -89,16 +89,12 @@ class ConverseReader:
         self._over = True
         events.append(Failed(fault))
 
-    def _read(self, frame: eventstream.Frame, events: list[Event]) -> None:
-        fault = errors.framed(frame)
-        if fault is not None:
-            self._fail(fault, events)
-            return
-        name = frame.text(":event-type")
+    def _read(self, frame: bytes, events: list[Event]) -> None:
+        name, payload = _events.read(frame)
         if name not in _events.HEADERS:
             return  # what is yet to be invented
         try:
-            event = _events.decode(frame.payload)
+            event = _events.decode(payload)
             if not self._started:
                 self._started = True
                 events.append(Start("", ""))

@@ -15,7 +15,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Usage
 from llm_gateway.formats._incoming import broken
 from llm_gateway.formats._splice import Verdict
-from llm_gateway.formats.bedrock_converse import _events, _usage, errors
+from llm_gateway.formats.bedrock_converse import _events, _usage
 
 _DELTA = _events.HEADERS["contentBlockDelta"]
 _PAYLOAD = eventstream.PRELUDE + len(_DELTA)
@@ -49,19 +49,15 @@ class ConverseWatch:
     def look(self, data: bytes) -> Verdict:
         """Any one whole frame."""
         try:
-            frame = eventstream.decode(data)
+            name, payload = _events.read(data)
         except Fault as fault:
             self.failed = fault
             return Verdict.DROP
-        self.failed = errors.framed(frame)
-        if self.failed is not None:
-            return Verdict.DROP
-        name = frame.text(":event-type")
         if name not in _events.HEADERS:
             self.meaningful = True  # of a kind we do not know: the client may
             return Verdict.SEND
         try:
-            return self._learn(name, _events.decode(frame.payload))
+            return self._learn(name, _events.decode(payload))
         except msgspec.ValidationError:
             self.meaningful = True
             return Verdict.SEND
