@@ -102,7 +102,7 @@ def write(reply: Completion, now: int, *, generate: bool) -> Outgoing:
     body: Fields = {"model": reply.model, "created_at": _facts.time(reply.created or now)}
     if reply.choices:
         choice = reply.choices[0]
-        body |= placed(_said(choice, dropped), generate=generate)
+        body |= placed(_said(choice, dropped, pictured=generate), generate=generate)
         body |= {"done": True, "done_reason": choice.native_finish or _facts.done_reason(choice.finish)}
         if choice.logprobs is not None:
             body["logprobs"] = _facts.written_logprobs(choice.logprobs)
@@ -121,12 +121,11 @@ def placed(said: Fields, *, generate: bool) -> Fields:
     """What was said where the shape says it: `content` in a message, or as `response` beside the rest."""
     if not generate:
         return {"message": {"role": "assistant", "content": "", **said}}
-    rest = {name: value for name, value in said.items() if name not in {"content", "images"}}
-    pictured = {"image": said["images"][0]} if "images" in said else {}
-    return {"response": said.get("content", ""), **rest, **pictured}
+    return {"response": said.get("content", ""), **{name: value for name, value in said.items() if name != "content"}}
 
 
-def _said(choice: Choice, dropped: list[str]) -> Fields:
+def _said(choice: Choice, dropped: list[str], *, pictured: bool) -> Fields:
+    """pictured: the shape has a place for an image, one; messages have one, too, but Ollama's own client fails on it."""
     texts: list[str] = []
     thoughts: list[str] = []
     images: list[str] = []
@@ -143,7 +142,7 @@ def _said(choice: Choice, dropped: list[str]) -> Fields:
                 thoughts.append(part.text or "\n\n".join(part.summary))
             case ToolCall():
                 calls.append(written_call(part, len(calls)))
-            case Image(media=media) if media.data is not None:
+            case Image(media=media) if media.data is not None and pictured and not images:
                 images.append(media.data)
             case Audio(transcript=str() as transcript):
                 texts.append(transcript)
@@ -156,7 +155,7 @@ def _said(choice: Choice, dropped: list[str]) -> Fields:
                 assert_never(part)
     said: Fields = {"content": "".join(texts)}
     said |= {"thinking": "".join(thoughts)} if any(thoughts) else {}
-    said |= {"images": images} if images else {}
+    said |= {"image": images[0]} if images else {}
     return said | ({"tool_calls": calls} if calls else {})
 
 

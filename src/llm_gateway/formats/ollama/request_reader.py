@@ -123,9 +123,8 @@ def _messages(messages: list[_wire.Message]) -> tuple[Message, ...]:
         path = f"messages[{at}]"
         parts = _content(message, path)
         if message.role == "tool":
-            call = _answered(message, waiting, path)
-            result = ToolResult(call, tuple(parts), name=message.tool_name or None)
-            read.append(Message("tool", (result,), at=path))
+            call, name = _answered(message, waiting, path)
+            read.append(Message("tool", (ToolResult(call, tuple(parts), name=name),), at=path))
             continue
         calls = [_call(call, f"call_{at}_{place}", f"{path}.tool_calls[{place}]") for place, call in enumerate(message.tool_calls or ())]
         waiting += calls
@@ -151,19 +150,18 @@ def _call(call: _wire.Call, name: str, path: str) -> ToolCall:
     return ToolCall(call.id or name, call.function.name, written.decode())
 
 
-def _answered(message: _wire.Message, waiting: list[ToolCall], path: str) -> str:
-    """The id of the call that a tool message answers, which then waits no more."""
-    named = message.tool_call_id
-    if not named:
-        fitting = (call for call in waiting if not message.tool_name or call.name == message.tool_name)
-        found = next(fitting, None)
-        if found is None:
-            raise invalid(f"'{path}': no earlier message calls a tool that this could answer.", f"{path}.tool_name")
-        named = found.id
-    at = next((at for at, call in enumerate(waiting) if call.id == named), None)
+def _answered(message: _wire.Message, waiting: list[ToolCall], path: str) -> tuple[str, str | None]:
+    """The id and the name of the call that a tool message answers, which then waits no more. An id that no call has is left
+    for the upstream to judge."""
+    named, name = message.tool_call_id, message.tool_name or None
+    fitting = (at for at, call in enumerate(waiting) if (call.id == named if named else name in {None, call.name}))
+    at = next(fitting, None)
     if at is not None:
-        del waiting[at]
-    return named
+        call = waiting.pop(at)
+        return call.id, name or call.name
+    if not named:
+        raise invalid(f"'{path}': no earlier message calls a tool that this could answer.", f"{path}.tool_name")
+    return named, name
 
 
 def _tool(one: _wire.ToolSpec, at: int) -> Tool:

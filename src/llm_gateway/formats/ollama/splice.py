@@ -20,10 +20,19 @@ from llm_gateway.formats._lines import Lines
 from llm_gateway.formats.ollama import _facts, _wire, errors
 
 
+class _Function(Struct, gc=False):
+    name: str | None = None
+    arguments: Raw = _wire.NONE
+
+
+class _Called(Struct, gc=False):
+    function: _Function | None = None
+
+
 class _Said(Struct, gc=False):
     content: str | None = None
     thinking: str | None = None
-    tool_calls: tuple[Raw, ...] | None = None
+    tool_calls: tuple[_Called, ...] | None = None
     images: tuple[Raw, ...] | None = None
 
 
@@ -31,7 +40,7 @@ class _Line(Struct, gc=False):
     message: _Said | None = None
     response: str | None = None
     thinking: str | None = None
-    tool_calls: tuple[Raw, ...] | None = None
+    tool_calls: tuple[_Called, ...] | None = None
     image: str | None = None
     done: bool | None = None
     done_reason: str | None = None
@@ -133,7 +142,7 @@ class LineSplice:
         said = told.message
         if said is None:
             said = _Said(told.response, told.thinking, told.tool_calls, (Raw(b""),) if told.image else None)
-        size = len(said.content or "") + len(said.thinking or "") + sum(len(bytes(one)) for one in said.tool_calls or ())
+        size = len(said.content or "") + len(said.thinking or "") + sum(map(_length, said.tool_calls or ()))
         if size or said.images:
             self.meaningful = True
             self.characters += size
@@ -144,3 +153,7 @@ class LineSplice:
         self.finish = told.done_reason or "stop"
         counts = _wire.Reply(prompt_eval_count=told.prompt_eval_count, eval_count=told.eval_count)
         self.usage = _facts.usage(counts)
+
+
+def _length(call: _Called) -> int:
+    return 0 if call.function is None else len(call.function.name or "") + len(bytes(call.function.arguments))
