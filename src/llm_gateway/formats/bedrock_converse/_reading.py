@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_point = msgspec.json.Decoder(_wire.CachePoint).decode
 _decode_citation = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_BASE64 = (string.ascii_letters + string.digits + "+/").encode()
 _TEXTS = frozenset({"txt", "md", "csv", "html"})
 _SERVER = "server_tool_use"
 
@@ -125,7 +127,7 @@ def _source(media: _wire.Media, names: dict[str, str], path: str, extras: Extras
 
 def base64_of(data: str, path: str) -> str:
     """Standard base64 as it is. Its letters are looked at, not its meaning: an image may be megabytes."""
-    if len(data) % 4 or not data.isascii() or not data.rstrip("=").replace("+", "a").replace("/", "a").isalnum():
+    if len(data) % 4 or not data.isascii() or data.rstrip("=").encode().translate(None, _BASE64):
         raise invalid(f"'{path}' must be base64.", path)
     return data
 

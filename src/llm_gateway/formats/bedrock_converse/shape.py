@@ -26,7 +26,7 @@ class BedrockConverse:
     name = "bedrock_converse"
     stream_type = b"application/vnd.amazon.eventstream"
     request_headers: frozenset[bytes] = frozenset()
-    reply_headers: frozenset[bytes] = frozenset()
+    reply_headers = frozenset({b"x-amzn-requestid"})
 
     def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
         members = _members.decode(body)
