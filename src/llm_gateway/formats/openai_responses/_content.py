@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import (
     Audio,
+    CacheMark,
     Document,
     Image,
     Media,
@@ -80,7 +81,7 @@ def unread(raw: Raw, known: frozenset[str], path: str, extras: Extras) -> None:
 
 
 def _text(content: _wire.TextContent, _path: str) -> Part:
-    return Text(content.text)
+    return Text(content.text, CacheMark() if content.prompt_cache_breakpoint else None)
 
 
 def _refusal(content: _wire.RefusalContent, _path: str) -> Part:

@@ -48,6 +48,10 @@ class Names:
     def reply(self) -> str:
         return f"resp_{self._reply}"
 
+    def thought(self, own: str | None) -> str:
+        """A sealed thought keeps its id, to which its seal may be bound."""
+        return own or self.item("reasoning")
+
     def item(self, kind: str) -> str:
         made = f"{_PREFIXES[kind]}_{self._reply}_{self._next}"
         self._next += 1
@@ -164,5 +168,5 @@ class Output:
 
     def _end_thoughts(self) -> None:
         for group in _thoughts.grouped(tuple(self._thoughts)):
-            self.items.append(_thoughts.item(self._names.item("reasoning"), group))
+            self.items.append(_thoughts.item(self._names.thought(group[-1].id), group))
         self._thoughts = []

@@ -37,6 +37,7 @@ class TextContent(Struct, gc=False):
     text: str
     annotations: Any = None
     logprobs: Any = None
+    prompt_cache_breakpoint: Any = None
 
 
 class RefusalContent(Struct, gc=False):

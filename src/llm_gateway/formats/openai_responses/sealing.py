@@ -128,8 +128,10 @@ def _seal(response: Members, seal: Seal) -> bool:
 def _conversation(members: Members) -> str | None:
     """Its id, alone or in an object."""
     raw = members.get("conversation")
-    if raw is None or (text := _text(raw)) is not None:
-        return None if raw is None else text
+    if raw is None:
+        return None
+    if (text := _text(raw)) is not None:
+        return text
     try:
         return _text(_decode_members(raw).get("id"))
     except _BROKEN:

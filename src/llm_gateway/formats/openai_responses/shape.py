@@ -97,14 +97,21 @@ def _peek_with_care(members: dict[str, Raw], model: str | None) -> Peek:
     """Names the member that is wrong. Raises Fault INVALID, or reads what the strict way could not."""
     if model is None:
         model = _members.text(members, "model")
-    given = members.get("input")
-    if given is None or bytes(given) == b"null":
-        if all(bytes(members.get(name, b"null")) == b"null" for name in _STORED):
-            raise invalid("'input' is required.", "input")
-    elif bytes(memoryview(given)[:1]) != b'"':
-        if bytes(memoryview(given)[:1]) != b"[":
-            raise invalid("'input' must be a string or an array.", "input")
-        _members.filled_array(members, "input")
+    _check_input(members)
     stream = "stream" in members and _members.flag(members, "stream")
     max_tokens = _members.count(members, "max_output_tokens") if "max_output_tokens" in members else None
     return Peek(members, model, stream, True, max_tokens)
+
+
+def _check_input(members: dict[str, Raw]) -> None:
+    given = members.get("input")
+    stored = any(bytes(members.get(name, b"null")) != b"null" for name in _STORED)
+    if given is None or bytes(given) == b"null":
+        if not stored:
+            raise invalid("'input' is required.", "input")
+        return
+    opening = bytes(memoryview(given)[:1])
+    if opening not in {b'"', b"["}:
+        raise invalid("'input' must be a string or an array.", "input")
+    if opening == b"[" and not stored:
+        _members.filled_array(members, "input")

@@ -228,7 +228,7 @@ class ResponseWriter:
                 return self._open_words(start)
             case "reasoning" if start.redacted is not None:
                 sealed = (Reasoning(redacted=start.redacted, format=start.format),)
-                return self._end_message() + self._whole(_thoughts.item(self._names.item("reasoning"), sealed))
+                return self._end_message() + self._whole(_thoughts.item(self._names.thought(start.id), sealed))
             case "reasoning":
                 return self._end_message() + self._open_thought(start)
             case "tool":
