@@ -24,6 +24,7 @@ import typer
 from llm_gateway import __version__
 from llm_gateway.accounting.journal import read
 from llm_gateway.accounting.summary import Summary
+from llm_gateway.admission.auth import aws_secret
 from llm_gateway.config import present, schema_json
 from llm_gateway.config.compile import Compiled, compile_snapshot, key_digest
 from llm_gateway.config.load import Loaded, load
@@ -144,8 +145,22 @@ def hash_key(config: ConfigOption = None) -> None:
     print(f"digest: {key_digest(material.secret, key).hex()}")
 
 
-def new_key(name: Annotated[str, typer.Argument(help="What the key is called in logs.")] = "client") -> None:
+def new_key(
+    name: Annotated[str, typer.Argument(help="What the key is called in logs.")] = "client",
+    aws: Annotated[bool, typer.Option("--aws", help="AWS credentials instead, for clients of Bedrock's API.")] = False,
+    config: ConfigOption = None,
+) -> None:
     """Make a key, and the entry that config.yaml needs for it. The key is shown once and kept nowhere."""
+    if aws:
+        loaded = _load(_path(config))
+        try:
+            material = prepare(loaded.root, loaded.root.data_dir)
+        except ConfigError as error:
+            raise _refuse(error) from error
+        key_id = "AKGW" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
+        print(f"# AWS_ACCESS_KEY_ID={key_id}\n# AWS_SECRET_ACCESS_KEY={aws_secret(material.secret, key_id)}")
+        print(f"keys:\n  - {{name: {json.dumps(name)}, aws: {key_id}}}")
+        return
     print(f"keys:\n  - {{name: {json.dumps(name)}, key: {json.dumps('sk-' + secrets.token_urlsafe(32))}}}")
 
 

@@ -15,6 +15,7 @@ from llm_gateway.config.snapshot import Price, Provider, ProviderKey, Snapshot
 from llm_gateway.core.exchange import Principal
 from llm_gateway.formats import jobs
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
+from llm_gateway.formats.bedrock_converse import BedrockConverse
 from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
 from llm_gateway.formats.counting import AnthropicCount, GeminiCount
@@ -35,12 +36,18 @@ _NO_KEY = ProviderKey(id="", value="")
 
 
 def formats() -> Mapping[str, Format]:
-    shapes: tuple[Format, ...] = (OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), OpenAIResponses(), *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes())
+    shapes: tuple[Format, ...] = (
+        OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), BedrockConverse(), OpenAIResponses(),
+        *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes(),
+    )  # fmt: skip
     return {shape.name: shape for shape in shapes}
 
 
 def keys(snapshot: Snapshot) -> Keys:
-    principals = [(key.digest, Principal(key.name, key.tenant, frozenset(key.models))) for key in snapshot.keys]
+    principals = [
+        (key.digest or key.aws.encode(), Principal(key.name, key.tenant, frozenset(key.models), bool(key.aws)))
+        for key in snapshot.keys
+    ]
     return Keys(snapshot.secret, principals, required=snapshot.auth_required)
 
 
@@ -72,6 +79,7 @@ def _seat(provider: Provider, pool: Pool) -> Seat:
             root=SERVICES[provider.type].root(provider.base_url),
             key=key.value,
             key_id=key.id,
+            authority=_origin(provider).authority,
             api_version=provider.api_version,
             region=provider.region,
             headers=tuple((name.lower().encode(), value.encode()) for name, value in provider.headers),

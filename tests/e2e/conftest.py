@@ -30,6 +30,7 @@ from replay.server import ReplayUpstream
 from replay.studio import Studio
 
 KEY = "sk-e2e-0123456789"
+AWS_KEY = "AKGWE2ETESTS22222222"
 OTHER_KEY = "sk-e2e-another-tenant"
 
 
@@ -108,6 +109,7 @@ def gateway(
             "openai": {"base_url": replay.url, "api_key": "sk-upstream-openai"},
             "anthropic": {"base_url": replay.url, "api_key": "sk-upstream-anthropic"},
             "gemini": {"base_url": replay.url, "api_key": "sk-upstream-gemini"},
+            "bedrock": {"base_url": replay.url, "api_key": "bedrock-upstream-key"},
             "echo": {},
             "ranker": {"type": "openai_compatible", "base_url": studio.url},
             "studio": {"type": "openai", "base_url": studio.url, "api_key": "sk-upstream-studio"},
@@ -117,7 +119,10 @@ def gateway(
             "second-best": {"targets": ["broken/fault-status:503"], "fallbacks": ["broken/fine"]},
             "error-first": {"targets": ["broken/fault-error_in_200"], "fallbacks": ["broken/fine"]},
         },
-        "keys": [{"name": "e2e", "key": KEY, "tenant": "default"}, {"name": "other", "key": OTHER_KEY, "tenant": "other"}],
+        "keys": [
+            {"name": "e2e", "key": KEY, "tenant": "default"}, {"name": "other", "key": OTHER_KEY, "tenant": "other"},
+            {"name": "boto", "aws": AWS_KEY},
+        ],
     }
     (place / "config.json").write_text(json.dumps(config))  # JSON is YAML
     log = place / "gateway.log"

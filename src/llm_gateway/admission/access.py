@@ -32,6 +32,8 @@ class Admission:
         """Finds the principal. Raises Fault UNAUTHENTICATED, or OVERLOADED when usage could not be recorded."""
         if not x.route.open:
             x.principal = self._keys.principal(x.headers, x.query)
+            if x.principal.signs and not x.route.body:
+                self._keys.verify(x)
         if self._journal.full and x.route.body:
             raise Fault(
                 Kind.OVERLOADED,
@@ -57,6 +59,8 @@ class Admission:
         if x.route.sealed:
             self._unseal(x, peek)
         principal = x.principal
+        if principal is not None and principal.signs:
+            self._keys.verify(x)
         if principal is not None and principal.models and peek.model not in principal.models:
             raise Fault(
                 Kind.NO_MODEL,

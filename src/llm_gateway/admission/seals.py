@@ -47,7 +47,7 @@ class Seals:
     def seal(self, tenant: str, made: Opened) -> str:
         cipher, _ = self._load()
         prefix = made.id[: made.id.find("_") + 1]  # "resp_", as SDKs like to see it
-        text = "\0".join((made.provider, made.key_id, made.id)).encode()
+        text = f"{made.provider}\0{made.key_id}\0{made.id}".encode()
         return prefix + base64.urlsafe_b64encode(cipher.encrypt(text, [tenant.encode()])).rstrip(b"=").decode()
 
     def open(self, tenant: str, sealed: str) -> Opened | None:

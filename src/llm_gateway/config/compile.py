@@ -136,13 +136,14 @@ def _keys(loaded: Loaded, material: Material) -> tuple[tuple[snapshot.Key, ...],
         path: OptionPath = ("keys", position)
         plain = each.key.get_secret_value() if each.key is not None else None
         digest = key_digest(material.secret, plain) if plain is not None else bytes.fromhex(each.digest or "")
+        identity = digest or (each.aws or "").encode()
         if each.name in names:
             problems.append(_problem(loaded, (*path, "name"), "is the name of another key"))
-        if digest in digests:
+        if identity in digests:
             problems.append(_problem(loaded, path, "is the same key as another"))
         names.add(each.name)
-        digests.add(digest)
-        made.append(snapshot.Key(name=each.name, digest=digest, tenant=each.tenant, models=each.models))
+        digests.add(identity)
+        made.append(snapshot.Key(name=each.name, digest=digest, aws=each.aws or "", tenant=each.tenant, models=each.models))
     if material.development_key is not None:
         made.append(snapshot.Key(name="development", digest=key_digest(material.secret, material.development_key)))
     return tuple(made), problems

@@ -213,13 +213,16 @@ class Key(Section):
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
         default=None, description="Instead of `key`: its hash, from `llm-gateway keys hash`."
     )
+    aws: Annotated[str, Field(pattern="^[A-Z0-9]{16,128}$")] | None = Field(
+        default=None, description="Instead of `key`: an AWS access key id, from `llm-gateway keys new --aws`, for Bedrock clients."
+    )
     tenant: str = Field(default="default", min_length=1, description="Whose key it is.")
     models: tuple[str, ...] = Field(default=(), description="Models and aliases it may use; all if empty.")
 
     @model_validator(mode="after")
     def _one(self) -> Key:
-        if (self.key is None) == (self.digest is None):
-            raise ValueError("expected exactly one of `key` and `digest`")
+        if [self.key, self.digest, self.aws].count(None) != 2:
+            raise ValueError("expected exactly one of `key`, `digest` and `aws`")
         if self.key is not None and len(self.key.get_secret_value()) < 8:
             raise ValueError("expected a key of at least 8 characters")
         return self

@@ -116,10 +116,12 @@ class Alias(Struct, frozen=True, kw_only=True):
 
 
 class Key(Struct, frozen=True, kw_only=True):
-    """A client's key: `digest` = HMAC-SHA-256(secret, whole key), 32 bytes. `models` empty: all."""
+    """A client's key: `digest` = HMAC-SHA-256(secret, whole key), 32 bytes; or, of one that signs, `aws`, its access key id.
+    `models` empty: all."""
 
     name: str
-    digest: bytes
+    digest: bytes = b""
+    aws: str = ""
     tenant: str = "default"
     models: tuple[str, ...] = ()
 

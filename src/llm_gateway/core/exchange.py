@@ -50,11 +50,12 @@ class Route(Struct, frozen=True, gc=False):
 
 
 class Principal(Struct, frozen=True, gc=False):
-    """Who asks. `models`: the only ones allowed; empty means all."""
+    """Who asks. `models`: the only ones allowed; empty means all. `signs`: proves itself by AWS signatures, not by a key."""
 
     key: str
     tenant: str
     models: frozenset[str] = frozenset()
+    signs: bool = False
 
 
 class Attempt(Struct, frozen=True, gc=False):

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llm_gateway.accounting.estimate import prompt_tokens
 from llm_gateway.admission.access import tenant
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
+from llm_gateway.core.types import Completion
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
@@ -95,6 +97,7 @@ class Egress:
         limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
         relay = x.client.sink = Relay(
             x=x, passage=passage, upstream=connection, limits=limits, started=x.upstream_started, content_type=form.stream_type,
+            spoken_type=spoken.stream_type,
             done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
         )  # fmt: skip
         self.relays.add(relay)
@@ -109,6 +112,7 @@ class Egress:
             x.client.sink = None  # the last bytes may fill the client's buffer: no longer this connection's affair
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
+                passage = x.passage  # which may have been wrapped
                 x.characters, x.partial = passage.characters, passage.usage
         if relay.fault is not None:
             _quit(connection, relay)
@@ -197,7 +201,7 @@ class Egress:
             if x.route.sealed and isinstance(passage, SealedPassage):
                 passage.seal = self._sealing(x)
             return passage
-        return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)))
+        return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)), (x.id, x.model))
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
         try:
@@ -248,6 +252,8 @@ class Egress:
             body = sealing.sealed_reply(relay.body, self._sealing(x)) if x.route.sealed else relay.body
             return whole(x, body, headers.get(b"content-type", b"application/json"), perf_counter(), more)
         completion = spoken.read_reply(relay.body)
+        if isinstance(completion, Completion) and not completion.id:
+            completion = replace(completion, id=x.id, model=completion.model or x.model)
         x.usage = completion.usage
         x.finish = completion.finish
         outgoing = form.write_reply(completion, x.call, int(x.wall))

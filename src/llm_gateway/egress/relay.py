@@ -24,6 +24,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.respond import head, upstream_id
 from llm_gateway.formats.contract import Passage
+from llm_gateway.formats.unframed import FRAMED, Unframed
 
 MOST_ERROR = 64 << 10
 MOST_REPLY = 64 << 20
@@ -63,6 +64,7 @@ class Relay(Struct, kw_only=True, eq=False):
     """Awaited through `done`; afterwards `fault` says what went wrong, or `status`, `headers`, `body` what came.
 
     A Struct because one is made per attempt: its fields are set by C. Those after `streaming` are its own affair.
+    `content_type`: of a stream to the client; `spoken_type`: as the upstream's shape has it.
     """
 
     x: Exchange
@@ -72,6 +74,7 @@ class Relay(Struct, kw_only=True, eq=False):
     done: asyncio.Future[None]
     started: float
     content_type: bytes = b"text/event-stream"
+    spoken_type: bytes = b"text/event-stream"
     fault: Fault | None = None
     status: int = 0
     headers: dict[bytes, bytes] = {}
@@ -107,11 +110,10 @@ class Relay(Struct, kw_only=True, eq=False):
                 return
             self.inflate = zlib.decompressobj(wbits)
         self.x.upstream_id = upstream_id(headers)
-        self.streaming = (
-            self.passage is not None
-            and 200 <= status < 300
-            and not headers.get(b"content-type", b"").startswith(b"application/json")
-        )
+        kind = headers.get(b"content-type", b"")
+        self.streaming = self.passage is not None and 200 <= status < 300 and not kind.startswith(b"application/json")
+        if kind == FRAMED and self.spoken_type != FRAMED and self.streaming and self.passage is not None:
+            self.passage = self.x.passage = Unframed(self.passage)
 
     def data(self, body: bytes) -> None:
         self.touched = True

@@ -5,6 +5,8 @@ Law: knows events, no shape. Whole events only leave it, so `between` is always 
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.events import Delta, End, Event, Failed, Finish, PartStart, Start, TranscriptDelta, UsageUpdate
 from llm_gateway.core.types import Usage
@@ -16,9 +18,11 @@ _SAID_BY_OPENING = frozenset({"tool", "opaque", "audio"})
 class Crossing:
     """A Passage."""
 
-    __slots__ = ("_reader", "_writer", "between", "characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_known_as", "_reader", "_writer", "between", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
-    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def __init__(self, reader: StreamReader, writer: StreamWriter, known_as: tuple[str, str] = ("", "")) -> None:
+        """known_as: the id and model of a reply whose own shape has none."""
+        self._known_as = known_as
         self._reader = reader
         self._writer = writer
         self.usage: Usage | None = None
@@ -63,15 +67,20 @@ class Crossing:
             elif type(event) is Failed:
                 self.failed = event.fault
                 break
+            elif type(event) is Start:
+                written.append(write(self._named(event)))
+                continue
             else:
                 self._note(event)
             written.append(write(event))
         return b"".join(written)
 
+    def _named(self, event: Start) -> Start:
+        name, model = self._known_as
+        return event if event.id else replace(event, id=name, model=event.model or model)
+
     def _note(self, event: Event) -> None:
         match event:
-            case Start():
-                pass
             case PartStart():
                 self.meaningful = self.meaningful or event.kind in _SAID_BY_OPENING or event.redacted is not None
                 self.characters += len(event.name or "") if event.kind == "tool" else 0

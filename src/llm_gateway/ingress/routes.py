@@ -13,6 +13,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Route
 
 CHAT, MESSAGES, GEMINI, GEMINI_ARRAY = "openai_chat", "anthropic_messages", "gemini", "gemini_array"
+BEDROCK = "bedrock_converse"
 
 Methods = dict[bytes, Route]
 
@@ -65,6 +66,10 @@ _GEMINI: dict[str, Methods] = {
     ":countTokens": _post("count", "gemini_count", "countTokens", stream=False),
     ":streamGenerateContent": _post("chat", GEMINI, "streamGenerateContent", stream=True),
 }
+_BEDROCK: dict[str, Methods] = {
+    "/converse": _post("chat", BEDROCK, "/model/{id}/converse", stream=False),
+    "/converse-stream": _post("chat", BEDROCK, "/model/{id}/converse-stream", stream=True),
+}
 _STORED: Methods = {b"GET": _stored("openai_response"), b"DELETE": _stored("openai_response_delete")}
 _OF_STORED: dict[str, Methods] = {
     "/cancel": {b"POST": _stored("openai_response_cancel")},
@@ -77,6 +82,7 @@ BRANCHES: tuple[Branch, ...] = (
     Branch(b"/openai/v1/responses/", _STORED, _OF_STORED),
     Branch(b"/openai/responses/", _STORED, _OF_STORED),
     Branch(b"/openai/v1/models/", {b"GET": Route("model", CHAT, "/v1/models/{id}")}),
+    Branch(b"/model/", {}, _BEDROCK),
     Branch(b"/openai/deployments/", {}, {path.decode(): methods for path, methods in _OPENAI.items() if b"POST" in methods}),
 )
 STREAM_ARRAY = Route("chat", GEMINI_ARRAY, "streamGenerateContent", body=True, stream=True)
@@ -85,6 +91,7 @@ LISTS = {"models": Route("models", GEMINI, "/v1/models"), "model": Route("model"
 UNKNOWN = Route("unknown", CHAT, "other", open=True)
 UNKNOWN_GEMINI = Route("unknown", GEMINI, "other", open=True)
 UNKNOWN_MESSAGES = Route("unknown", MESSAGES, "other", open=True, id_header=b"request-id")
+UNKNOWN_BEDROCK = Route("unknown", BEDROCK, "other", open=True)
 PREFLIGHT = Route("preflight", CHAT, "preflight", open=True)
 
 _HEX = b"0123456789abcdefABCDEF"
@@ -112,6 +119,8 @@ def unknown(path: bytes) -> Route:
     """The route that stands for a path we do not have, in the shape its caller most likely speaks."""
     if path.startswith(b"/v1/messages"):
         return UNKNOWN_MESSAGES
+    if path.startswith(b"/model/"):
+        return UNKNOWN_BEDROCK
     return UNKNOWN_GEMINI if path.startswith((b"/v1beta/", b"/v1/models/")) else UNKNOWN
 
 

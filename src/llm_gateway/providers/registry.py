@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_gateway.providers.anthropic import Anthropic
 from llm_gateway.providers.azure import Azure
+from llm_gateway.providers.bedrock import Bedrock
 from llm_gateway.providers.cohere import Cohere
 from llm_gateway.providers.contract import Provider
 from llm_gateway.providers.gemini import Gemini
@@ -15,7 +16,9 @@ def provider(kind: str) -> Provider:
     """The provider for a `type` of the configuration. KeyError for one that the table does not have."""
     service = SERVICES[kind]
     match service.protocol:
-        case "openai" | "echo" | "ollama" | "bedrock":
+        case "bedrock":
+            return Bedrock()
+        case "openai" | "echo" | "ollama":
             return OpenAI(service)
         case "cohere":
             return Cohere()

@@ -109,6 +109,13 @@ SERVICES: dict[str, Service] = {
         only=_OPENAI_ONLY,
         offers=_ALL - {"moderation"},
     ),
+    "bedrock": Service(
+        protocol="bedrock",
+        base_url="https://bedrock-runtime.us-east-1.amazonaws.com",
+        key_env=("AWS_BEARER_TOKEN_BEDROCK",),
+        url_env=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
+        catalogue="aws",
+    ),
     "together": _compatible(
         "https://api.together.xyz/v1", "TOGETHER_API_KEY", catalogue="together", chat=(CHAT, COMPLETIONS),
         offers=_RANKS | _SOUNDS | {"images"},

@@ -1,0 +1,180 @@
+"""boto3 against the gateway, signing with keys that the gateway made: Bedrock's recorded replies, everyone else's, and refusals;
+and everyone else's SDK to Bedrock's recordings."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import boto3
+import openai
+import pytest
+from botocore.config import Config
+from botocore.eventstream import EventStreamBuffer
+from botocore.exceptions import ClientError
+
+from e2e.conftest import AWS_KEY, KEY, Gateway
+from e2e.recorded import anthropic_content, chosen
+from replay.recordings import Interaction, Recordings
+
+ASK = [{"role": "user", "content": [{"text": "hi"}]}]
+
+
+@pytest.fixture(scope="module")
+def secret(gateway: Gateway) -> str:
+    """As `llm-gateway keys new --aws` tells it, for the access key id that the configuration holds."""
+    command = [str(Path(sys.executable).parent / "python"), "-c",
+               "import sys; from llm_gateway.admission.auth import aws_secret; print(aws_secret(open(sys.argv[1]).read().strip().encode(), sys.argv[2]))",
+               str(gateway.data / "secret"), AWS_KEY]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def client(gateway: Gateway, key: str, secret: str) -> Any:
+    config = Config(retries={"max_attempts": 1, "mode": "standard"}, read_timeout=20)
+    return boto3.client(
+        "bedrock-runtime", region_name="us-east-1", endpoint_url=gateway.url, aws_access_key_id=key, aws_secret_access_key=secret, config=config
+    )
+
+
+@pytest.fixture(scope="module")
+def bedrock(gateway: Gateway, secret: str) -> Iterator[Any]:
+    made = client(gateway, AWS_KEY, secret)
+    yield made
+    made.close()
+
+
+def recorded(recordings: Recordings, api: str) -> list[Interaction]:
+    return [each for each in recordings.select(provider="bedrock", api=api) if each.status == 200]
+
+
+def spoken(content: list[dict[str, Any]]) -> str:
+    return "".join(block.get("text", "") for block in content)
+
+
+def frames(body: bytes) -> list[tuple[str, dict[str, Any]]]:
+    buffer = EventStreamBuffer()
+    buffer.add_data(body)
+    return [(frame.headers[":event-type"], json.loads(frame.payload)) for frame in buffer]
+
+
+def test_recorded_replies_arrive(bedrock: Any, recordings: Recordings) -> None:
+    cases = recorded(recordings, "converse")
+    assert len(cases) > 15
+    for each in cases:
+        got = bedrock.converse(modelId=f"bedrock/{each.id}", messages=ASK)
+        wanted = json.loads(each.body)
+        assert got["stopReason"] == wanted["stopReason"], each.id
+        assert got["usage"]["totalTokens"] == wanted["usage"]["totalTokens"]
+        assert spoken(got["output"]["message"]["content"]) == spoken(wanted["output"]["message"]["content"])
+
+
+def test_recorded_streams_arrive(bedrock: Any, recordings: Recordings) -> None:
+    cases = recorded(recordings, "converse-stream")
+    assert len(cases) > 15
+    for each in cases:
+        wanted = frames(each.body)
+        if any(kind.endswith("Exception") for kind, _ in wanted):
+            continue
+        got = list(bedrock.converse_stream(modelId=f"bedrock/{each.id}", messages=ASK)["stream"])
+        assert [next(iter(event)) for event in got] == [kind for kind, _ in wanted], each.id
+
+
+def test_others_answer_in_bedrocks_shape(bedrock: Any, recordings: Recordings) -> None:
+    plain = next(each for each in chosen(recordings, "anthropic", "messages", streaming=False) if b'"text":' in each.body and b"citations" not in each.body)
+    got = bedrock.converse(modelId=f"anthropic/{plain.id}", messages=ASK)
+    assert spoken(got["output"]["message"]["content"]) == anthropic_content(plain)[0]
+    streamed = next(each for each in chosen(recordings, "anthropic", "messages", streaming=True) if b"text_delta" in each.body)
+    events = list(bedrock.converse_stream(modelId=f"anthropic/{streamed.id}", messages=ASK)["stream"])
+    said = "".join(event["contentBlockDelta"]["delta"].get("text", "") for event in events if "contentBlockDelta" in event)
+    assert said == anthropic_content(streamed)[0]
+    assert "usage" in events[-1]["metadata"]
+
+
+def test_bedrock_answers_in_others_shapes(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic, recordings: Recordings) -> None:
+    plain = next(each for each in recorded(recordings, "converse") if spoken(json.loads(each.body)["output"]["message"]["content"]))
+    wanted = spoken(json.loads(plain.body)["output"]["message"]["content"])
+    ask = [{"role": "user", "content": "hi"}]
+    assert openai_client.chat.completions.create(model=f"bedrock/{plain.id}", messages=ask).choices[0].message.content == wanted
+    message = anthropic_client.messages.create(model=f"bedrock/{plain.id}", messages=ask, max_tokens=9)
+    assert "".join(block.text for block in message.content if block.type == "text") == wanted
+    for each in recorded(recordings, "converse-stream")[:6]:
+        text = "".join(event.get("delta", {}).get("text", "") for kind, event in frames(each.body) if kind == "contentBlockDelta")
+        chunks = openai_client.chat.completions.create(model=f"bedrock/{each.id}", messages=ask, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text, each.id
+
+
+def test_errors_are_bedrocks_own(bedrock: Any) -> None:
+    with pytest.raises(ClientError) as caught:
+        bedrock.converse(modelId="nobody/knows", messages=ASK)
+    assert caught.value.response["Error"]["Code"] == "ResourceNotFoundException"
+    with pytest.raises(ClientError) as caught:
+        bedrock.converse(modelId="broken/fault-status:503", messages=ASK)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    with pytest.raises(Exception, match=r"(?i)upstream|stream"):
+        list(bedrock.converse_stream(modelId="broken/fault-cut_midstream", messages=ASK)["stream"])
+
+
+@pytest.mark.parametrize("wrong", ["secret", "key"])
+def test_a_wrong_signature_is_refused(gateway: Gateway, secret: str, wrong: str) -> None:
+    stranger = client(gateway, AWS_KEY if wrong == "secret" else "AKGWSOMEBODYELSE2222", "x" + secret[1:] if wrong == "secret" else secret)
+    with pytest.raises(ClientError) as caught:
+        stranger.converse(modelId="broken/fine", messages=ASK)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] in {401, 403}
+
+
+def test_a_signature_is_good_for_its_own_request_only(gateway: Gateway, secret: str) -> None:
+    """What was signed for one path or body opens no other; nor do routes that have no body."""
+    caught: list[Any] = []
+    made = client(gateway, AWS_KEY, secret)
+    made.meta.events.register("before-send.bedrock-runtime", lambda request, **_: caught.append(request))
+    assert made.converse(modelId="broken/fine", messages=ASK)["stopReason"] == "end_turn"
+    request = caught[0]
+    headers = {name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items() if name != "Content-Length"}
+
+    def status(path: str, body: bytes | None) -> int:
+        asked = urllib.request.Request(gateway.url + path, body, headers | {"content-type": "application/json"})
+        try:
+            return int(urllib.request.urlopen(asked).status)
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
+    path = re.sub(r"^https?://[^/]+", "", request.url)
+    assert status(path, request.body) == 200
+    assert status(path, request.body.replace(b"hi", b"ho")) == 403
+    assert status("/v1/chat/completions", b'{"model":"broken/fine","messages":[{"role":"user","content":"x"}]}') == 401
+    assert status("/v1/models", None) == 401
+
+
+def test_a_plain_key_works_too(gateway: Gateway) -> None:
+    body = json.dumps({"messages": ASK}).encode()
+    asked = urllib.request.Request(f"{gateway.url}/model/broken%2Ffine/converse", body, {"authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(asked) as reply:
+        assert json.load(reply)["output"]["message"]["content"] == [{"text": "hello"}]
+
+
+def test_claude_on_bedrock_keeps_anthropics_own_events(gateway: Gateway, recordings: Recordings) -> None:
+    """The invoke stream wraps Anthropic's events in frames: the client gets the events."""
+    ask = [{"role": "user", "content": "hi"}]
+    client = anthropic.Anthropic(base_url=gateway.url, api_key=KEY, max_retries=0)
+    cases = [each for each in recorded(recordings, "invoke-stream") if "claude" in (each.row["model"] or "") and b'message_start' in b"".join(wrapped(each.body))]
+    assert len(cases) >= 5
+    for each in cases:
+        wanted = [json.loads(event)["type"] for event in wrapped(each.body)]
+        with client.messages.stream(model=f"bedrock/claude-{each.id}", messages=ask, max_tokens=9) as stream:
+            got = [event.type for event in stream if event.type in set(wanted)]
+        assert got == [kind for kind in wanted if kind != "ping"], each.id
+
+
+def wrapped(body: bytes) -> list[bytes]:
+    buffer = EventStreamBuffer()
+    buffer.add_data(body)
+    return [base64.b64decode(told["bytes"]) for told in (json.loads(frame.payload) for frame in buffer) if "bytes" in told]
