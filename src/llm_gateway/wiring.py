@@ -20,6 +20,7 @@ from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
 from llm_gateway.formats.counting import AnthropicCount, GeminiCount
 from llm_gateway.formats.gemini import Gemini
+from llm_gateway.formats.ollama import OllamaChat, OllamaGenerate
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
@@ -37,7 +38,8 @@ _NO_KEY = ProviderKey(id="", value="")
 
 def formats() -> Mapping[str, Format]:
     shapes: tuple[Format, ...] = (
-        OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), BedrockConverse(), OpenAIResponses(),
+        OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), BedrockConverse(), OllamaChat(), OllamaGenerate(),
+        OpenAIResponses(),
         *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes(),
     )  # fmt: skip
     return {shape.name: shape for shape in shapes}

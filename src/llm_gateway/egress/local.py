@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
+from llm_gateway.egress import listings
 from llm_gateway.egress.respond import JSON, head, whole
-from llm_gateway.models.catalogue import Info
+from llm_gateway.formats import _members
 from llm_gateway.routing.table import Table
 from llm_gateway.telemetry.vitals import Vitals
 
@@ -50,6 +51,10 @@ class Local:
             return self._reply(x, health(self._facts, self._vitals, perf_counter()))
         if operation == "models":
             return self._models(x)
+        if operation == "version":
+            return self._reply(x, {"version": self._facts.version})
+        if operation == "running":  # no model is loaded here, and none has to be
+            return self._reply(x, {"models": []})
         return self._model(x)
 
     def _reply(self, x: Exchange, value: Any, status: int = 200) -> bytes:
@@ -60,15 +65,17 @@ class Local:
         allowed = x.principal.models if x.principal is not None else frozenset()
         entries = [entry for entry in self._entries() if not allowed or entry["id"] in allowed]
         if x.route.format == "gemini":
-            return self._reply(x, {"models": [_gemini(entry) for entry in entries]})
+            return self._reply(x, {"models": [listings.gemini(entry) for entry in entries]})
+        if x.route.format == "ollama_chat":
+            return self._reply(x, {"models": [listings.ollama(entry) for entry in entries]})
         if b"anthropic-version" not in x.headers:
             return self._reply(x, {"object": "list", "data": entries})
-        data = [_anthropic(entry) for entry in entries]
+        data = [listings.anthropic(entry) for entry in entries]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
         return self._reply(x, {"data": data, "has_more": False, **ends})
 
     def _model(self, x: Exchange) -> bytes:
-        name = x.params[0]
+        name = x.params[0] if x.params else _named(x.body)
         if x.route.format == "gemini":
             name = name.removeprefix("models/")
         allowed = x.principal.models if x.principal is not None else frozenset()
@@ -79,8 +86,10 @@ class Local:
             )
         entry = self._entry(name, *places[0])
         if x.route.format == "gemini":
-            return self._reply(x, _gemini(entry))
-        return self._reply(x, entry if b"anthropic-version" not in x.headers else _anthropic(entry))
+            return self._reply(x, listings.gemini(entry))
+        if x.route.format == "ollama_chat":
+            return self._reply(x, listings.ollama_shown(entry))
+        return self._reply(x, entry if b"anthropic-version" not in x.headers else listings.anthropic(entry))
 
     def _entries(self) -> list[dict[str, Any]]:
         """Aliases first, then what the catalogue lists for each configured provider, as `provider/model`."""
@@ -99,7 +108,13 @@ class Local:
     def _entry(self, name: str, provider: str, model: str) -> dict[str, Any]:
         info = self._table.catalogue.info(self._table.seats[provider].type, model)
         entry: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": provider}
-        return entry | (_facts(info) if info is not None else {})
+        return entry | (listings.facts(info) if info is not None else {})
+
+
+def _named(body: bytes) -> str:
+    """The model that Ollama's show asks about; older clients say `name`."""
+    members = _members.decode(body)
+    return _members.text(members, "name" if "name" in members and "model" not in members else "model")
 
 
 def health(facts: Facts, vitals: Vitals, now: float) -> dict[str, Any]:
@@ -118,36 +133,3 @@ def health(facts: Facts, vitals: Vitals, now: float) -> dict[str, Any]:
         "providers": providers,
         "dependencies": {"redis": redis, "disk_space_gb": round(disk.f_bavail * disk.f_frsize / 1e9, 1)},
     }
-
-
-def _facts(info: Info) -> dict[str, Any]:
-    facts = {
-        "context_window": info.context,
-        "max_output_tokens": info.max_output,
-        "input_modalities": info.input,
-        "output_modalities": info.output,
-        "tools": info.tools,
-        "structured_output": info.schema,
-        "reasoning": info.reasoning,
-        "deprecated": info.deprecated,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _anthropic(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of Anthropic's list (https://docs.anthropic.com/en/api/models-list)."""
-    return {"type": "model", "id": entry["id"], "display_name": entry["id"], "created_at": "1970-01-01T00:00:00Z"}
-
-
-def _gemini(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of Gemini's list (https://ai.google.dev/api/models#Model)."""
-    facts = {
-        "inputTokenLimit": entry.get("context_window"),
-        "outputTokenLimit": entry.get("max_output_tokens"),
-        "thinking": entry.get("reasoning"),
-    }
-    return {
-        "name": f"models/{entry['id']}",
-        "displayName": entry["id"],
-        "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
-    } | {name: value for name, value in facts.items() if value is not None}

@@ -30,6 +30,7 @@ MOST_ERROR = 64 << 10
 MOST_REPLY = 64 << 20
 SMALL_BODY = 4 << 10  # kept with its stream: less than what is known of the stream anyway
 MOST_HELD = 16 << 20
+LINES = b"application/x-ndjson"
 INFLATE = 20  # a compressed reply may grow to this many times its size
 
 _WBITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
@@ -111,7 +112,12 @@ class Relay(Struct, kw_only=True, eq=False):
             self.inflate = zlib.decompressobj(wbits)
         self.x.upstream_id = upstream_id(headers)
         kind = headers.get(b"content-type", b"")
-        self.streaming = self.passage is not None and 200 <= status < 300 and not kind.startswith(b"application/json")
+        self.streaming = (
+            self.passage is not None
+            and 200 <= status < 300
+            # Ollama's cloud calls its lines JSON.
+            and (not kind.startswith(b"application/json") or self.spoken_type == LINES)
+        )
         if kind == FRAMED and self.spoken_type != FRAMED and self.streaming and self.passage is not None:
             self.passage = self.x.passage = Unframed(self.passage)
 

@@ -13,7 +13,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Route
 
 CHAT, MESSAGES, GEMINI, GEMINI_ARRAY = "openai_chat", "anthropic_messages", "gemini", "gemini_array"
-BEDROCK = "bedrock_converse"
+BEDROCK, OLLAMA, OLLAMA_GENERATE = "bedrock_converse", "ollama_chat", "ollama_generate"
 
 Methods = dict[bytes, Route]
 
@@ -55,6 +55,12 @@ EXACT: dict[bytes, Methods] = {
     b"/v2/rerank": _post("rerank", "rerank", "/v1/rerank"),
     b"/v1/messages": _post("chat", MESSAGES, "/v1/messages", id_header=b"request-id"),
     b"/v1/messages/count_tokens": _post("count", "anthropic_count", "/v1/messages/count_tokens", id_header=b"request-id"),
+    b"/api/chat": _post("chat", OLLAMA, "/api/chat"),
+    b"/api/generate": _post("chat", OLLAMA_GENERATE, "/api/generate"),
+    b"/api/tags": {b"GET": Route("models", OLLAMA, "/v1/models")},
+    b"/api/show": {b"POST": Route("model", OLLAMA, "/v1/models/{id}")},
+    b"/api/ps": {b"GET": Route("running", OLLAMA, "/api/ps")},
+    b"/api/version": {b"GET": Route("version", OLLAMA, "/api/version", open=True)},
     b"/v1beta/models": {b"GET": Route("models", GEMINI, "/v1/models")},
     b"/health": {b"GET": Route("health", CHAT, "/health", open=True)},
     b"/health/live": {b"GET": Route("live", CHAT, "/health/live", open=True)},
@@ -91,6 +97,7 @@ LISTS = {"models": Route("models", GEMINI, "/v1/models"), "model": Route("model"
 UNKNOWN = Route("unknown", CHAT, "other", open=True)
 UNKNOWN_GEMINI = Route("unknown", GEMINI, "other", open=True)
 UNKNOWN_MESSAGES = Route("unknown", MESSAGES, "other", open=True, id_header=b"request-id")
+UNKNOWN_OLLAMA = Route("unknown", OLLAMA, "other", open=True)
 UNKNOWN_BEDROCK = Route("unknown", BEDROCK, "other", open=True)
 PREFLIGHT = Route("preflight", CHAT, "preflight", open=True)
 
@@ -119,6 +126,8 @@ def unknown(path: bytes) -> Route:
     """The route that stands for a path we do not have, in the shape its caller most likely speaks."""
     if path.startswith(b"/v1/messages"):
         return UNKNOWN_MESSAGES
+    if path.startswith(b"/api/"):
+        return UNKNOWN_OLLAMA
     if path.startswith(b"/model/"):
         return UNKNOWN_BEDROCK
     return UNKNOWN_GEMINI if path.startswith((b"/v1beta/", b"/v1/models/")) else UNKNOWN

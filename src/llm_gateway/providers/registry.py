@@ -8,6 +8,7 @@ from llm_gateway.providers.bedrock import Bedrock
 from llm_gateway.providers.cohere import Cohere
 from llm_gateway.providers.contract import Provider
 from llm_gateway.providers.gemini import Gemini
+from llm_gateway.providers.ollama import Ollama
 from llm_gateway.providers.openai import OpenAI
 from llm_gateway.providers.table import SERVICES
 
@@ -18,7 +19,9 @@ def provider(kind: str) -> Provider:
     match service.protocol:
         case "bedrock":
             return Bedrock()
-        case "openai" | "echo" | "ollama":
+        case "ollama":
+            return Ollama()
+        case "openai" | "echo":
             return OpenAI(service)
         case "cohere":
             return Cohere()
