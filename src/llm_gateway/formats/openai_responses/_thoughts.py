@@ -23,10 +23,9 @@ def read(item: _wire.Reasoning) -> tuple[Reasoning, ...]:
     seal = _seals.read(item.encrypted_content)
     if seal is not None:
         return _foreign(seal, content or "\n\n".join(summary))
-    name, shape = (item.id, SHAPE) if item.encrypted_content else (None, "")
     found: list[Reasoning] = []
     if content:
-        found.append(Reasoning(content, id=name, format=shape))
+        found.append(Reasoning(content, id=item.id if item.encrypted_content else None))
     if summary:
         found.append(Reasoning(summary=summary, id=item.id, format=SHAPE))
     if item.encrypted_content:
@@ -83,13 +82,16 @@ def grouped(parts: tuple[Reasoning, ...]) -> list[tuple[Reasoning, ...]]:
     groups: list[tuple[Reasoning, ...]] = []
     for part in parts:
         before = groups[-1][-1] if groups else None
-        if (
-            before is not None
-            and before.format == part.format == SHAPE
-            and before.redacted is None
-            and (before.id is None or part.id is None or before.id == part.id)
-        ):
+        if before is not None and _one_item(before, part):
             groups[-1] = (*groups[-1], part)
         else:
             groups.append((part,))
     return groups
+
+
+def _one_item(before: Reasoning, part: Reasoning) -> bool:
+    if before.redacted is not None or part.format != SHAPE:
+        return False
+    if before.format == SHAPE:
+        return before.id is None or part.id is None or before.id == part.id
+    return before.format == "" and before.id is not None and before.id == part.id
