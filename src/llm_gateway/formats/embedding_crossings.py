@@ -85,6 +85,10 @@ _NAMES: dict[str, dict[str, str]] = {
     "ollama_embed": {"several": "input"},
 }  # fmt: skip
 
+# Members of OpenAI's followers, kept as written, whose meaning is in `task` and `truncate`.
+_TASK_MEMBERS = frozenset({"input_type", "task", "task_type"})
+_TRUNCATE_MEMBERS = frozenset({"truncate", "truncation"})
+
 # Words of the APIs that ask what vectors are for, lower case -> ours.
 TASKS: dict[str, Task] = {
     "query": "query",
@@ -120,6 +124,8 @@ def fate(row: Row, shape: str) -> Fate:
 def unsaid(call: EmbeddingCall, shape: str) -> list[str]:
     """The client's names of what `shape` cannot say of `call`. Fault(INVALID) where that would change the answer."""
     dropped: list[str] = []
+    if call.format == shape:
+        return dropped
     for row in TABLE:
         what = fate(row, shape)
         if what not in {Fate.DROP, Fate.REFUSE} or not row.asked(call):
@@ -128,6 +134,6 @@ def unsaid(call: EmbeddingCall, shape: str) -> list[str]:
         if what is Fate.REFUSE:
             raise invalid(f"'{own}' is not possible with this model: {row.why}.", own)
         dropped.append(own)
-    if call.format != shape:
-        dropped += call.extras
-    return dropped
+    told = _TASK_MEMBERS if call.task is not None else frozenset[str]()
+    told |= _TRUNCATE_MEMBERS if call.truncate is not None else frozenset()
+    return dropped + [name for name in call.extras if name not in told]

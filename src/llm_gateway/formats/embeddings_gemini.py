@@ -64,7 +64,6 @@ class _Told(Struct, rename="camel", gc=False):
     error: Any = None
 
 
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_one = msgspec.json.Decoder(_One).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode

@@ -25,7 +25,6 @@ from llm_gateway.formats.openai_chat import errors
 
 SHAPE, PATH = "openai_embeddings", "/embeddings"
 _NULL = Raw(b"null")
-_Token = Annotated[int, Meta(ge=0)]
 _TRUNCATES: dict[str, Truncate] = {"none": "none", "start": "start", "end": "end"}
 _TASK_NAMES = ("input_type", "task", "task_type")
 
@@ -64,10 +63,9 @@ class _Told(Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Request).decode
-_decode_numbers = msgspec.json.Decoder(list[_Token]).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
 _decode_told = msgspec.json.Decoder(_Told).decode
-_KNOWN = _typed.names(_Request) | {"model"}
+_KNOWN = frozenset({"model", "input", "dimensions", "encoding_format", "user"})
 
 
 def shape() -> Embedding:
@@ -79,21 +77,16 @@ def shape() -> Embedding:
 
 def _read(peek: Peek) -> EmbeddingCall:
     asked = _typed.decode(_decode, _members.join(peek.members))
-    extras = rest(peek.members, _KNOWN)
-    task, truncate = _task(asked), _truncate(asked)
-    for name in _TASK_NAMES if task is None else ():  # a word nobody else has
-        if (value := getattr(asked, name)) is not None:
-            extras[name] = _members.written(value)
     return EmbeddingCall(
         model=peek.model,
         inputs=_inputs(asked.input),
         dimensions=asked.dimensions,
         encodings=(asked.encoding_format,) if asked.encoding_format is not None else (),
-        task=task,
-        truncate=truncate,
+        task=_task(asked),
+        truncate=_truncate(asked),
         user=asked.user,
         format=SHAPE,
-        extras=extras,
+        extras=rest(peek.members, _KNOWN),
     )
 
 
