@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.shapes import CALL, GEMINI, MODELS, NOW, SHAPES, recorded, request_body, shape_of
+from formats.test_bad_input import broken
 from formats.test_recorded import REFUSED, near, said, spoken
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.events import Delta, End, Failed, Finish, LogprobsDelta, PartEnd, PartStart, Start, UsageUpdate
@@ -755,6 +758,29 @@ def test_odd_replies_and_streams_end_in_faults_only(body, size):
     events = [event for piece in pieces for event in reader.feed(piece)] + reader.close()
     assert isinstance(events[-1], End | Failed)
     assert sum(isinstance(event, End | Failed) for event in events) == 1
+
+
+SMALL = [one for one in own_traffic() if one.status < 400 and len(one.body) < 8000 and len(body_of(one)) < 8000]
+
+
+@each(SMALL)
+def test_recorded_traffic_with_something_wrong_in_it_is_read_or_a_fault(interaction):
+    shape, dice = shape_here(interaction), random.Random(interaction.id)
+    for _ in range(60):
+        try:
+            call = shape.read_request(shape.peek(json.dumps(broken(interaction.request, dice)).encode()))
+            for target in (OPENAI, ANTHROPIC, GEMINI, CHAT, GENERATE):
+                with suppress(Fault):
+                    target.write_request(call, MODELS.get(target.name, "m"))
+        except Fault as fault:
+            assert fault.kind is Kind.INVALID  # noqa: PT017
+        told = b"".join(json.dumps(broken(json.loads(line), dice)).encode() + b"\n" for line in interaction.body.splitlines())
+        passage = Crossing(shape.stream_reader(), OPENAI.stream_writer(CALL, NOW))
+        passage.feed(told)
+        passage.close()
+        assert passage.ended is (passage.failed is None)
+        with suppress(Fault):
+            OPENAI.write_reply(shape.read_reply(told), CALL, NOW)
 
 
 def test_every_field_has_a_fate():
