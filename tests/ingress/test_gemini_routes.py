@@ -54,7 +54,7 @@ def test_lists_are_told_in_the_shape_of_who_asks(path: bytes, headers: dict[byte
     ("method", "path", "kind"),
     [
         (b"GET", b"/v1beta/models/m:generateContent", Kind.METHOD),
-        (b"POST", b"/v1beta/models/m:countTokens", Kind.METHOD),
+        (b"POST", b"/v1beta/models/m:unheardOf", Kind.METHOD),
         (b"POST", b"/v1beta/models/", Kind.NOT_FOUND),
         (b"POST", b"/v1beta/models/%zz:generateContent", Kind.NOT_FOUND),
         (b"POST", b"/v1beta/other", Kind.NOT_FOUND),

@@ -131,7 +131,7 @@ class ChatWatch:
         index = choice.index or 0
         if index >= self._choices:
             self._choices = index + 1
-        if choice.text:
+        if choice.text and choice.delta is None:  # Together tells a chat chunk's words in both
             self.meaningful = True
             self.characters += _characters(choice.text)
         if choice.delta is not None and _says(choice.delta):
