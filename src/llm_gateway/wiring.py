@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from llm_gateway.admission.auth import Keys
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Price, Provider, ProviderKey, Snapshot
+from llm_gateway.config.snapshot import Cloud, Price, Provider, ProviderKey, Snapshot
 from llm_gateway.core.exchange import Principal
-from llm_gateway.formats import jobs
+from llm_gateway.formats import embeddings_bedrock, embeddings_cohere, embeddings_gemini, embeddings_ollama, embeddings_openai, jobs
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
 from llm_gateway.formats.bedrock_converse import BedrockConverse
 from llm_gateway.formats.completions import Completions
@@ -25,6 +25,7 @@ from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.awaiting import Awaiting
 from llm_gateway.providers.contract import Account
 from llm_gateway.providers.registry import provider as speaker
 from llm_gateway.providers.table import SERVICES
@@ -34,6 +35,7 @@ from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.pool import Origin, Pool, Tls
 
 _NO_KEY = ProviderKey(id="", value="")
+_FETCHED = "cloud"  # the public name of the key that a cloud gave; what it is changes, whose it is does not
 
 
 def formats() -> Mapping[str, Format]:
@@ -41,6 +43,8 @@ def formats() -> Mapping[str, Format]:
         OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), BedrockConverse(), OllamaChat(), OllamaGenerate(),
         OpenAIResponses(),
         *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes(),
+        embeddings_openai.shape(), *embeddings_gemini.shapes(), *embeddings_cohere.shapes(), *embeddings_ollama.shapes(),
+        embeddings_bedrock.shape(),
     )  # fmt: skip
     return {shape.name: shape for shape in shapes}
 
@@ -53,10 +57,13 @@ def keys(snapshot: Snapshot) -> Keys:
     return Keys(snapshot.secret, principals, required=snapshot.auth_required)
 
 
-def table(snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool) -> Table:
+def table(
+    snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool, fetched: Mapping[str, str] | None = None
+) -> Table:
+    """fetched: the credentials that the operator got for providers of clouds, by provider."""
     retry = snapshot.retry
     return Table(
-        [_seat(each, pool) for each in snapshot.providers],
+        [_seat(each, pool, (fetched or {}).get(each.name)) for each in snapshot.providers],
         [_alias(each) for each in snapshot.aliases],
         catalogue,
         metrics,
@@ -73,7 +80,22 @@ def origins(snapshot: Snapshot) -> set[Origin]:
     return {_origin(each) for each in snapshot.providers}
 
 
-def _seat(provider: Provider, pool: Pool) -> Seat:
+def still_good(fetched: Mapping[str, str], before: Snapshot, after: Snapshot) -> dict[str, str]:
+    """The credentials of providers that are who they were; another identity, or another place to send it to, has to wait."""
+    known = {_whose(each) for each in before.providers}
+    return {each.name: fetched[each.name] for each in after.providers if each.name in fetched and _whose(each) in known}
+
+
+def _whose(provider: Provider) -> tuple[str, str, Cloud | None]:
+    return provider.name, provider.base_url, provider.cloud
+
+
+def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
+    keys = provider.keys or (_NO_KEY,)
+    voice = speaker(provider.type)
+    if provider.cloud is not None:
+        keys = (ProviderKey(id=_FETCHED, value=fetched or ""),)
+        voice = voice if fetched is not None else Awaiting(voice)
     accounts = tuple(
         Account(
             provider=provider.name,
@@ -81,16 +103,17 @@ def _seat(provider: Provider, pool: Pool) -> Seat:
             root=SERVICES[provider.type].root(provider.base_url),
             key=key.value,
             key_id=key.id,
+            token=provider.cloud is not None,
             authority=_origin(provider).authority,
             api_version=provider.api_version,
             region=provider.region,
             headers=tuple((name.lower().encode(), value.encode()) for name, value in provider.headers),
             deployments=provider.deployments,
         )
-        for key in provider.keys or (_NO_KEY,)
+        for key in keys
     )
     limits = Limits(provider.timeout, provider.silence, provider.first_chunk, provider.max_retries)
-    return Seat(provider.name, provider.type, speaker(provider.type), accounts, pool.bay(_origin(provider)), limits)
+    return Seat(provider.name, provider.type, voice, accounts, pool.bay(_origin(provider)), limits)
 
 
 def _origin(provider: Provider) -> Origin:

@@ -109,6 +109,7 @@ def gateway(
             "openai": {"base_url": replay.url, "api_key": "sk-upstream-openai"},
             "anthropic": {"base_url": replay.url, "api_key": "sk-upstream-anthropic"},
             "gemini": {"base_url": replay.url, "api_key": "sk-upstream-gemini"},
+            "native": {"type": "gemini", "base_url": replay.url, "api_key": "sk-upstream-gemini"},
             "ollama": {"base_url": replay.url},
             "bedrock": {"base_url": replay.url, "api_key": "bedrock-upstream-key"},
             "echo": {},

@@ -39,6 +39,7 @@ _OPENAI: dict[bytes, Methods] = {
     b"/chat/completions": _post("chat", CHAT, "/v1/chat/completions"),
     b"/completions": _post("chat", "openai_completions", "/v1/completions"),
     b"/responses": _post("chat", "openai_responses", "/v1/responses", sealed=True),
+    b"/embeddings": _post("embeddings", "openai_embeddings", "/v1/embeddings"),
     b"/moderations": _post("moderation", "openai_moderation", "/v1/moderations"),
     b"/images/generations": _post("images", "openai_images", "/v1/images/generations"),
     b"/images/edits": _post("images", "openai_image_edits", "/v1/images/edits"),
@@ -52,11 +53,15 @@ EXACT: dict[bytes, Methods] = {
     **{b"/v1" + path: methods for path, methods in _OPENAI.items()},
     **{b"/openai/v1" + path: methods for path, methods in _OPENAI.items()},
     b"/openai/responses": _post("chat", "openai_responses", "/v1/responses", sealed=True),
+    b"/v2/embed": _post("embeddings", "cohere_embed", "/v2/embed"),
+    b"/v1/embed": _post("embeddings", "cohere_embed_v1", "/v1/embed"),
     b"/v2/rerank": _post("rerank", "rerank", "/v1/rerank"),
     b"/v1/messages": _post("chat", MESSAGES, "/v1/messages", id_header=b"request-id"),
     b"/v1/messages/count_tokens": _post("count", "anthropic_count", "/v1/messages/count_tokens", id_header=b"request-id"),
     b"/api/chat": _post("chat", OLLAMA, "/api/chat"),
     b"/api/generate": _post("chat", OLLAMA_GENERATE, "/api/generate"),
+    b"/api/embed": _post("embeddings", "ollama_embed", "/api/embed"),
+    b"/api/embeddings": _post("embeddings", "ollama_embeddings", "/api/embeddings"),
     b"/api/tags": {b"GET": Route("models", OLLAMA, "/v1/models")},
     b"/api/show": {b"POST": Route("model", OLLAMA, "/v1/models/{id}")},
     b"/api/ps": {b"GET": Route("running", OLLAMA, "/api/ps")},
@@ -69,6 +74,8 @@ EXACT: dict[bytes, Methods] = {
 # The SSE framing of a Gemini stream has to be asked for.
 _GEMINI: dict[str, Methods] = {
     ":generateContent": _post("chat", GEMINI, "generateContent", stream=False),
+    ":embedContent": _post("embeddings", "gemini_embed", "embedContent", stream=False),
+    ":batchEmbedContents": _post("embeddings", "gemini_embed_batch", "batchEmbedContents", stream=False),
     ":countTokens": _post("count", "gemini_count", "countTokens", stream=False),
     ":streamGenerateContent": _post("chat", GEMINI, "streamGenerateContent", stream=True),
 }
