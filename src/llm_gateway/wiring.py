@@ -13,7 +13,14 @@ from llm_gateway.admission.auth import Keys
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
 from llm_gateway.config.snapshot import Cloud, Price, Provider, ProviderKey, Snapshot
 from llm_gateway.core.exchange import Principal
-from llm_gateway.formats import embeddings_bedrock, embeddings_cohere, embeddings_gemini, embeddings_ollama, embeddings_openai, jobs
+from llm_gateway.formats import (
+    embeddings_bedrock,
+    embeddings_cohere,
+    embeddings_gemini,
+    embeddings_ollama,
+    embeddings_openai,
+    jobs,
+)
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
 from llm_gateway.formats.bedrock_converse import BedrockConverse
 from llm_gateway.formats.completions import Completions

@@ -165,7 +165,8 @@ def test_claude_on_bedrock_keeps_anthropics_own_events(gateway: Gateway, recordi
     """The invoke stream wraps Anthropic's events in frames: the client gets the events."""
     ask = [{"role": "user", "content": "hi"}]
     client = anthropic.Anthropic(base_url=gateway.url, api_key=KEY, max_retries=0)
-    cases = [each for each in recorded(recordings, "invoke-stream") if "claude" in (each.row["model"] or "") and b'message_start' in b"".join(wrapped(each.body))]
+    claude = [each for each in recorded(recordings, "invoke-stream") if "claude" in (each.row["model"] or "")]
+    cases = [each for each in claude if b"message_start" in b"".join(wrapped(each.body))]
     assert len(cases) >= 5
     for each in cases:
         wanted = [json.loads(event)["type"] for event in wrapped(each.body)]

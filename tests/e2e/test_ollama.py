@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import ollama
 import openai
@@ -17,8 +16,8 @@ ASK = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture(scope="module")
-def client(gateway: Gateway) -> Iterator[ollama.Client]:
-    yield ollama.Client(host=gateway.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20)
+def client(gateway: Gateway) -> ollama.Client:
+    return ollama.Client(host=gateway.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20)
 
 
 def recorded(recordings: Recordings, api: str, *, streaming: bool) -> list[Interaction]:

@@ -23,7 +23,10 @@ CONTENT = Outgoing(b'{"contents":[]}', "/models/m:generateContent")
 EMBEDDINGS = Outgoing(b'{"model":"m","input":"x"}', "/embeddings")
 CONVERSE = Outgoing(b'{"messages":[]}', "/model/m/converse")
 LINES = Outgoing(b'{"model":"m"}', "/api/chat")
-OUTGOING = {"openai_embeddings": EMBEDDINGS, "bedrock_converse": CONVERSE, "ollama_chat": LINES, "openai_chat": CHAT, "anthropic_messages": MESSAGES, "gemini": CONTENT}
+OUTGOING = {
+    "openai_embeddings": EMBEDDINGS, "bedrock_converse": CONVERSE, "ollama_chat": LINES,
+    "openai_chat": CHAT, "anthropic_messages": MESSAGES, "gemini": CONTENT,
+}  # fmt: skip
 UNPROBED = {"bedrock"}  # its host does nothing but run models, for money
 AZURE = "https://example.openai.azure.com"
 
@@ -147,7 +150,7 @@ def test_rows_are_plausible() -> None:
     for kind, service in SERVICES.items():
         assert "/" not in kind
         assert not service.base_url.endswith("/")
-        assert service.keyless or service.key_env or kind == "echo", kind
+        assert service.keyless or service.key_env or service.cloud or kind == "echo", kind
         for variable in service.key_env if service.implied else ():
             assert variable == variable.upper()
             assert names.setdefault(variable, kind) == kind, f"{variable} belongs to two rows"
