@@ -1,4 +1,5 @@
-"""The operator: one process beside the workers that watches them, answers metrics and admin calls, and reloads configuration.
+"""The operator: one process beside the workers that watches them, answers metrics and admin calls, reloads
+configuration and fetches cloud credentials.
 
 Law: a composition root, nothing more; never in a request's way. It may die at any time: workers go on with what they have,
 and its successor starts from the boot files, which it alone writes.
@@ -21,6 +22,7 @@ import msgspec
 import uvicorn
 
 from llm_gateway.admin.api import application
+from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
@@ -50,18 +52,19 @@ async def run(args: argparse.Namespace) -> None:
     state = msgspec.msgpack.decode(boot.read(args.state), type=Operator)
     notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
     fleet = Fleet(snapshot)
+    keyring = Keyring(fleet.grant, notices)
     reloader = Reloader(
         snapshot,
         state,
         environ=os.environ,
         lookup=load_catalogue().resolve,
-        publish=partial(_publish, args.snapshot, args.state, fleet),
+        publish=partial(_publish, args.snapshot, args.state, fleet, keyring),
         notices=notices,
     )
     dependencies = Dependencies()
     server = uvicorn.Server(
         uvicorn.Config(
-            application(fleet, reloader, dependencies),
+            application(fleet, reloader, dependencies, keyring),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -91,19 +94,22 @@ async def run(args: argparse.Namespace) -> None:
         loop.create_task(_probe(dependencies, reloader)),
     ]
     control.ready()
+    keyring.adopt(snapshot)
     await server.serve(sockets=[socket.socket(fileno=args.listen)])
     for task in background:
         task.cancel()
     for task in background:
         with contextlib.suppress(asyncio.CancelledError):
             await task
+    await keyring.close()
 
 
-def _publish(snapshot_fd: int, state_fd: int, fleet: Fleet, snapshot: Snapshot, state: Operator) -> None:
+def _publish(snapshot_fd: int, state_fd: int, fleet: Fleet, keyring: Keyring, snapshot: Snapshot, state: Operator) -> None:
     """Boot files first: a worker that starts between the two then hears of nothing older than it knows."""
     boot.publish(snapshot_fd, msgspec.msgpack.encode(snapshot))
     boot.publish(state_fd, msgspec.msgpack.encode(state))
     fleet.load(snapshot)
+    keyring.adopt(snapshot)
 
 
 async def _join(fleet: Fleet, index: int, sock: socket.socket) -> None:

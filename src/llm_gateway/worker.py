@@ -68,6 +68,7 @@ class Worker:
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
+        self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
         self.stopped = asyncio.Event()
@@ -80,10 +81,11 @@ class Worker:
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes a configuration over, from the next request on. Requests under way end under the one they began with."""
         self.journal.adopt(snapshot.journal_on_error)
+        self.fetched = wiring.still_good(self.fetched, self.snapshot, snapshot)
         self.line = self._adopt(snapshot, self.line.egress.relays)
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
-        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool)
+        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched)
         self.vitals.adopt(tuple(table.seats))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
@@ -172,6 +174,9 @@ class Worker:
                 self.server.shedding = len(self.server.connections) > max(8.0, connections * CROWDED)
             case channel.Found(redis):
                 self.redis = redis
+            case channel.Credentials(keys):
+                self.fetched |= keys
+                self.adopt(self.snapshot)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

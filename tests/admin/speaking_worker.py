@@ -43,6 +43,8 @@ class Worker:
                 self.note(mean=connections)
             case channel.Found(redis):
                 self.note(redis=redis)
+            case channel.Credentials(keys):
+                self.note(credentials=keys)
 
     def linked(self, index: int, sock: socket.socket) -> None:
         async def join() -> None:

@@ -209,7 +209,7 @@ default_provider: nobody
         "heartbeat: {early: true}",
         "cache: {backend: redis}",
         "resilience: {breaker: {}}",
-        "providers: {openai: {region: eu}}",
+        "providers: {openai: {breaker: {}}}",
         "providers: {openai: {keys: [{key: abc, weight: 2}]}}",
         "models: {a: {targets: [openai/x], context_fallbacks: []}}",
     ],

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from llm_gateway import __version__
+from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.reload import Reloader
@@ -24,13 +25,15 @@ from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.telemetry.exposition import OPENMETRICS, TEXT
 
 REDACTED = "[redacted]"
+SECRETS = frozenset({"credentials", "client_secret", "external_id"})  # of a cloud's identity
 
 
 class Api:
-    def __init__(self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies) -> None:
+    def __init__(self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring) -> None:
         self._fleet = fleet
         self._reloader = reloader
         self._dependencies = dependencies
+        self._keyring = keyring
 
     async def metrics(self, request: Request) -> Response:
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
@@ -39,17 +42,27 @@ class Api:
             "llm_gateway_config_reload_failures_total": {"": self._reloader.failures},
             "llm_gateway_worker_restarts_total": {"": self._fleet.restarts},
             "llm_gateway_build_info": {f'version="{__version__}"': 1},
+            **self._keyring.metrics(),
         }
         text = self._fleet.metrics(extra, openmetrics=openmetrics)
         return Response(text, media_type=OPENMETRICS if openmetrics else TEXT)
 
     async def health(self, _request: Request) -> Response:
-        """The brief's JSON. 200 while anybody serves, `degraded` when something is missing."""
-        providers = self._fleet.providers()
+        """The brief's JSON. 200 while anybody serves, `degraded` when something is missing. What a provider's cloud
+        credentials lack stands beside it."""
+        troubles = self._keyring.troubles()
+        granted = self._keyring.keys()
+        providers = [
+            {**each, "healthy": each["healthy"] and name in granted, "credentials": troubles[name]}
+            if (name := str(each["name"])) in troubles
+            else each
+            for each in self._fleet.providers()
+        ]
         redis = self._dependencies.redis
         serving = self._fleet.serving()
         whole = (
             redis is not False
+            and not troubles
             and all(each["healthy"] for each in providers)
             and serving >= self._reloader.snapshot.workers
         )
@@ -106,8 +119,8 @@ class Api:
         return asked
 
 
-def application(fleet: Fleet, reloader: Reloader, dependencies: Dependencies) -> Starlette:
-    api = Api(fleet, reloader, dependencies)
+def application(fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring) -> Starlette:
+    api = Api(fleet, reloader, dependencies, keyring)
     return Starlette(
         routes=[
             Route("/metrics", api.metrics),
@@ -131,4 +144,6 @@ def redacted(snapshot: Snapshot) -> dict[str, Any]:
         provider["keys"] = [{"id": key["id"], "weight": key["weight"], "value": REDACTED} for key in provider["keys"]]
         provider["headers"] = [[name, REDACTED] for name, _ in provider["headers"]]
         provider["proxy"] = REDACTED if provider["proxy"] else None
+        for secret in SECRETS & (provider["cloud"] or {}).keys():
+            provider["cloud"][secret] = REDACTED if provider["cloud"][secret] else None
     return shown

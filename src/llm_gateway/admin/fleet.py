@@ -4,7 +4,7 @@ Law: no I/O of its own; links are handed in and only `send` is called on them.
 
 Invariants
 - A worker that says `Hello` with an older generation is sent the newest snapshot; a newer one than ours cannot be, since
-  only the operator makes them.
+  only the operator makes them. Then it hears the newest cloud credentials, if there are any.
 - What dead workers counted stays counted (telemetry/exposition.py); their gauges and health do not.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from llm_gateway.config.snapshot import Snapshot
-from llm_gateway.supervisor.channel import Found, Hello, Load, Mean, OperatorLink, Report, Up
+from llm_gateway.supervisor.channel import Credentials, Found, Hello, Load, Mean, OperatorLink, Report, Up
 from llm_gateway.telemetry.exposition import Merger
 
 
@@ -34,6 +34,7 @@ class Fleet:
         self._snapshot = snapshot
         self._members: dict[int, Member] = {}  # by link
         self._pids: dict[int, int] = {}
+        self._granted = Credentials({})
         self._merger = Merger()
         self.restarts = 0
         self.draining = False
@@ -43,6 +44,7 @@ class Fleet:
         member = self._members.setdefault(key, Member(index))
         member.link = link
         self._update(member)
+        self._grant(member)
 
     def hear(self, index: int, key: int, message: Up) -> None:
         member = self._members.setdefault(key, Member(index))
@@ -53,6 +55,7 @@ class Fleet:
                 self._pids[index] = member.pid = message.pid
                 member.generation = message.generation
                 self._update(member)
+                self._grant(member)
             case Report():
                 member.pid, member.generation, member.report = message.pid, message.generation, message
                 self._merger.feed(message)
@@ -67,6 +70,12 @@ class Fleet:
         self._snapshot = snapshot
         for member in self._members.values():
             self._update(member)
+
+    def grant(self, keys: dict[str, str]) -> None:
+        """All workers call these providers with these credentials from now on."""
+        self._granted = Credentials(keys)
+        for member in self._members.values():
+            self._grant(member)
 
     def balance(self) -> None:
         """Tells everybody the mean, so that whoever is far above it sheds."""
@@ -113,3 +122,7 @@ class Fleet:
     def _update(self, member: Member) -> None:
         if member.link is not None and member.pid and member.generation < self._snapshot.generation:
             member.link.send(Load(self._snapshot))
+
+    def _grant(self, member: Member) -> None:
+        if member.link is not None and member.pid and self._granted.keys:
+            member.link.send(self._granted)

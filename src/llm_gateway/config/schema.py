@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
@@ -137,6 +137,23 @@ class ProviderTls(Section):
     server_name: str | None = Field(default=None, description="Name expected in the certificate, if not the host.")
 
 
+class Entra(Section):
+    tenant_id: str | None = Field(default=None, min_length=1, description="Directory of the application or identity.")
+    client_id: str | None = Field(
+        default=None, min_length=1, description="The application; without `client_secret`, which of the machine's identities."
+    )
+    client_secret: SecretStr | None = Field(default=None, description="The application's secret.")
+    scope: str = Field(
+        default="https://cognitiveservices.azure.com/.default", min_length=1, description="What the token is for."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Entra:
+        if self.client_secret is not None and (self.tenant_id is None or self.client_id is None):
+            raise ValueError("`client_secret` needs `tenant_id` and `client_id` beside it")
+        return self
+
+
 class Provider(Section):
     enabled: bool = Field(default=True, description="`false`: as if it were not here.")
     type: str | None = Field(default=None, description="A known service; the provider's name if unset.")
@@ -145,7 +162,26 @@ class Provider(Section):
         default=None, description="The key; from the service's own variable if unset; `none` sends none."
     )
     keys: tuple[ProviderKey, ...] = Field(default=(), description="Several keys instead of `api_key`.")
-    api_version: str | None = Field(default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`.")
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] | None = Field(
+        default=None,
+        description="Where it runs. Bedrock's (AWS_REGION; else us-east-1) and Vertex's (GOOGLE_CLOUD_LOCATION; else global) address "
+        "follows from it; elsewhere it is a note.",
+    )
+    profile: str | None = Field(default=None, min_length=1, description="AWS: profile of the shared configuration files.")
+    role_arn: str | None = Field(default=None, pattern="^arn:", description="AWS: the role to assume.")
+    external_id: str | None = Field(default=None, min_length=2, description="AWS: what that role wants to be told.")
+    project: Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,100}$")] | None = Field(
+        default=None, description="Google Cloud: the project (GOOGLE_CLOUD_PROJECT; else the one that `credentials` name)."
+    )
+    credentials: SecretStr | None = Field(
+        default=None, description="Google Cloud: `file:/path` of a JSON key or federation file; else the application default."
+    )
+    entra: Entra | None = Field(
+        default=None, description="Azure: Entra ID instead of a key; `true` is whoever the machine is, `false` nobody."
+    )
+    api_version: str | None = Field(
+        default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`, Vertex's `v1` or `v1beta1`."
+    )
     headers: dict[str, str] = Field(default={}, description="Added to every request to it.")
     proxy: str | None = Field(
         default=None, description="HTTP proxy to reach it through, `http://[user:password@]host:port`."
@@ -163,6 +199,11 @@ class Provider(Section):
     idle_timeout_seconds: Seconds = Field(default=60.0, description="Keep an unused connection so long.")
     deployments: dict[str, str] = Field(default={}, description="Model name -> deployment name (Azure).")
     rate_limit: RateLimit | None = Field(default=None, description="Read, not enforced by this version.")
+
+    @field_validator("entra", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 class Target(Section):
@@ -341,7 +382,7 @@ class Root(Section):
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
 LATER = frozenset(
     {
-        "strict_params", "heartbeat.early", "providers.*.region", "providers.*.keys.*.weight",
+        "strict_params", "heartbeat.early", "providers.*.keys.*.weight",
         "tenants", "limits", "budgets", "residency", "guards", "database", "telemetry", "plugins", "state", "replicas", "batches", "files",
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
         "resilience.timeouts", "resilience.breaker", "resilience.hedge", "resilience.queue", "resilience.concurrency",

@@ -74,8 +74,35 @@ class ProviderTls(Struct, frozen=True):
     server_name: str | None = None
 
 
+class Aws(Struct, frozen=True, tag="aws"):
+    """Credentials of the default chain, or of `profile`; with `role_arn`, of the role that those may assume."""
+
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
+
+
+class Google(Struct, frozen=True, tag="google"):
+    """`credentials`: the JSON that tells who we are; empty for the application default."""
+
+    credentials: str = ""
+
+
+class Entra(Struct, frozen=True, tag="entra"):
+    """With a `client_secret` that application; else whoever the machine is, `client_id` choosing among its identities."""
+
+    scope: str
+    tenant_id: str | None = None
+    client_id: str | None = None
+    client_secret: str = ""
+
+
+Cloud = Aws | Google | Entra
+
+
 class Provider(Struct, frozen=True, kw_only=True):
     """`type` is a row of the provider table. `base_url` has no trailing slash and no `/v1` unless the service needs it.
+    `cloud`: as whom the operator fetches this provider's credentials, which then stand in for `keys`.
 
     timeout: one attempt of a plain call; silence: between bytes of a stream; both seconds."""
 
@@ -86,6 +113,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     api_version: str | None = None
     region: str | None = None
+    cloud: Cloud | None = None
     proxy: str | None = None
     tls: ProviderTls = ProviderTls()
     connect_timeout: float = 5.0

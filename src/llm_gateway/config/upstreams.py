@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
-from llm_gateway.config import schema
+from llm_gateway.config import clouds, schema
 from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
@@ -89,7 +90,8 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
     if not section.enabled:
         found.left_out[name] = "is not enabled"
         return
-    url = section.base_url or _address(found, loaded, name, service, environ)
+    told = section.region or _first_set(environ, service.region_env)
+    url = section.base_url or _address(found, loaded, name, service, environ) or service.place(told)
     if not url:
         variables = " or ".join(service.url_env)
         if _from_environment(loaded, path):
@@ -99,13 +101,24 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
             _complain(found, loaded, (*path, "base_url"), "is required", f"or set {variables}")
         return
     keys = _keys(section, service, url, environ)
-    if not keys and not service.keyless and section.api_key is None and _own_host(url, service):
+    cloud = clouds.identity(section, service, keyed=bool(keys) or section.api_key is not None or name in loaded.keyless)
+    for option, message, hint in clouds.complaints(section, service, kind, cloud):
+        _complain(found, loaded, (*path, option) if option else path, message, hint)
+    if not keys and cloud is None and not service.keyless and section.api_key is None and _own_host(url, service):
         variable = loaded.keyless.get(name) or (service.key_env[0] if service.key_env else "")
         found.left_out[name] = f"has no key{f': {variable} is not set' if variable else ''}"
         found.warnings.append(f"provider {name} is left out: it {found.left_out[name]}")
         return
     _check_files(found, loaded, path, section)
-    found.providers.append(_provider(name, kind, url, keys, section))
+    region = section.region or service.region(url) or told
+    made = _provider(name, kind, url, () if cloud is not None else keys, section)
+    if service.resource:
+        project = clouds.project(section, environ) if cloud is not None else section.project or ""
+        if cloud is not None and not project and "/projects/" not in url:
+            _complain(found, loaded, (*path, "project"), "is required", f"or set {clouds.PROJECTS[0]}")
+        where = service.resource.format(project=project, region=region or service.region(service.base_url)) if project else ""
+        made = msgspec.structs.replace(made, base_url=clouds.located(url, service, section.api_version, where))
+    found.providers.append(msgspec.structs.replace(made, region=region or None, cloud=cloud))
 
 
 def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], section: schema.Provider) -> Provider:
@@ -147,19 +160,19 @@ def _keys(section: schema.Provider, service: Service, url: str, environ: Mapping
 
 
 def _own_host(url: str, service: Service) -> bool:
-    return not service.base_url or same_host(url, service.base_url)
+    return not service.base_url or same_host(url, service.base_url) or service.region(url) != ""
 
 
 def _address(found: Upstreams, loaded: Loaded, name: str, service: Service, environ: Mapping[str, str]) -> str:
     given = _first_set(environ, service.url_env)
     if not given:
-        return service.base_url
+        return ""
     url = given if "://" in given else f"http://{given}"
     where = urlsplit(url)
     if where.hostname in LOOPBACK and where.port == loaded.root.server.port:
         # A shell set up to use this gateway must not make the gateway call itself.
         found.warnings.append(f"provider {name}: {' or '.join(service.url_env)} is this gateway's own address; ignored")
-        return service.base_url
+        return ""
     return url
 
 

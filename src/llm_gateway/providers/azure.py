@@ -2,7 +2,7 @@
 
 Source: https://learn.microsoft.com/azure/ai-services/openai/reference (data plane), .../api-version-lifecycle (v1 API).
 An account without `api_version`, or with "v1" or "preview", uses the v1 API. `deployments` names the deployment of a model in
-both forms: in the path, or in the body's `model`.
+both forms: in the path, or in the body's `model`. Instead of a key an account may hold an Entra ID token, which goes as a bearer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Azure:
 
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         deployment = account.deployments.get(model, model)
-        headers = ((b"api-key", account.key.encode()), *account.headers)
+        headers = _headers(account)
         classic = account.api_version not in V1
         if classic and not outgoing.path.startswith(_UNDEPLOYED):
             path = f"{_root(account)}/deployments/{quote(deployment, safe='')}{outgoing.path}"
@@ -48,7 +48,12 @@ class Azure:
 
     def probe(self, account: Account) -> Wire | None:
         path = f"{_root(account)}/v1/models"
-        return Wire(b"GET", path.encode(), ((b"api-key", account.key.encode()), *account.headers), b"")
+        return Wire(b"GET", path.encode(), _headers(account), b"")
+
+
+def _headers(account: Account) -> tuple[tuple[bytes, bytes], ...]:
+    key = account.key.encode()
+    return ((b"authorization", b"Bearer " + key) if account.token else (b"api-key", key), *account.headers)
 
 
 def _versioned(path: str, account: Account) -> str:

@@ -1,8 +1,9 @@
 """Amazon Bedrock: Converse for every model, and for Claude the Messages API in Bedrock's wrapping too.
 
 An account's `key` is a Bedrock API key (sent as a bearer token; the variable AWS_BEARER_TOKEN_BEDROCK), or AWS credentials
-written as `ACCESS_KEY_ID:SECRET` or `ACCESS_KEY_ID:SECRET:SESSION_TOKEN`, with which each request is signed. The region is the
-account's, else the one that the endpoint's name says, else us-east-1.
+written as `ACCESS_KEY_ID:SECRET` or `ACCESS_KEY_ID:SECRET:SESSION_TOKEN`, with which each request is signed; those that the
+operator process fetches come in this form too. The region is the account's, else the one that the endpoint's name says, else
+us-east-1.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html,
 https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-use.html,

@@ -18,7 +18,7 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 class Account(Struct, frozen=True, kw_only=True):
     """One provider as configured, with one of its keys. `root`: path prefix without trailing slash ("/v1", ""). `authority`:
-    what goes into Host, for those who sign it."""
+    what goes into Host, for those who sign it. `token`: the key is what a cloud gave us for who we are, not a key of the service's."""
 
     provider: str
     type: str
@@ -26,6 +26,7 @@ class Account(Struct, frozen=True, kw_only=True):
     authority: str = ""
     key: str = ""
     key_id: str = ""
+    token: bool = False
     api_version: str | None = None
     region: str | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()

@@ -46,14 +46,18 @@ class Gemini:
         return Wire(b"POST", f"{root}/openai{outgoing.path}".encode(), bearer, outgoing.body)
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
-        fault = read_fault(form, status, headers, body, now)
-        delay = _RETRY_DELAY.search(body) if fault.retry_after is None else None
-        if delay is not None and fault.kind in {Kind.UPSTREAM_RATE_LIMIT, Kind.OVERLOADED}:
-            fault.retry_after = clamp_retry_after(float(delay[1]))
-        return fault
+        return delayed(read_fault(form, status, headers, body, now), body)
 
     def probe(self, account: Account) -> Wire | None:
         return Wire(b"GET", f"{_root(account)}/models?pageSize=1".encode(), _headers(account), b"")
+
+
+def delayed(fault: Fault, body: bytes) -> Fault:
+    """With the time to come again that Google's error body says."""
+    delay = _RETRY_DELAY.search(body) if fault.retry_after is None else None
+    if delay is not None and fault.kind in {Kind.UPSTREAM_RATE_LIMIT, Kind.OVERLOADED}:
+        fault.retry_after = clamp_retry_after(float(delay[1]))
+    return fault
 
 
 def _root(account: Account) -> str:

@@ -11,6 +11,7 @@ from llm_gateway.providers.gemini import Gemini
 from llm_gateway.providers.ollama import Ollama
 from llm_gateway.providers.openai import OpenAI
 from llm_gateway.providers.table import SERVICES
+from llm_gateway.providers.vertex import Vertex
 
 
 def provider(kind: str) -> Provider:
@@ -25,6 +26,8 @@ def provider(kind: str) -> Provider:
             return OpenAI(service)
         case "cohere":
             return Cohere()
+        case "vertex":
+            return Vertex()
         case "azure":
             return Azure(service)
         case "anthropic":

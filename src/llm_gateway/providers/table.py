@@ -5,11 +5,16 @@ one set wins. A configured base URL without a path gets the service's own ("http
 a path is taken as it is, except where `versioned` says that the vendor's SDK adds the version itself.
 `type` is the row's name in configuration; `protocol` the module that speaks to it. `implied`: a key in the environment is
 enough to have it.
+`cloud`: whose credentials it takes instead of a key, which the operator process fetches; `asked`: only where configuration
+says so. `places`: where it lives by region, "" for those without a place of their own; `region_env`: variables that say the region.
+`resource`: the path that stands between base URL and API, of accounts that are no keys. `options`: those of a configured
+provider that mean something to it, and nothing to others.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,7 +22,8 @@ from msgspec import Struct
 
 from llm_gateway.providers.contract import Operation
 
-Protocol = Literal["openai", "anthropic", "azure", "gemini", "google", "ollama", "bedrock", "cohere", "echo"]
+Protocol = Literal["openai", "anthropic", "azure", "gemini", "google", "ollama", "bedrock", "vertex", "cohere", "echo"]
+Cloud = Literal["", "aws", "google", "azure"]
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = "openai_chat", "openai_completions", "openai_responses", "anthropic_messages"
 OPENAI_SHAPES: dict[Operation, tuple[str, ...]] = {
@@ -51,6 +57,27 @@ class Service(Struct, frozen=True, kw_only=True):
     chat: tuple[str, ...] = (CHAT,)
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     offers: frozenset[Operation] = frozenset()
+    cloud: Cloud = ""
+    asked: bool = False
+    places: Mapping[str, str] = {}
+    region_env: tuple[str, ...] = ()
+    resource: str = ""
+    options: frozenset[str] = frozenset()
+
+    def place(self, region: str) -> str:
+        """The base URL in `region`."""
+        if not region or not self.places:
+            return self.base_url
+        host = self.places.get(region) or self.places[""].format(region=region)
+        return host + urlsplit(self.base_url).path
+
+    def region(self, base_url: str) -> str:
+        """Of one of its own addresses; "" for any other."""
+        host = "://".join(urlsplit(base_url)[:2])
+        named = next((region for region, place in self.places.items() if place == host), "")
+        pattern = re.escape(self.places.get("", "")).replace(r"\{region\}", "([a-z0-9-]+)")
+        found = re.fullmatch(pattern, host) if pattern else None
+        return named or (found[1] if found is not None else "")
 
     def shapes(self, operation: Operation, model: str) -> tuple[str, ...]:
         """The shapes of `operation` for `model`, of a service that speaks OpenAI's API."""
@@ -108,6 +135,9 @@ SERVICES: dict[str, Service] = {
         chat=_OPENAI_CHAT,
         only=_OPENAI_ONLY,
         offers=_ALL - {"moderation"},
+        cloud="azure",
+        asked=True,
+        options=frozenset({"entra"}),
     ),
     "bedrock": Service(
         protocol="bedrock",
@@ -115,6 +145,10 @@ SERVICES: dict[str, Service] = {
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
         url_env=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
         catalogue="aws",
+        cloud="aws",
+        places={"": "https://bedrock-runtime.{region}.amazonaws.com"},
+        region_env=("AWS_REGION", "AWS_DEFAULT_REGION"),
+        options=frozenset({"profile", "role_arn", "external_id"}),
     ),
     "together": _compatible(
         "https://api.together.xyz/v1", "TOGETHER_API_KEY", catalogue="together", chat=(CHAT, COMPLETIONS),
@@ -150,6 +184,22 @@ SERVICES: dict[str, Service] = {
         key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         implied=False,
         catalogue="google",
+    ),
+    # Sources: https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations and the hosts in Anthropic's SDK.
+    "vertex": Service(
+        protocol="vertex",
+        base_url="https://aiplatform.googleapis.com/v1",
+        catalogue="google",
+        cloud="google",
+        places={
+            "global": "https://aiplatform.googleapis.com",
+            "us": "https://aiplatform.us.rep.googleapis.com",
+            "eu": "https://aiplatform.eu.rep.googleapis.com",
+            "": "https://{region}-aiplatform.googleapis.com",
+        },
+        region_env=("GOOGLE_CLOUD_LOCATION", "CLOUD_ML_REGION"),
+        resource="/projects/{project}/locations/{region}",
+        options=frozenset({"project", "credentials"}),
     ),
     "groq": _compatible(
         "https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq", chat=(CHAT, RESPONSES), offers=_SOUNDS

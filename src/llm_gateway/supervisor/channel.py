@@ -8,7 +8,7 @@ framing always starts clean and nothing of a dead process's half-sent message is
 Invariants
 - Messages arrive whole and in order, or the link is lost.
 - `send` never blocks and never waits. A message that may be superseded (a report, a mean, a finding) is dropped while the other side
-  does not read; `Load` is always kept, since only the newest matters and there are few.
+  does not read; `Load` and `Credentials` are always kept, since there are few and nobody repeats them.
 - After `on_lost` nothing more arrives.
 """
 
@@ -50,7 +50,16 @@ class Found(Struct, frozen=True, tag="found"):
     redis: bool | None
 
 
-Down = Load | Mean | Found
+class Credentials(Struct, frozen=True, tag="credentials"):
+    """What the operator fetched from clouds, by provider. A provider that is not named keeps what it has."""
+
+    keys: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"Credentials({', '.join(self.keys)})"
+
+
+Down = Load | Mean | Found | Credentials
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -98,7 +107,7 @@ class Link(asyncio.Protocol, Generic[Received, Sent]):
 
     def send(self, message: Sent) -> bool:
         """False if the message was dropped: the link is lost, or the other side is behind and this one can be missed."""
-        if self._transport is None or (self._full and not isinstance(message, Load)):
+        if self._transport is None or (self._full and not isinstance(message, Load | Credentials)):
             return False
         payload = self._encoder.encode(message)
         self._transport.write(len(payload).to_bytes(HEADER, "big") + payload)
@@ -165,7 +174,7 @@ async def worker_end(
     on_message: Callable[[Down], None],
     on_lost: Callable[[], None] = _nobody,
 ) -> WorkerLink:
-    """The worker's end. It says `Hello` first, then a `Report` each second; it hears `Load`, `Mean` and `Found`."""
+    """The worker's end. It says `Hello` first, then a `Report` each second; it hears all of `Down`."""
     link: WorkerLink = Link(msgspec.msgpack.Decoder(Down), on_message, on_lost)
     sock.setblocking(False)
     await loop.create_unix_connection(lambda: link, sock=sock)

@@ -62,6 +62,8 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),
     "llm_gateway_config_generation": Family("gauge", "Generation of the configuration in force.", bare=True),
     "llm_gateway_config_reload_failures_total": Family("counter", "Reloads refused.", bare=True),
+    "llm_gateway_credentials_expiry_seconds": Family("gauge", "Seconds until a provider's cloud credentials end."),
+    "llm_gateway_credentials_failures_total": Family("counter", "Attempts to fetch cloud credentials that failed."),
     "llm_gateway_worker_restarts_total": Family("counter", "Workers restarted.", bare=True),
     "llm_gateway_build_info": Family("gauge", "1, labelled with the version."),
 }
