@@ -145,3 +145,13 @@ def test_response_headers_say_who_answered(openai_client: openai.OpenAI, recordi
     assert raw.headers["x-request-id"] == "mine-1"
     assert raw.headers["x-gateway-provider"] == "openai"
     assert raw.headers["x-gateway-attempts"] == "1"
+
+
+def test_a_model_tells_what_it_can_and_what_it_costs(openai_client: openai.OpenAI) -> None:
+    told = openai_client.models.retrieve("openai/gpt-4o").to_dict()
+    assert told["context_window"] == 128_000
+    assert {"image", "text"} <= set(told["input_modalities"])
+    assert (told["pricing"]["input"], told["pricing"]["output"], told["pricing"]["unit"]) == (2.5, 10.0, "1M tokens")
+    listed = {model.id: model.to_dict() for model in openai_client.models.list().data}
+    assert listed["anthropic/claude-sonnet-4-5"]["pricing"]["cache_read"] > 0
+    assert "above" in listed["gemini/gemini-2.5-pro"]["pricing"]

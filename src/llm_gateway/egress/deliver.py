@@ -63,6 +63,7 @@ class Egress:
         self.relays: set[Relay] = set()
         self.timing = timing
         self.local = local.answer
+        self._local = local
         self._pool = pool
         self._formats = formats
         self._seals = seals
@@ -167,6 +168,7 @@ class Egress:
 
     def tick(self, now: float) -> None:
         """Every 250 ms. `now`: perf_counter."""
+        self._local.tick()
         heartbeat = self.timing.heartbeat
         for relay in list(self.relays):
             relay.tick(now, heartbeat)

@@ -9,8 +9,10 @@ import hashlib
 from typing import Any
 
 from llm_gateway.models.catalogue import Info
+from llm_gateway.models.prices import FEMTO_PER_TOKEN, UNITS, Rates
 
 Entry = dict[str, Any]
+FEMTO_PER_USD = 10**15
 _LONG_AGO = "1970-01-01T00:00:00Z"
 
 
@@ -26,6 +28,23 @@ def facts(info: Info) -> Entry:
         "deprecated": info.deprecated,
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def pricing(rates: Rates | None) -> Entry:
+    """Under `pricing`, in USD: per million tokens, `search` and `request` each; `above` the rates for longer prompts. Nothing
+    where nothing is known."""
+    if rates is None:
+        return {}
+    told = _rates(rates)
+    if rates.tiers:
+        told["above"] = {str(start): _rates(tier) for start, tier in rates.tiers}
+    return {"pricing": {"currency": "USD", "unit": "1M tokens", **told}}
+
+
+def _rates(rates: Rates) -> Entry:
+    known = {name: getattr(rates, name) for name in UNITS}
+    each = {"search", "request"}
+    return {name: value / (FEMTO_PER_USD if name in each else FEMTO_PER_TOKEN) for name, value in known.items() if value is not None}
 
 
 def anthropic(entry: Entry) -> Entry:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Iterator
+from time import perf_counter, time
 from typing import Any
 
 import msgspec
@@ -17,6 +17,8 @@ from llm_gateway.egress.respond import JSON, head, whole
 from llm_gateway.formats import _members
 from llm_gateway.routing.table import Table
 from llm_gateway.telemetry.vitals import Vitals
+
+SLICE = 0.002  # seconds
 
 _encode = msgspec.json.Encoder().encode
 
@@ -36,6 +38,18 @@ class Local:
         self._table = table
         self._vitals = vitals
         self._facts = facts
+        self._listed: list[dict[str, Any]] = []
+        self._making = self._entries(time())
+
+    def tick(self) -> None:
+        """Every 250 ms: two milliseconds of the list of models. To match and price some thousands takes half a second, too long
+        to hold the loop; who asks before it is whole waits for the rest. It is made once per configuration: prices that change by
+        date are then those of the start; the bill's are not."""
+        stop = perf_counter() + SLICE
+        for entry in self._making:
+            self._listed.append(entry)
+            if perf_counter() > stop:
+                break
 
     def answer(self, x: Exchange) -> bytes:
         """The whole reply to a request of ours. Raises Fault."""
@@ -63,7 +77,8 @@ class Local:
 
     def _models(self, x: Exchange) -> bytes:
         allowed = x.principal.models if x.principal is not None else frozenset()
-        entries = [entry for entry in self._entries() if not allowed or entry["id"] in allowed]
+        self._listed += self._making
+        entries = [entry for entry in self._listed if not allowed or entry["id"] in allowed]
         if x.route.format == "gemini":
             return self._reply(x, {"models": [listings.gemini(entry) for entry in entries]})
         if x.route.format == "ollama_chat":
@@ -84,31 +99,32 @@ class Local:
             raise Fault(
                 Kind.NO_MODEL, f"The model {name[:100]!r} does not exist or is not available to you.", param="model"
             )
-        entry = self._entry(name, *places[0])
+        entry = self._entry(name, *places[0], now=x.wall)
         if x.route.format == "gemini":
             return self._reply(x, listings.gemini(entry))
         if x.route.format == "ollama_chat":
             return self._reply(x, listings.ollama_shown(entry))
         return self._reply(x, entry if b"anthropic-version" not in x.headers else listings.anthropic(entry))
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def _entries(self, now: float) -> Iterator[dict[str, Any]]:
         """Aliases first, then what the catalogue lists for each configured provider, as `provider/model`."""
         table = self._table
-        entries = [self._entry(name, *table.resolve(name)[0]) for name in table.aliases]
+        for name in table.aliases:
+            yield self._entry(name, *table.resolve(name)[0], now=now)
         for name in table.catalogue.aliases():
             places = table.resolve(name)
             if places and name not in table.aliases:
-                entries.append(self._entry(name, *places[0]))
+                yield self._entry(name, *places[0], now=now)
         for seat in table.seats.values():
-            entries += [
-                self._entry(f"{seat.name}/{info.id}", seat.name, info.id) for info in table.catalogue.models(seat.type)
-            ]
-        return entries
+            for info in table.catalogue.models(seat.type):
+                yield self._entry(f"{seat.name}/{info.id}", seat.name, info.id, now=now)
 
-    def _entry(self, name: str, provider: str, model: str) -> dict[str, Any]:
-        info = self._table.catalogue.info(self._table.seats[provider].type, model)
+    def _entry(self, name: str, provider: str, model: str, *, now: float) -> dict[str, Any]:
+        table = self._table
+        info = table.catalogue.info(table.seats[provider].type, model)
+        rates = table.rates(provider, model, now)
         entry: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": provider}
-        return entry | (listings.facts(info) if info is not None else {})
+        return entry | (listings.facts(info) if info is not None else {}) | listings.pricing(rates)
 
 
 def _named(body: bytes) -> str:

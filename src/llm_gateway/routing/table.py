@@ -12,6 +12,7 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Pin
 from llm_gateway.models.catalogue import Catalogue
+from llm_gateway.models.prices import Rates, override
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.contract import OPERATIONS
 from llm_gateway.providers.table import sells
@@ -74,6 +75,11 @@ class Table:
             targets = _pinned(targets, pin)
         self.tally.active += 1
         return plan, Course(targets, self._policy, self.tally, targets[0])
+
+    def rates(self, provider: str, model: str, now: float) -> Rates | None:
+        """What it costs there at `now` (Unix seconds): the published rates under the configuration's own."""
+        own = self._prices.get(f"{provider}/{model}") or self._prices.get(model) or {}
+        return override(self.catalogue.price(self.seats[provider].type, model, now), **own)
 
     def resolve(self, model: str) -> list[tuple[str, str]]:
         """(provider, model) pairs in order, empty if nobody is known for the name."""
