@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from time import perf_counter, time
+from time import perf_counter, time_ns
 from typing import Any
 
 import msgspec
@@ -39,7 +39,7 @@ class Local:
         self._vitals = vitals
         self._facts = facts
         self._listed: list[dict[str, Any]] = []
-        self._making = self._entries(time())
+        self._making = self._entries(time_ns() / 1e9)
 
     def tick(self) -> None:
         """Every 250 ms: two milliseconds of the list of models. To match and price some thousands takes half a second, too long
