@@ -41,8 +41,10 @@ def identity(section: schema.Provider, service: Service, *, keyed: bool) -> Clou
             return Entra(entra.scope, entra.tenant_id, entra.client_id, secret)
 
 
-def complaints(section: schema.Provider, service: Service, kind: str, cloud: Cloud | None) -> Iterator[Complaint]:
-    """What is wrong with a provider's own options."""
+def complaints(
+    section: schema.Provider, service: Service, kind: str, cloud: Cloud | None, *, keyed: bool
+) -> Iterator[Complaint]:
+    """What is wrong with a provider's own options. keyed: the file gives it a key; one of the environment just gives way."""
     for option in sorted(frozenset().union(*(each.options for each in SERVICES.values())) - service.options):
         if getattr(section, option) is not None:
             takers = ", ".join(f"`{name}`" for name, each in SERVICES.items() if option in each.options)
@@ -52,7 +54,7 @@ def complaints(section: schema.Provider, service: Service, kind: str, cloud: Clo
     if cloud is None:
         return
     for option in _IDENTITY:
-        if getattr(section, option) is not None and option in service.options and (section.api_key is not None or section.keys):
+        if keyed and getattr(section, option) is not None and option in service.options:
             yield option, f"give `api_key` or `{option}`, not both", ""
     if section.credentials is not None and not isinstance(_facts(section.credentials.get_secret_value()).get("type"), str):
         yield "credentials", "expected Google's JSON of a key or a federation", "`file:/path` takes it from a file"

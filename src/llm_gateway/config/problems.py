@@ -45,6 +45,9 @@ PATTERNS = {
     r"^(https?|echo)://[^\s/?#]+[^\s?#]*$": "expected a URL: http:// or https://, host, and no query",
     r"^[^/\s]+/\S+$": "expected `provider/model`",
     "^[0-9a-f]{64}$": "expected 64 hexadecimal digits, as `llm-gateway keys hash` prints them",
+    r"^[a-z0-9-]{1,63}$": "expected a region's name, such as eu-central-1",
+    r"^[a-z0-9.:-]{1,100}$": "expected a project's id",
+    "^arn:": "expected an ARN: arn:aws:iam::ACCOUNT:role/NAME",
     r"^(rediss?|unix)://": "expected a URL: redis://host:port, rediss://host:port or unix://path",
 }
 

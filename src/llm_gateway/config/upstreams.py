@@ -102,7 +102,8 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
         return
     keys = _keys(section, service, url, environ)
     cloud = clouds.identity(section, service, keyed=bool(keys) or section.api_key is not None or name in loaded.keyless)
-    for option, message, hint in clouds.complaints(section, service, kind, cloud):
+    by_file = bool(section.keys) or (section.api_key is not None and not _from_environment(loaded, (*path, "api_key")))
+    for option, message, hint in clouds.complaints(section, service, kind, cloud, keyed=by_file):
         _complain(found, loaded, (*path, option) if option else path, message, hint)
     if not keys and cloud is None and not service.keyless and section.api_key is None and _own_host(url, service):
         variable = loaded.keyless.get(name) or (service.key_env[0] if service.key_env else "")
@@ -110,15 +111,21 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
         found.warnings.append(f"provider {name} is left out: it {found.left_out[name]}")
         return
     _check_files(found, loaded, path, section)
-    region = section.region or service.region(url) or told
     made = _provider(name, kind, url, () if cloud is not None else keys, section)
-    if service.resource:
-        project = clouds.project(section, environ) if cloud is not None else section.project or ""
-        if cloud is not None and not project and "/projects/" not in url:
-            _complain(found, loaded, (*path, "project"), "is required", f"or set {clouds.PROJECTS[0]}")
-        where = service.resource.format(project=project, region=region or service.region(service.base_url)) if project else ""
-        made = msgspec.structs.replace(made, base_url=clouds.located(url, service, section.api_version, where))
-    found.providers.append(msgspec.structs.replace(made, region=region or None, cloud=cloud))
+    made = msgspec.structs.replace(made, region=section.region or service.region(url) or told or None, cloud=cloud)
+    found.providers.append(_located(found, made, service, section, loaded, environ) if service.resource else made)
+
+
+def _located(
+    found: Upstreams, made: Provider, service: Service, section: schema.Provider, loaded: Loaded, environ: Mapping[str, str]
+) -> Provider:
+    """With the path to the account's own resources in its base URL; a key says by itself whose they are."""
+    project = clouds.project(section, environ) if made.cloud is not None else section.project or ""
+    if made.cloud is not None and not project and "/projects/" not in made.base_url:
+        _complain(found, loaded, ("providers", made.name, "project"), "is required", f"or set {clouds.PROJECTS[0]}")
+    region = made.region or service.region(service.base_url)
+    where = service.resource.format(project=project, region=region) if project else ""
+    return msgspec.structs.replace(made, base_url=clouds.located(made.base_url, service, section.api_version, where))
 
 
 def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], section: schema.Provider) -> Provider:
