@@ -13,6 +13,7 @@ from llm_gateway.admission.auth import Keys
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
 from llm_gateway.config.snapshot import Cloud, Price, Provider, ProviderKey, Snapshot
 from llm_gateway.core.exchange import Principal
+from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
     embeddings_bedrock,
     embeddings_cohere,
@@ -31,6 +32,7 @@ from llm_gateway.formats.ollama import OllamaChat, OllamaGenerate
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
+from llm_gateway.policies.addresses import Rules
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
 from llm_gateway.providers.contract import Account
@@ -39,6 +41,7 @@ from llm_gateway.providers.table import SERVICES
 from llm_gateway.routing.table import Alias, Table
 from llm_gateway.routing.target import Limits, Seat
 from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.upstream.fetch import Fetcher
 from llm_gateway.upstream.pool import Origin, Pool, Tls
 
 _NO_KEY = ProviderKey(id="", value="")
@@ -80,6 +83,13 @@ def table(
         default=snapshot.default_provider,
         prices={name: _own(price) for name, price in snapshot.prices.items()},
     )
+
+
+def inlay(snapshot: Snapshot, fetcher: Fetcher, metrics: Metrics) -> Inlay | None:
+    """None where nothing may be fetched."""
+    media = snapshot.media
+    rules = Rules(frozenset(media.ports), media.hosts, media.private)
+    return Inlay(fetcher, Terms(rules, media.max_bytes, media.timeout), metrics) if media.fetch else None
 
 
 def origins(snapshot: Snapshot) -> set[Origin]:

@@ -43,6 +43,7 @@ from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.telemetry.vitals import Vitals
+from llm_gateway.upstream.fetch import Fetcher
 from llm_gateway.upstream.pool import Pool
 
 TICK = 0.25
@@ -68,6 +69,7 @@ class Worker:
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
+        self.fetcher = Fetcher(self.pool)
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
@@ -90,7 +92,8 @@ class Worker:
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
         local = Local(table, self.vitals, facts)
-        egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing)
+        inlay = wiring.inlay(snapshot, self.fetcher, self.metrics)
+        egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
         egress.relays = relays
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
@@ -116,6 +119,7 @@ class Worker:
         clock.cancel()
         self.ledger.flush()
         self.pool.close()
+        self.fetcher.close()
         self.journal.close()
 
     # -- requests ----------------------------------------------------------------------------------------------------

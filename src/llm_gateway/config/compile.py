@@ -64,6 +64,7 @@ def compile_snapshot(
         default_provider=found.default,
         redis_url=root.redis.url,
         journal_on_error=root.journal.on_error,
+        media=_media(root.media),
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
@@ -124,6 +125,12 @@ def _retry(section: schema.Retry) -> snapshot.Retry:
         wait_retry_after=section.wait_retry_after_seconds,
         budget=section.budget,
         budget_min=section.budget_min,
+    )
+
+
+def _media(section: schema.Media) -> snapshot.Media:
+    return snapshot.Media(
+        section.fetch, section.max_bytes, section.timeout_seconds, section.allow_hosts, section.allow_ports, section.allow_private
     )
 
 

@@ -352,6 +352,19 @@ class Price(Section):
     )
 
 
+class Media(Section):
+    fetch: bool = Field(default=True, description="Fetch what a request names by URL, for a target that takes bytes only.")
+    max_bytes: Annotated[Bytes, Field(le=1 << 30)] = Field(default=20 << 20, description="Largest item; a request gets twice as much.")
+    timeout_seconds: Annotated[Seconds, Field(gt=0)] = Field(default=10.0, description="For one item, from its name's look-up on.")
+    allow_hosts: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9._:-]+$")], ...] = Field(
+        default=(), description="The only hosts to fetch from, in lower case; `*.example.com` is all below. Any public one if empty."
+    )
+    allow_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(default=(80, 443), description="Ports to fetch from.")
+    allow_private: bool = Field(
+        default=False, description="Fetch from loopback and private networks too; never from link-local or a cloud's metadata."
+    )
+
+
 class Root(Section):
     """The whole file. An empty one is a valid one."""
 
@@ -377,6 +390,7 @@ class Root(Section):
     journal: Journal = Field(default=Journal(), description="The record of usage.")
     redis: Redis = Field(default=Redis(), description="Redis.")
     prices: dict[str, Price] = Field(default={}, description="Own prices by `provider/model`, over the catalogue's.")
+    media: Media = Field(default=Media(), description="Media by URL, for targets that take bytes only.")
 
 
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.

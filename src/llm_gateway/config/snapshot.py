@@ -183,6 +183,17 @@ class Retry(Struct, frozen=True):
     budget_min: int = 3
 
 
+class Media(Struct, frozen=True):
+    """What may be fetched for targets that take no addresses. Bytes and seconds of one item; `hosts` empty: any public one."""
+
+    fetch: bool = True
+    max_bytes: int = 20 << 20
+    timeout: float = 10.0
+    hosts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = (80, 443)
+    private: bool = False
+
+
 class Snapshot(Struct, frozen=True, kw_only=True):
     generation: int
     digest: str
@@ -204,6 +215,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     redis_url: str | None = None
     journal_on_error: Literal["refuse", "continue"] = "refuse"
     strict_params: bool = False
+    media: Media = Media()
 
 
 class Operator(Struct, frozen=True):

@@ -27,6 +27,7 @@ class Client(Protocol):
     sink: Any  # told when the client's buffer is full (pause) and empty again (resume)
 
     def send(self, data: bytes) -> None: ...  # part of a reply
+    def hold(self, x: Exchange, size: int) -> bool: ...  # so many bytes more belong to the request; False: there is no room
     def release(self, x: Exchange) -> None: ...  # the request's body is not needed any more
     def finish(self, x: Exchange, data: bytes) -> None: ...  # the last bytes of a reply; the next request may start
     def abort(self, x: Exchange) -> None: ...  # the reply broke: the client must not take it for whole
@@ -103,6 +104,7 @@ class Exchange(Struct, kw_only=True):
     principal: Principal | None = None
     peek: Any = None
     call: Any = None
+    filled: Any = None  # the call with the bytes of media that it names by address, once a target needs those
     stream: bool = False
     model: str = ""
     pin: Pin | None = None

@@ -23,8 +23,10 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.core.types import Completion
 from llm_gateway.egress.local import Local
+from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
+from llm_gateway.formats import by_value
 from llm_gateway.formats.contract import Format, Outgoing, Passage
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
@@ -58,8 +60,10 @@ class Timing(Struct, frozen=True):
 
 class Egress:
     def __init__(
-        self, pool: Pool, formats: Mapping[str, Format], seals: Seals, gauges: tuple[Metrics, Vitals], local: Local, timing: Timing
-    ) -> None:
+        self, pool: Pool, formats: Mapping[str, Format], seals: Seals, gauges: tuple[Metrics, Vitals], local: Local, timing: Timing,
+        *, inlay: Inlay | None = None,
+    ) -> None:  # fmt: skip
+        """inlay: None if nothing may be fetched."""
         self.relays: set[Relay] = set()
         self.timing = timing
         self.local = local.answer
@@ -68,6 +72,7 @@ class Egress:
         self._formats = formats
         self._seals = seals
         self._metrics, self.vitals = gauges
+        self._inlay = inlay
 
     def expect(self, x: Exchange, plan: Plan) -> None:
         """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`."""
@@ -88,6 +93,8 @@ class Egress:
         spoken = form if x.route.format in forms else self._formats[forms[0]]
         x.target = target
         x.upstream_started = x.upstream_ms = 0.0
+        if form is not spoken:
+            await self._type(x, form, spoken)
         request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
         x.upstream_started = perf_counter()
         x.first_sent = x.first_sent or x.upstream_started
@@ -175,11 +182,16 @@ class Egress:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    async def _type(self, x: Exchange, form: Format, spoken: Format) -> None:
+        """The typed call, for another shape; with media by value, where that shape takes no addresses."""
+        if x.call is None:
+            x.call = form.read_request(x.peek)
+        if self._inlay is not None and (named := by_value.named(x.filled or x.call, spoken.name)):
+            x.filled = await self._inlay.fill(x, x.filled or x.call, named)
+
     def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
         if form is not spoken:
-            if x.call is None:
-                x.call = form.read_request(x.peek)
-            outgoing = spoken.write_request(x.call, model)
+            outgoing = spoken.write_request(x.filled or x.call, model)
             x.dropped = outgoing.dropped
             return outgoing
         outgoing = form.forward(x.peek, model)

@@ -234,7 +234,7 @@ class Relay(Struct, kw_only=True, eq=False):
         x.committed = True
         x.first_byte = self.heard = perf_counter()
         pending, self.pending = self.pending, b""
-        if len(x.body) > SMALL_BODY:
+        if len(x.body) > SMALL_BODY or x.held > SMALL_BODY:  # a small body may name large media
             x.prompt_estimate = prompt_tokens(x.body)
             x.client.release(x)
         self._begin(x.first_byte)

@@ -267,11 +267,19 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, data: bytes) -> None:
         self.transport.write(data)
 
+    def hold(self, x: Exchange, size: int) -> bool:
+        """Counts bytes that a request brought along by address like those of its body."""
+        room = x is self.active and self.alive and self.server.body_bytes + size <= self.server.config.body_memory
+        if room:
+            self.server.body_bytes += size
+            x.held += size
+        return room
+
     def release(self, x: Exchange) -> None:
         """Forgets the request's body, and what was derived from it."""
         self.server.body_bytes -= x.held
         x.held = 0
-        x.body, x.peek, x.call = b"", None, None
+        x.body, x.peek, x.call, x.filled = b"", None, None, None
 
     def finish(self, x: Exchange, data: bytes) -> None:
         """The last bytes of the reply to `x`; the next request may start."""

@@ -60,6 +60,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "llm_gateway_gc_pause_seconds_max": Family("gauge", "Longest garbage collection since start.", bare=True),
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),
+    "llm_gateway_media_fetches_total": Family(
+        "counter", "Media fetched for targets that take no addresses, by outcome (fetched, refused, failed, timeout, too_large, full)."
+    ),
+    "llm_gateway_media_bytes_total": Family("counter", "Bytes of media fetched.", bare=True),
     "llm_gateway_config_generation": Family("gauge", "Generation of the configuration in force.", bare=True),
     "llm_gateway_config_reload_failures_total": Family("counter", "Reloads refused.", bare=True),
     "llm_gateway_credentials_expiry_seconds": Family("gauge", "Seconds until a provider's cloud credentials end."),

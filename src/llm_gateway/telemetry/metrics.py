@@ -91,6 +91,8 @@ class Metrics:
         self.targets: dict[tuple[str, str], TargetMeter] = {}
         self.limited: dict[str, int] = {}
         self.overhead = Histogram(FAMILIES["llm_gateway_overhead_seconds"].buckets)
+        self.media: dict[str, int] = {}
+        self.media_bytes = 0
         self.fallbacks = 0
         self.active = 0
         self.streams = 0
@@ -115,6 +117,10 @@ class Metrics:
     def limit(self, scope: str) -> None:
         self.limited[scope] = self.limited.get(scope, 0) + 1
 
+    def fetched(self, outcome: str, size: int = 0) -> None:
+        self.media[outcome] = self.media.get(outcome, 0) + 1
+        self.media_bytes += size
+
     def report(self) -> Families:
         families: Families = {name: {} for name, family in FAMILIES.items() if not family.bare}
         for name, family in FAMILIES.items():
@@ -127,6 +133,9 @@ class Metrics:
             _into(families, "http_request_duration_seconds", f'path="{label}"', histogram.value())
         for scope, count in self.limited.items():
             _into(families, "llm_rate_limit_exceeded_total", f'scope="{scope}"', count)
+        for outcome, count in self.media.items():
+            _into(families, "llm_gateway_media_fetches_total", f'outcome="{outcome}"', count)
+        _into(families, "llm_gateway_media_bytes_total", "", self.media_bytes)
         for meter in self.targets.values():
             meter.report(families)
         _into(families, "llm_fallbacks_total", "", self.fallbacks)

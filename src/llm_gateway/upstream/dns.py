@@ -20,6 +20,7 @@ from llm_gateway.core.errors import Fault, Kind
 FRESH, USABLE = 30.0, 300.0
 THREADS = 32
 PATIENCE = 5.0
+MOST_ANSWERS = 1000  # where clients choose the names, there is no end of them
 
 
 class Address(Struct, frozen=True):
@@ -77,6 +78,9 @@ class Resolver:
         finally:
             del self._pending[host]
         addresses = tuple(dict.fromkeys(Address(family, str(sockaddr[0])) for family, *_, sockaddr in found))
+        self._answers.pop(host, None)
+        if len(self._answers) >= MOST_ANSWERS:
+            del self._answers[next(iter(self._answers))]  # the one refreshed longest ago
         self._answers[host] = _Answer(addresses, perf_counter())
         return addresses
 

@@ -56,17 +56,17 @@ class Origin(Struct, frozen=True):
 
 
 class Bay:
-    """One origin's connections."""
+    """One origin's connections. context: instead of one made from the origin's TLS settings, which reads certificates."""
 
     __slots__ = ("context", "idle", "open", "origin", "retired", "waiting")
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, context: ssl.SSLContext | None = None) -> None:
         self.origin = origin
         self.idle: list[Connection] = []
         self.open: set[Connection] = set()
         self.waiting: deque[asyncio.Future[Connection | None]] = deque()
         self.retired = False  # no configuration names it any more: what comes back is closed
-        self.context = _context(origin) if origin.scheme == "https" else None
+        self.context = (context or tls_context(origin.tls)) if origin.scheme == "https" else None
 
     def __repr__(self) -> str:
         return (
@@ -281,8 +281,7 @@ def _discard(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
-def _context(origin: Origin) -> ssl.SSLContext:
-    tls = origin.tls
+def tls_context(tls: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
