@@ -83,7 +83,7 @@ def _headers(account: Account) -> tuple[tuple[bytes, bytes], ...]:
 def _published(model: str) -> tuple[str, str]:
     """(publisher, model's own name)."""
     publisher, slash, name = model.removeprefix("publishers/").replace("/models/", "/").partition("/")
-    if slash:
+    if slash and publisher.strip("."):  # dots alone would lead out of the path
         return publisher, name
     if model.startswith("claude"):
         return "anthropic", model
