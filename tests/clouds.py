@@ -72,7 +72,7 @@ class Clouds:
     def answer(self, path: str, asked: dict[str, Any]) -> tuple[int, str]:
         self.asked.append((path, asked))
         if self.broken:
-            return 500, '{"error": "server_error", "error_description": "broken on purpose"}'
+            return 403, '{"error": "access_denied", "error_description": "broken on purpose"}'
         number = next(self.numbers)
         stamp = datetime.fromtimestamp(time.time_ns() / 1e9 + self.validity, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         parts = {"key": f"ASIAFAKE{number:08}", "secret": f"secret-{number}", "token": f"session-{number}", "expires": stamp}
