@@ -390,7 +390,7 @@ def test_a_guardrail_is_refused_elsewhere_and_kept_here():
     for shape in (OPENAI, ANTHROPIC, GEMINI):
         with pytest.raises(Fault) as caught:
             shape.write_request(call, "m")
-        assert caught.value.param == "guardrailConfig.content"
+        assert caught.value.param == "guardrailConfig"
     again = json.loads(CONVERSE.write_request(call, CLAUDE).body)
     assert again["guardrailConfig"] == {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
     assert again["messages"] == [{"role": "user", "content": [{"text": "hi"}]}]

@@ -231,7 +231,7 @@ def test_ids_that_are_not_ours_travel():
 def test_an_answer_to_no_call_is_refused():
     with pytest.raises(Fault) as caught:
         written(chat({"role": "tool", "tool_call_id": "lost", "content": "x"}))
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "messages[0].tool_call_id")
+    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "messages[0].content")
 
 
 def test_seals_ride_on_calls_through_openai_and_back():

@@ -99,7 +99,7 @@ def test_peek_refuses_and_names_the_field(shape, body, param):
             chat({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}),
             "messages[0].tool_calls[0].function.arguments",
         ),
-        (chat({"role": "tool", "content": "5"}), "messages[0].tool_name"),
+        (chat({"role": "tool", "content": "5"}), "messages[0]"),
         (chat(tools=[{"type": "function", "function": {}}]), "tools[0].function"),
         (chat(tools=[{"type": "web_search", "function": {"name": "f"}}]), "tools[0].type"),
         (chat(format="yaml"), "format"),
@@ -337,7 +337,7 @@ def test_what_makes_a_generate_more_is_refused_elsewhere_and_kept_at_home(own):
     for target in (*SHAPES.values(), GEMINI, CHAT):
         with pytest.raises(Fault) as caught:
             target.write_request(call, MODELS.get(target.name, "m"))
-        assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "prompt.content")
+        assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "prompt")
     again = json.loads(GENERATE.write_request(call, "m").body)
     assert {name: again[name] for name in own} == own
 

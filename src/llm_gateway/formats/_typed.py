@@ -17,6 +17,7 @@ from llm_gateway.formats._members import invalid
 
 T = TypeVar("T")
 
+_MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
 _AT = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<path>.*?)`$", re.DOTALL)
 _decode_any = msgspec.json.Decoder().decode
 
@@ -27,8 +28,10 @@ def decode(decoder: Callable[[bytes | Raw], T], body: bytes | Raw, under: str = 
         return decoder(body)
     except msgspec.ValidationError as error:
         found = _AT.match(str(error))
-        path = ".".join(step for step in (under, found["path"] if found else "") if step)
         what = found["what"] if found else str(error)
+        absent = _MISSING.search(what)
+        path = ".".join(step for step in (under, found["path"] if found else "") if step)
+        path = path or (absent["name"] if absent else "")  # of the body itself: by what it lacks
         raise invalid(f"'{path}': {what}." if path else f"{what}.", path or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid(f"The request body is not valid JSON: {error}.") from None

@@ -44,7 +44,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_gateway.core.types import Conversation
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.types import Conversation, Tool
 from llm_gateway.formats._members import invalid
 
 
@@ -68,9 +69,9 @@ TABLE = (
     Row("tool_choice", "a list of allowed tools shortens `tools`; Bedrock: `none` leaves them out"),
     Row("parallel_tools", "Anthropic: tool_choice.disable_parallel_tool_use", (True,)),
     Row("max_tokens", "OpenAI's own models: max_completion_tokens; responses: at least 16; Anthropic needs one: 4096"),
-    Row("temperature", "Anthropic, Bedrock: at most 1; absent while Claude thinks"),
-    Row("top_p", "Anthropic: absent beside a temperature, and below 0.95 while thinking"),
-    Row("top_k", "Bedrock: for the families of models that have it"),
+    Row("temperature", "Anthropic, Bedrock: at most 1; absent while Claude thinks, and for Claude from 4.7 on"),
+    Row("top_p", "Anthropic: absent beside a temperature, below 0.95 while thinking, and for Claude from 4.7 on"),
+    Row("top_k", "Bedrock: for the families of models that have it; Anthropic: absent while Claude thinks, and from 4.7 on"),
     Row("min_p"),
     Row("frequency_penalty", idle=(0,)),
     Row("presence_penalty", idle=(0,)),
@@ -109,9 +110,10 @@ COLUMNS: dict[str, dict[str, Fate]] = {
     },
     "anthropic_messages": {
         "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _ADJUST, "max_tokens": _ADJUST, "temperature": _ADJUST,
-        "top_p": _ADJUST, "min_p": _DROP, "frequency_penalty": _DROP, "presence_penalty": _DROP, "stop": _ADJUST,
-        "seed": _DROP, "n": _REFUSE, "logprobs": _DROP, "top_logprobs": _DROP, "logit_bias": _DROP, "output": _ADJUST,
-        "thinking": _ADJUST, "modalities": _REFUSE, "metadata": _DROP, "service_tier": _ADJUST, "verbosity": _DROP,
+        "top_p": _ADJUST, "top_k": _ADJUST, "min_p": _DROP, "frequency_penalty": _DROP, "presence_penalty": _DROP,
+        "stop": _ADJUST, "seed": _DROP, "n": _REFUSE, "logprobs": _DROP, "top_logprobs": _DROP, "logit_bias": _DROP,
+        "output": _ADJUST, "thinking": _ADJUST, "modalities": _REFUSE, "metadata": _DROP, "service_tier": _ADJUST,
+        "verbosity": _DROP,
     },
     "gemini": {
         "tools": _ADJUST, "tool_choice": _ADJUST, "parallel_tools": _DROP, "min_p": _DROP, "stop": _ADJUST,
@@ -213,6 +215,24 @@ _NAMES = {
 
 def name(call: Conversation, field: str) -> str:
     return _NAMES.get(call.format, {}).get(field, field)
+
+
+def inside(at: str) -> str:
+    """The path of what the message at `at` says, as its client writes it."""
+    if at.startswith(("contents[", "systemInstruction")):
+        return f"{at}.parts"
+    return f"{at}.content" if at.startswith("messages[") else at
+
+
+def no_tool(tool: Tool, at: int) -> Fault:
+    """The refusal of a tool that only its own shape has; `at`: its number among the tools."""
+    path = {"gemini": "tools", "bedrock_converse": f"toolConfig.tools[{at}]"}.get(tool.format, f"tools[{at}].type")
+    return invalid(f"'{path}': this model takes functions only, not '{tool.kind}' tools.", path)
+
+
+def unsampled(call: Conversation) -> list[str]:
+    """The client's names of what it says of sampling, beyond the defaults, to a model that takes nothing of it."""
+    return [name(call, field) for field in ("temperature", "top_p", "top_k") if getattr(call, field) not in {None, 1}]
 
 
 def fate(row: Row, shape: str) -> Fate:

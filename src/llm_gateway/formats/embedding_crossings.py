@@ -78,7 +78,7 @@ _NAMES: dict[str, dict[str, str]] = {
         "several": "input", "tokens": "input", "media": "input", "encodings": "encoding_format", "task": "input_type",
     },
     "gemini_embed": _GEMINI_NAMES,
-    "gemini_embed_batch": _GEMINI_NAMES,
+    "gemini_embed_batch": dict.fromkeys(_GEMINI_NAMES, "requests"),
     "cohere_embed": _COHERE_NAMES,
     "cohere_embed_v1": _COHERE_NAMES,
     "bedrock_cohere_embed": _COHERE_NAMES,

@@ -29,6 +29,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
+from llm_gateway.formats import crossings
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats.anthropic_messages._blocks import SHAPE
 
@@ -103,7 +104,8 @@ def citation(cited: Citation) -> Raw | Block | None:
 
 
 def _impossible(message: Message, what: str) -> Fault:
-    return invalid(f"'{message.at}.content': {what} cannot be given to this model.", f"{message.at}.content")
+    path = crossings.inside(message.at)
+    return invalid(f"'{path}': {what} cannot be given to this model.", path)
 
 
 def _marked(block: Block, cache: CacheMark | None) -> Block:

@@ -1,6 +1,7 @@
 """How much to think, in Anthropic's words.
 
-Models from generation 4.6 on choose their budget themselves (`adaptive`, with an effort); earlier ones are given one.
+Models from generation 4.6 on choose their budget themselves (`adaptive`, with an effort); earlier ones are given one. From 4.7 on
+they choose how to sample, too.
 https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
 """
 
@@ -31,11 +32,21 @@ _EFFORTS: dict[Effort, str] = {
 }
 _GENERATION = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2})(?!\d))?")
 _ADAPTIVE_SINCE = (4, 6)
+_UNSAMPLED_SINCE = (4, 7)
 
 
 def adaptive(model: str) -> bool:
+    return _since(_ADAPTIVE_SINCE, model)
+
+
+def sampled(model: str) -> bool:
+    """Whether it takes `temperature`, `top_p` and `top_k`; newer ones refuse every value but the default."""
+    return not _since(_UNSAMPLED_SINCE, model)
+
+
+def _since(generation: tuple[int, int], model: str) -> bool:
     found = _GENERATION.search(model)
-    return found is not None and (int(found[1]), int(found[2] or 0)) >= _ADAPTIVE_SINCE
+    return found is not None and (int(found[1]), int(found[2] or 0)) >= generation
 
 
 def write(call: Conversation, model: str, body: dict[str, Any]) -> bool:

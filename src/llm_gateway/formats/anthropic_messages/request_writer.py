@@ -37,7 +37,7 @@ def write(call: Conversation, model: str) -> Outgoing:
     _write_output(call, body, dropped)
     if not _thinking.write(call, model, body):
         dropped.append(crossings.name(call, "thinking"))
-    _write_sampling(call, body, dropped)
+    _write_sampling(call, model, body, dropped)
     if call.stream:
         body["stream"] = True
     if call.user is not None:
@@ -137,7 +137,7 @@ def _tool(tool: Tool, at: int) -> dict[str, Any] | Raw:
     if tool.kind != "function":
         if tool.format == SHAPE and tool.raw is not None:
             return tool.raw
-        raise invalid(f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type")
+        raise crossings.no_tool(tool, at)
     written: dict[str, Any] = {"name": tool.name, "input_schema": tool.schema or _EMPTY_SCHEMA}
     if tool.description is not None:
         written["description"] = tool.description
@@ -162,7 +162,18 @@ def _write_output(call: Conversation, body: dict[str, Any], dropped: list[str]) 
         dropped.append(crossings.name(call, "output"))
 
 
-def _write_sampling(call: Conversation, body: dict[str, Any], dropped: list[str]) -> None:
+def _write_sampling(call: Conversation, model: str, body: dict[str, Any], dropped: list[str]) -> None:
+    if _thinking.sampled(model):
+        _sample(call, body, dropped)
+    else:
+        dropped += crossings.unsampled(call)
+    if call.stop:
+        body["stop_sequences"] = [stop for stop in call.stop if stop.strip()]
+        if len(body["stop_sequences"]) < len(call.stop):
+            dropped.append(crossings.name(call, "stop"))
+
+
+def _sample(call: Conversation, body: dict[str, Any], dropped: list[str]) -> None:
     thinks = "thinking" in body and body["thinking"]["type"] != "disabled"
     if call.temperature is not None:
         if (thinks and call.temperature != 1) or call.temperature > 1:
@@ -179,10 +190,6 @@ def _write_sampling(call: Conversation, body: dict[str, Any], dropped: list[str]
             dropped.append(crossings.name(call, "top_k"))
         else:
             body["top_k"] = call.top_k
-    if call.stop:
-        body["stop_sequences"] = [stop for stop in call.stop if stop.strip()]
-        if len(body["stop_sequences"]) < len(call.stop):
-            dropped.append(crossings.name(call, "stop"))
 
 
 def _write_tier(tier: str, body: dict[str, Any], dropped: list[str]) -> None:

@@ -59,6 +59,11 @@ def of(model: str) -> Family:
     return next((family for family in FAMILIES if family.word in model), _UNKNOWN)
 
 
+def sampled(model: str) -> bool:
+    """Whether it takes a temperature and its like at all."""
+    return of(model).style != "claude" or _thinking.sampled(model)
+
+
 def read_top_k(fields: Fields) -> int | None:
     inner = fields.get("inferenceConfig")
     for value in (fields.get("top_k"), fields.get("k"), inner.get("topK") if isinstance(inner, dict) else None):

@@ -31,7 +31,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _arguments
+from llm_gateway.formats import _arguments, crossings
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats.bedrock_converse import _media
 from llm_gateway.formats.bedrock_converse._families import Family
@@ -208,7 +208,8 @@ def cache_point(cache: CacheMark) -> Fields:
 
 
 def impossible(at: str, what: str) -> Fault:
-    return invalid(f"'{at}.content': {what} cannot be given to this model.", f"{at}.content")
+    path = crossings.inside(at)
+    return invalid(f"'{path}': {what} cannot be given to this model.", path)
 
 
 def _mark(part: Part) -> CacheMark | None:

@@ -175,9 +175,7 @@ def _spec(name: str, schema: Raw) -> Fields:
 def _tool(tool: Tool, at: int, family: Family, dropped: list[str]) -> Blocks:
     if tool.kind != "function":
         if tool.format != SHAPE or tool.raw is None:
-            raise invalid(
-                f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type"
-            )
+            raise crossings.no_tool(tool, at)
         written: Fields | Raw = tool.raw
     else:
         written = _spec(tool.name, tool.schema or _EMPTY_SCHEMA)
@@ -196,6 +194,9 @@ def _write_model(call: Conversation, model: str, body: Fields, dropped: list[str
     asked: Fields = {}
     more: Fields = {}
     output: Fields = {}
+    if not _families.sampled(model):
+        dropped += crossings.unsampled(call)
+        call = structs.replace(call, temperature=None, top_p=None, top_k=None)
     if call.max_tokens is not None:
         asked["maxTokens"] = call.max_tokens
     _write_sampling(call, family, asked, dropped)

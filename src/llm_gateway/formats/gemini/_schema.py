@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-_TYPES = frozenset({"STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"})
+_NUMBERED = ("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")  # from 1: protobuf's JSON takes either
+_TYPES = frozenset(_NUMBERED)
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 _BY_NAME = frozenset({"properties", "$defs", "definitions", "patternProperties"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
@@ -42,6 +43,8 @@ def _convert(schema: Any) -> Any:
 
 def _typed(schema: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     kind = schema.get("type")
+    if type(kind) is int:
+        kind = _NUMBERED[kind - 1] if 0 < kind <= len(_NUMBERED) else None
     if isinstance(kind, str):
         kind = kind.lower() if kind.upper() in _TYPES else None
     if schema.get("nullable") is True:

@@ -12,6 +12,7 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats._numbers import tokens
 
 Fields = dict[str, Any]
+_SUMMANDS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "responseTokenCount", "thoughtsTokenCount")
 
 
 def read(fields: Fields, searches: int = 0) -> Usage | None:
@@ -32,7 +33,9 @@ def read(fields: Fields, searches: int = 0) -> Usage | None:
 
 
 def merged(before: Fields, update: Fields) -> Fields:
-    """A stream's counts are cumulative; one that a later chunk leaves out stays."""
+    """A stream's counts are cumulative; one that a later chunk leaves out stays, unless the chunk's own total does without it."""
+    if (total := tokens(update, "totalTokenCount")) and total == sum(tokens(update, name) for name in _SUMMANDS):
+        before = {name: value for name, value in before.items() if name not in _SUMMANDS}
     return {**before, **{name: value for name, value in update.items() if value is not None}}
 
 

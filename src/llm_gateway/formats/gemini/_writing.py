@@ -27,6 +27,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
+from llm_gateway.formats import crossings
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats.gemini import _ids
 from llm_gateway.formats.gemini._reading import SHAPE
@@ -132,7 +133,7 @@ class PartWriter:
         """The function's answer, then what its words cannot hold: images, sounds, files."""
         name = part.name or self._names.get(part.call_id)
         if name is None:
-            path = f"{message.at}.tool_call_id"
+            path = crossings.inside(message.at)
             raise invalid(f"'{path}': no earlier message calls a tool with the id '{part.call_id}'.", path)
         inner = Message("user", part.content, at=message.at)
         media = [one for one in part.content if not isinstance(one, Text)]
@@ -178,7 +179,8 @@ def _seal(parts: list[Fields | Raw]) -> None:
 
 
 def _impossible(at: str, what: str) -> Fault:
-    return invalid(f"'{at}.content': {what} cannot be given to this model.", f"{at}.content")
+    path = crossings.inside(at)
+    return invalid(f"'{path}': {what} cannot be given to this model.", path)
 
 
 def _arguments(call: ToolCall, message: Message) -> Raw:

@@ -111,9 +111,7 @@ def _write_tools(call: Conversation, body: Fields) -> None:
         elif tool.format == SHAPE and tool.raw is not None:
             tools.append(tool.raw)
         else:
-            raise invalid(
-                f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type"
-            )
+            raise crossings.no_tool(tool, at)
     choice = call.tool_choice
     if choice is not None and choice.allowed and choice.mode == "auto":  # Gemini restricts ANY only
         functions[:] = [function for function in functions if function["name"] in choice.allowed]

@@ -160,7 +160,7 @@ def _answered(message: _wire.Message, waiting: list[ToolCall], path: str) -> tup
         call = waiting.pop(at)
         return call.id, name or call.name
     if not named:
-        raise invalid(f"'{path}': no earlier message calls a tool that this could answer.", f"{path}.tool_name")
+        raise invalid(f"'{path}': no earlier message calls a tool that this could answer.", path)
     return named, name
 
 

@@ -167,7 +167,8 @@ def _user(message: Message, dropped: list[str]) -> Fields:
 
 
 def _impossible(message: Message, what: str) -> Fault:
-    return invalid(f"'{message.at}.content': {what} cannot be given to this model.", f"{message.at}.content")
+    path = crossings.inside(message.at)
+    return invalid(f"'{path}': {what} cannot be given to this model.", path)
 
 
 def _assistant(message: Message, dropped: list[str]) -> Fields:
@@ -226,7 +227,7 @@ def _tools(call: Conversation, dropped: list[str]) -> list[Fields]:
 
 def _tool(tool: Tool, at: int, dropped: list[str]) -> Fields:
     if tool.kind != "function":
-        raise invalid(f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type")
+        raise crossings.no_tool(tool, at)
     if tool.cache is not None:
         dropped.append(f"tools[{at}].cache_control")
     if tool.strict:

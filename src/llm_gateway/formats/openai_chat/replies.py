@@ -89,9 +89,9 @@ def _parts(message: _reply_wire.Message) -> tuple[Part, ...]:
         parts.append(Audio(Media(data=audio.data), None, audio.id, audio.transcript, audio.expires_at))
     for at, call in enumerate(message.tool_calls or ()):
         parts.append(_call(call, at))
-    if message.function_call is not None:
-        function = message.function_call
-        parts.append(ToolCall("call_0", function.name or "", _reply_wire.arguments(function.arguments)))
+    function = message.function_call
+    if function is not None and function.name:  # Snowflake sends every member, those without meaning empty
+        parts.append(ToolCall("call_0", function.name, _reply_wire.arguments(function.arguments)))
     return tuple(parts)
 
 

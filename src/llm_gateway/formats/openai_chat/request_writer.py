@@ -144,7 +144,8 @@ def _part(part: Part, message: Message, dropped: list[str]) -> Fields:
 
 
 def _impossible(message: Message, what: str) -> Fault:
-    return invalid(f"'{message.at}.content': {what} cannot be given to this model.", f"{message.at}.content")
+    path = crossings.inside(message.at)
+    return invalid(f"'{path}': {what} cannot be given to this model.", path)
 
 
 def _document(part: Document, message: Message) -> Fields:
@@ -254,7 +255,7 @@ def _tool(tool: Tool, at: int, dropped: list[str]) -> object:
             function["strict"] = tool.strict
         return {"type": "function", "function": function}
     if tool.format != SHAPE:
-        raise invalid(f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type")
+        raise crossings.no_tool(tool, at)
     if tool.kind != "custom":
         return tool.raw
     custom: Fields = {"name": tool.name}

@@ -37,7 +37,7 @@ _decode = msgspec.json.Decoder(_reply_wire.Reply).decode
 class _Parts:
     """Which part of one choice is open. `tools`: the provider's index of a tool call -> (its part, its id)."""
 
-    __slots__ = ("finished", "index", "kind", "last_tool", "next", "tools")
+    __slots__ = ("finished", "held", "index", "kind", "last_tool", "next", "tools")
 
     def __init__(self) -> None:
         self.kind: PartKind | None = None
@@ -46,6 +46,7 @@ class _Parts:
         self.tools: dict[int, tuple[int, str]] = {}
         self.last_tool = -1
         self.finished = False
+        self.held: _reply_wire.Choice | None = None
 
 
 class ChatReader:
@@ -76,7 +77,7 @@ class ChatReader:
         for payload in self._incoming.close():
             self._read(payload, events)
         if not self._over:
-            if self._choices and all(parts.finished for parts in self._choices.values()):
+            if self._choices and all(parts.finished or parts.held for parts in self._choices.values()):
                 self._end(events)
             else:
                 self._fail(cut(), events)
@@ -90,7 +91,7 @@ class ChatReader:
         self._over = True
         for number, parts in self._choices.items():
             if not parts.finished:
-                self._finish(number, parts, _reply_wire.Choice(finish_reason="stop"), events)
+                self._finish(number, parts, parts.held or _reply_wire.Choice(finish_reason="stop"), events)
         events.append(End())
 
     def _read(self, payload: bytes, events: list[Event]) -> None:
@@ -132,7 +133,10 @@ class ChatReader:
         if choice.logprobs is not None and (tokens := _logprobs.read(choice.logprobs)):
             events.append(LogprobsDelta(tokens, number))
         if choice.finish_reason and not parts.finished:
-            self._finish(number, parts, choice, events)
+            if delta is not None and delta.tool_calls:  # Z.ai ends every chunk of calls in this way, and more may follow
+                parts.held = choice
+            else:
+                self._finish(number, parts, choice, events)
 
     def _read_delta(self, delta: _reply_wire.Message, parts: _Parts, number: int, events: list[Event]) -> None:
         if delta.reasoning_details or delta.reasoning_content or delta.reasoning:

@@ -28,7 +28,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _typed
+from llm_gateway.formats import _typed, crossings
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats.openai_chat import _media
 from llm_gateway.formats.openai_responses import _wire
@@ -177,4 +177,5 @@ def _document(part: Document, at: str) -> Fields:
 
 
 def _impossible(at: str, what: str) -> Fault:
-    return invalid(f"'{at}.content': {what} cannot be given to this model.", f"{at}.content")
+    path = crossings.inside(at)
+    return invalid(f"'{path}': {what} cannot be given to this model.", path)

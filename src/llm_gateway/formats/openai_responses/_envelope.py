@@ -12,9 +12,9 @@ from msgspec import Raw
 from llm_gateway.core.types import Conversation, FinishReason, Text
 from llm_gateway.formats.openai_responses import request_writer
 from llm_gateway.formats.openai_responses._thoughts import SHAPE
+from llm_gateway.formats.openai_responses._wire import TIERS
 
 Fields = dict[str, Any]
-_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast", "ultrafast"})
 _REASONS: dict[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _FINISHES: dict[str, FinishReason] = {
     "max_output_tokens": "length",
@@ -50,7 +50,7 @@ def ending(reason: FinishReason) -> Fields:
 
 
 def tier(name: str | None) -> str | None:
-    return "default" if name == "standard" else name if name in _TIERS else None
+    return "default" if name == "standard" else name if name in TIERS else None
 
 
 def about(call: Conversation) -> Fields:

@@ -14,6 +14,7 @@ _Positive = Annotated[int, Meta(ge=1)]
 _Unit = Annotated[float, Meta(ge=0, le=1)]
 _Name = Annotated[str, Meta(min_length=1)]
 NONE = Raw(b"")
+TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast", "ultrafast"})
 
 
 class Kind(Struct, gc=False):

@@ -31,9 +31,9 @@ from llm_gateway.core.types import (
     Video,
 )
 from llm_gateway.formats import crossings
-from llm_gateway.formats._members import invalid
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.openai_responses import _content, _thoughts
+from llm_gateway.formats.openai_responses._wire import TIERS
 from llm_gateway.formats.openai_responses.request_reader import LOGPROBS, SEALED, SHAPE
 
 PATH = "/responses"
@@ -106,22 +106,15 @@ class _Items:
         return [{"role": message.role, "content": content}]
 
     def _said(self, message: Message) -> list[Fields | Raw]:
-        """A model's turn: words in a row are one item, thoughts and calls items of their own."""
+        """A model's turn, each part an item: a message of several texts would need the id that the API gave it."""
         items: list[Fields | Raw] = []
-        words: list[Fields] = []
         for part in _with_thoughts(message.parts):
             if isinstance(part, Text | Refusal):
-                words += self._word(part, message)
-                continue
-            if words:
-                items.append(_message(words))
-                words = []
-            if isinstance(part, tuple):
+                items += self._word(part, message)
+            elif isinstance(part, tuple):
                 items += self._thought(part, message)
             else:
                 items += self._other(part, message)
-        if words:
-            items.append(_message(words))
         return items
 
     def _word(self, part: Text | Refusal, message: Message) -> list[Fields]:
@@ -130,8 +123,8 @@ class _Items:
         if not part.text:
             return []
         if isinstance(part, Refusal):
-            return [{"type": "refusal", "refusal": part.text}]
-        return [{"type": "output_text", "text": part.text}]
+            return [{"role": "assistant", "content": [{"type": "refusal", "refusal": part.text}]}]
+        return [{"role": "assistant", "content": part.text}]
 
     def _thought(self, parts: tuple[Reasoning, ...], message: Message) -> list[Fields]:
         """Back to who sealed it, and to nobody else: what is unsealed is kept nowhere, so its id would be unknown."""
@@ -160,7 +153,7 @@ class _Items:
                 self._dropped.append(f"{message.at}.content.{kind}")
             case Audio(transcript=str() as transcript) if transcript:
                 self._dropped.append(f"{message.at}.audio")
-                return [_message([{"type": "output_text", "text": transcript}])]
+                return [{"role": "assistant", "content": transcript}]
             case Audio() | Image() | Video() | Document() | ToolResult() | Text() | Refusal() | Reasoning():
                 self._dropped.append(f"{message.at}.content.{type(part).__name__.lower()}")
             case _:
@@ -194,12 +187,6 @@ def _with_thoughts(parts: tuple[Part, ...]) -> list[Part | tuple[Reasoning, ...]
     return found
 
 
-def _message(words: list[Fields]) -> Fields:
-    only = words[0] if len(words) == 1 else None
-    said = only["text"] if only is not None and only["type"] == "output_text" else words
-    return {"role": "assistant", "content": said}
-
-
 def choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> str | Fields:
     kinds = {tool.name: tool.kind for tool in tools}
     if choice.allowed:
@@ -227,7 +214,7 @@ def tool(tool: Tool, at: int, dropped: list[str]) -> Fields | Raw:
         custom |= {"description": tool.description} if tool.description is not None else {}
         return custom | ({"format": _grammar(tool.raw)} if tool.raw is not None else {})
     if tool.format != SHAPE or tool.raw is None:
-        raise invalid(f"'tools[{at}]': this model takes functions only, not '{tool.kind}' tools.", f"tools[{at}].type")
+        raise crossings.no_tool(tool, at)
     return tool.raw
 
 
@@ -258,7 +245,11 @@ def _write_rest(call: Conversation, model: str, body: Fields, dropped: list[str]
         else:
             dropped.append(crossings.name(call, "user"))
     if call.service_tier is not None:
-        body["service_tier"] = _TIERS.get(call.service_tier, call.service_tier)
+        tier = _TIERS.get(call.service_tier, call.service_tier)
+        if tier in TIERS:
+            body["service_tier"] = tier
+        else:
+            dropped.append(crossings.name(call, "service_tier"))
 
 
 def text_options(call: Conversation) -> Fields:
