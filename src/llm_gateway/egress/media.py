@@ -133,7 +133,10 @@ def path_of(members: Mapping[str, msgspec.Raw], url: str) -> str | None:
     for name, raw in members.items():
         if len(bytes(raw)) > MOST_SEARCHED:
             continue
-        left: list[tuple[str, Any]] = [(name, _decode(raw))]
+        try:
+            left: list[tuple[str, Any]] = [(name, _decode(raw))]
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            continue  # a field that nobody reads need not make sense
         while left:
             path, value = left.pop()
             if value == url:
