@@ -97,6 +97,11 @@ def origins(snapshot: Snapshot) -> set[Origin]:
     return {_origin(each) for each in snapshot.providers}
 
 
+def waiting(table: Table) -> frozenset[str]:
+    """Providers that nothing can be sent to before the operator has their credentials."""
+    return frozenset(name for name, seat in table.seats.items() if isinstance(seat.speaker, Awaiting))
+
+
 def still_good(fetched: Mapping[str, str], before: Snapshot, after: Snapshot) -> dict[str, str]:
     """The credentials of providers that are who they were; another identity, or another place to send it to, has to wait."""
     known = {_whose(each) for each in before.providers}

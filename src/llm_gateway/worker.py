@@ -88,7 +88,7 @@ class Worker:
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched)
-        self.vitals.adopt(tuple(table.seats))
+        self.vitals.adopt(tuple(table.seats), wiring.waiting(table))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
         local = Local(table, self.vitals, facts)

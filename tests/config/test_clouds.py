@@ -41,6 +41,17 @@ def test_a_bare_bedrock_lives_in_its_region_and_takes_the_default_chain(provider
     assert (found.base_url, found.region, found.cloud, found.keys) == (RUNTIME.format(region), region, Aws(), ())
 
 
+def test_a_profile_knows_its_region(provider, tmp_path):
+    (tmp_path / "aws").write_text("[default]\nregion = eu-north-1\n[profile blue]\nregion = eu-west-3\nrole_arn = %x\n")
+    told = {"AWS_CONFIG_FILE": str(tmp_path / "aws")}
+    assert provider("providers: {bedrock: {profile: blue}}", **told).region == "eu-west-3"
+    assert provider("providers: {bedrock: {}}", **told).base_url == RUNTIME.format("eu-north-1")
+    assert provider("providers: {bedrock: {}}", **told, AWS_PROFILE="blue").region == "eu-west-3"
+    assert provider("providers: {bedrock: {profile: other}}", **told).region == "us-east-1"
+    (tmp_path / "aws").write_text("not [an ini")
+    assert provider("providers: {bedrock: {}}", **told).region == "us-east-1"
+
+
 def test_a_region_for_another_endpoint_is_what_is_signed_for(provider):
     found = provider("providers: {bedrock: {base_url: 'https://vpce-1.example.com', region: eu-west-1}}")
     assert (found.base_url, found.region) == ("https://vpce-1.example.com", "eu-west-1")

@@ -26,11 +26,11 @@ def test_the_table_of_options_is_current():
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_the_examples_load(compile_text, text):
-    assert compile_text(text, OPENAI_API_KEY="a", ANTHROPIC_KEY_A="b", ANTHROPIC_KEY_B="c").snapshot.aliases
+    assert compile_text(text, OPENAI_API_KEY="a", ANTHROPIC_KEY_A="b", ANTHROPIC_KEY_B="c").snapshot.providers
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
 
 
 def test_every_variable_is_named():

@@ -72,3 +72,33 @@ def test_connections_outlive_a_reload(snapshot, catalogue) -> None:
 
 def test_formats_go_by_their_own_names() -> None:
     assert all(name == form.name for name, form in wiring.formats().items())
+
+
+CLOUDS = """
+providers:
+  aws: {type: bedrock, region: eu-west-1}
+  azure: {base_url: "https://x.example", entra: true}
+  plain: {type: vllm}
+"""
+
+
+def test_a_provider_of_a_cloud_waits_for_its_credentials(snapshot, catalogue) -> None:
+    made: Snapshot = snapshot(CLOUDS)
+    pool = Pool(memoryview(bytearray(1024)))
+    table = wiring.table(made, catalogue, Metrics(), pool)
+    assert wiring.waiting(table) == {"aws", "azure"}
+    table = wiring.table(made, catalogue, Metrics(), pool, {"aws": "A:B:C"})
+    assert wiring.waiting(table) == {"azure"}
+    (account,) = table.seats["aws"].accounts
+    assert (account.key, account.key_id, account.token, account.region) == ("A:B:C", "cloud", True, "eu-west-1")
+    assert [each.token for each in table.seats["plain"].accounts] == [False]
+
+
+def test_credentials_outlive_a_reload_only_for_who_stays_the_same(snapshot) -> None:
+    before: Snapshot = snapshot(CLOUDS)
+    fetched = {"aws": "1", "azure": "2"}
+    assert wiring.still_good(fetched, before, before) == fetched
+    for changed in ("region: eu-west-1, profile: blue", "region: eu-west-2", "region: eu-west-1, base_url: 'https://elsewhere.example'"):
+        after = snapshot(CLOUDS.replace("region: eu-west-1", changed))
+        assert wiring.still_good(fetched, before, after) == {"azure": "2"}, changed
+    assert wiring.still_good(fetched, before, snapshot("providers: {plain: {type: vllm}}")) == {}

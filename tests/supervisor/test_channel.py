@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from llm_gateway.config.snapshot import Listener, Server, Snapshot
-from llm_gateway.supervisor.channel import Hello, Load, Mean, Report, operator_end, worker_end
+from llm_gateway.supervisor.channel import Credentials, Hello, Load, Mean, Report, operator_end, worker_end
 
 SNAPSHOT = Snapshot(
     generation=7,
@@ -99,7 +99,7 @@ async def test_what_is_no_message_ends_the_link(pair, garbage):
     assert pair.at_operator == []
 
 
-async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration():
+async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration_or_credentials():
     loop = asyncio.get_running_loop()
     one, other = socket.socketpair()
     link = await operator_end(loop, one, lambda _: None)
@@ -107,6 +107,11 @@ async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration
     assert link.send(Load(bulky)) is True
     assert link.send(Mean(1.0)) is False
     assert link.send(Load(bulky)) is True
+    assert link.send(Credentials({"aws": "A:B"})) is True
     link.close()
     other.close()
     await asyncio.sleep(0)
+
+
+def test_credentials_do_not_print_themselves():
+    assert repr(Credentials({"aws": "A:B", "vertex": "ya29"})) == "Credentials(aws, vertex)"

@@ -20,6 +20,14 @@ def test_a_provider_nobody_used_is_healthy_without_a_latency() -> None:
     assert vitals("a").report() == {"a": (True, None)}
 
 
+def test_a_provider_that_waits_for_credentials_is_not_healthy_until_they_come() -> None:
+    made = vitals("a", "b")
+    made.adopt(("a", "b"), frozenset({"a"}))
+    assert made.report() == {"a": (False, None), "b": (True, None)}
+    made.adopt(("a", "b"))
+    assert made.report() == {"a": (True, None), "b": (True, None)}
+
+
 def test_five_failures_in_a_row_and_one_answer() -> None:
     made = vitals("a")
     for number in range(FALL):

@@ -109,10 +109,9 @@ class Keyring:
     async def _keep(self, name: str, entry: Entry) -> None:
         streak = 0
         while True:
-            error = await self._attempt(entry)
+            error = await self._attempt(name, entry)
             if error is None:
                 streak = 0
-                self._renewed(name, entry)
                 await asyncio.sleep(self._until_next(entry.current))
             else:
                 streak += 1
@@ -121,7 +120,7 @@ class Keyring:
                 self._notices.say("error", "cloud credentials not fetched", provider=name, error=error, failures=streak)
                 await asyncio.sleep(min(LONGEST_PAUSE, SOONEST * 2 ** min(streak - 1, 10)) * (0.5 + random() / 2))  # noqa: S311  no secret
 
-    async def _attempt(self, entry: Entry) -> str | None:
+    async def _attempt(self, name: str, entry: Entry) -> str | None:
         """None if it worked, else why not."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -131,15 +130,14 @@ class Keyring:
         except Exception as error:  # noqa: BLE001  three libraries, each with its own ways to fail: none may end the keeping
             return _told(error)
         fresh = entry.current is None or entry.current.value != found.value
+        recovered = entry.error is not None
         entry.current, entry.error = found, None
         if fresh:
             self._tell()
+        if fresh or recovered:  # who only looks again has nothing to say
+            left = round(found.expires - self._clock()) if found.expires is not None else None
+            self._notices.say("info", "cloud credentials fetched", provider=name, valid_seconds=left)
         return None
-
-    def _renewed(self, name: str, entry: Entry) -> None:
-        current = entry.current
-        left = round(current.expires - self._clock()) if current is not None and current.expires is not None else None
-        self._notices.say("info", "cloud credentials fetched", provider=name, valid_seconds=left)
 
     def _until_next(self, current: Credential | None) -> float:
         """AHEAD of the end, but no sooner than half-way to it: a cloud may give the same again until its own time has come."""

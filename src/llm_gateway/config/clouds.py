@@ -6,6 +6,7 @@ fetched; the operator process does that (admin/credentials.py), with what is sai
 
 from __future__ import annotations
 
+import configparser
 import json
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -64,9 +65,23 @@ def complaints(
         yield "", message, f"pip install 'llm-inference-gateway[{extra}]', or give `api_key`"
 
 
+def region(section: schema.Provider, service: Service, environ: Mapping[str, str]) -> str:
+    """The configured one, the environment's, or the profile's in AWS's own configuration file."""
+    told = section.region or _first_set(environ, service.region_env)
+    if told or service.cloud != "aws":
+        return told
+    profile = section.profile or environ.get("AWS_PROFILE") or "default"
+    file = configparser.RawConfigParser(strict=False)
+    try:
+        file.read_string(_content(environ.get("AWS_CONFIG_FILE") or f"{environ.get('HOME', '')}/.aws/config"))
+    except configparser.Error:
+        return ""
+    return file.get("default" if profile == "default" else f"profile {profile}", "region", fallback="")
+
+
 def project(section: schema.Provider, environ: Mapping[str, str]) -> str:
     """The configured one, the environment's, or the one that a service account's key names."""
-    told = section.project or next((value for value in (environ.get(name, "").strip() for name in PROJECTS) if value), "")
+    told = section.project or _first_set(environ, PROJECTS)
     if told:
         return told
     text = section.credentials.get_secret_value() if section.credentials is not None else _content(environ.get(KEY_FILE, ""))
@@ -91,6 +106,10 @@ def installed(library: str) -> bool:
         return find_spec(library) is not None
     except ModuleNotFoundError:  # not even the package it is in
         return False
+
+
+def _first_set(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((value for value in (environ.get(name, "").strip() for name in names) if value), "")
 
 
 def _facts(text: str) -> dict[str, object]:

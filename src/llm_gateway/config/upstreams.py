@@ -90,7 +90,7 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
     if not section.enabled:
         found.left_out[name] = "is not enabled"
         return
-    told = section.region or _first_set(environ, service.region_env)
+    told = clouds.region(section, service, environ)
     url = section.base_url or _address(found, loaded, name, service, environ) or service.place(told)
     if not url:
         variables = " or ".join(service.url_env)

@@ -19,24 +19,29 @@ WEIGHT = 0.125
 
 
 class Vital:
-    __slots__ = ("failures", "latency_ms")
+    """waiting: it cannot be called yet, however well it may be."""
+
+    __slots__ = ("failures", "latency_ms", "waiting")
 
     def __init__(self) -> None:
         self.failures = 0
+        self.waiting = False
         self.latency_ms: float | None = None
 
     @property
     def healthy(self) -> bool:
-        return self.failures < FALL
+        return self.failures < FALL and not self.waiting
 
 
 class Vitals:
     def __init__(self) -> None:
         self._vitals: dict[str, Vital] = {}
 
-    def adopt(self, providers: tuple[str, ...]) -> None:
-        """Knows exactly these from now on; what is known of those that stay is kept."""
+    def adopt(self, providers: tuple[str, ...], waiting: frozenset[str] = frozenset()) -> None:
+        """Knows exactly these from now on; what is known of those that stay is kept. waiting: those without credentials."""
         self._vitals = {name: self._vitals.get(name) or Vital() for name in providers}
+        for name, vital in self._vitals.items():
+            vital.waiting = name in waiting
 
     def answered(self, provider: str, ms: float) -> None:
         vital = self._vitals.get(provider)
