@@ -38,8 +38,8 @@ bench: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## ours beside nginx, Envoy and t
 demo: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## a real small LLM behind the gateway holds a streamed conversation
 	$(BIN)/python bench/demo.py $(ARGS)
 
-replay: $(VENV)/.stamp-dev ## all recorded traffic through the formats, and the official SDKs against it through the gateway
-	$(BIN)/python -m pytest -q tests/formats tests/e2e $(ARGS)
+replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each result by name in docs/replay.md
+	$(BIN)/python tests/replay/report.py
 
 faults: $(VENV)/.stamp-dev ## upstreams and clients that break, against real processes
 	$(BIN)/python -m pytest -q tests/e2e/test_broken.py tests/egress tests/upstream tests/ingress $(ARGS)
