@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from llm_gateway.admin.api import redacted
+from llm_gateway.config.clouds import named
 from llm_gateway.config.snapshot import Aws, Entra, Google, Provider
 
 RUNTIME = "https://bedrock-runtime.{}.amazonaws.com"
@@ -166,6 +167,22 @@ def test_a_library_that_is_not_installed_is_named(problems_of, monkeypatch, text
     (line,) = problems_of(f"providers: {{{text}}}")
     assert f"fetched by {library}, which is not installed" in line
     assert f"llm-inference-gateway[{extra}]" in line
+
+
+@pytest.mark.parametrize(
+    ("cloud", "words"),
+    [
+        (Aws(), "AWS default chain"),
+        (Aws("blue", "arn:aws:iam::1:role/x", "ext"), "AWS profile blue, role arn:aws:iam::1:role/x"),
+        (Google(), "Google application default"),
+        (Google('{"client_email": "g@p", "private_key": "PRIVATE"}'), "Google g@p"),
+        (Google('{"type": "external_account"}'), "Google federation"),
+        (Entra(SCOPE), "Entra identity"),
+        (Entra(SCOPE, "t", "app", "s3cret"), "Entra application app"),
+    ],
+)
+def test_check_says_whose_credentials_they_are(cloud, words):
+    assert named(cloud) == words
 
 
 def test_no_secret_of_a_cloud_is_shown(compile_text, tmp_path):

@@ -96,6 +96,13 @@ def test_azure_by_deployment_and_version() -> None:
     assert said["headers"] == {"api-key": "sk-x"}
 
 
+def test_azure_takes_a_token_of_entra_as_a_bearer() -> None:
+    assert knock("azure", AZURE, key="eyJ0", token=True)["headers"] == {"authorization": "Bearer eyJ0"}
+    probe = provider("azure").probe(account("azure", AZURE, key="eyJ0", token=True))
+    assert probe is not None
+    assert dict(probe.headers) == {b"authorization": b"Bearer eyJ0"}
+
+
 @pytest.mark.parametrize(("version", "query"), [(None, ""), ("v1", ""), ("preview", "?api-version=preview")])
 def test_azure_v1_names_the_deployment_in_the_body(version: str | None, query: str) -> None:
     speaker = provider("azure")

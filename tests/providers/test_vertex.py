@@ -6,6 +6,8 @@ import json
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from formats.shapes import ALL
 from llm_gateway.core.errors import Kind
@@ -140,6 +142,15 @@ def test_recorded_requests_go_where_they_went():
         assert urlsplit(wire.path.decode()).path == url.path, each.id
         seen.add((publisher, verb))
     assert len(seen) >= 5
+
+
+@given(st.text(max_size=60), st.sampled_from(["/models/x:generateContent", "/messages", "/chat/completions"]))
+def test_whatever_a_client_calls_a_model_stays_below_the_root(model, path):
+    wire = VERTEX.address(Outgoing(b'{"model":"m"}', path), account(), model, 0.0)
+    below = wire.path.decode("ascii").removeprefix(ROOT)
+    assert below.startswith(("/publishers/", "/endpoints/"))
+    assert not {"..", ".", ""} & set(below.rpartition(":")[0].split("/")[1:-1])
+    assert not set(below) & set(" ?#\r\n\t")
 
 
 def test_googles_errors_are_read_as_such_in_every_shape():

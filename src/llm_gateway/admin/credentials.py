@@ -6,8 +6,8 @@ stands in a notice, a metric or a repr.
 
 Invariants
 - One task per provider that is fetched for; none for others. A provider whose identity or region changed begins anew.
-- `publish` gets everything that is known, each time something new came; after `adopt` too, since workers forget what may
-  no longer hold.
+- `publish` gets everything that is known, each time something new came; after `adopt` too, since workers forget what may no
+  longer hold, and since what does not hold any more must not reach those that start later.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Keyring:
                 entry = Entry(_whose(provider), source(provider.cloud, provider.region))
                 self._entries[name] = entry
                 entry.task = asyncio.get_running_loop().create_task(self._keep(name, entry))
-        self._tell()
+        self._publish(self.keys())
 
     async def close(self) -> None:
         tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
@@ -133,7 +133,7 @@ class Keyring:
         recovered = entry.error is not None
         entry.current, entry.error = found, None
         if fresh:
-            self._tell()
+            self._publish(self.keys())
         if fresh or recovered:  # who only looks again has nothing to say
             left = round(found.expires - self._clock()) if found.expires is not None else None
             self._notices.say("info", "cloud credentials fetched", provider=name, valid_seconds=left)
@@ -145,10 +145,6 @@ class Keyring:
             return UNDATED
         left = current.expires - self._clock()
         return max(SOONEST, left - min(AHEAD * (0.8 + random() / 5), left / 2))  # noqa: S311  spread, not secrecy
-
-    def _tell(self) -> None:
-        if keys := self.keys():
-            self._publish(keys)
 
     def _end(self, name: str) -> None:
         task = self._entries.pop(name).task

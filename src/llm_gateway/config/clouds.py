@@ -65,6 +65,18 @@ def complaints(
         yield "", message, f"pip install 'llm-inference-gateway[{extra}]', or give `api_key`"
 
 
+def named(cloud: Cloud) -> str:
+    """Whose credentials they are, in words without secrets."""
+    match cloud:
+        case Aws(profile, role, _):
+            source = f"profile {profile}" if profile else "default chain"
+            return f"AWS {source}{f', role {role}' if role else ''}"
+        case Google(credentials):
+            return f"Google {_facts(credentials).get('client_email') or 'federation' if credentials else 'application default'}"
+        case Entra(_, _, client, secret):
+            return f"Entra {'application' if secret else 'identity'}{f' {client}' if client else ''}"
+
+
 def region(section: schema.Provider, service: Service, environ: Mapping[str, str]) -> str:
     """The configured one, the environment's, or the profile's in AWS's own configuration file."""
     told = section.region or _first_set(environ, service.region_env)

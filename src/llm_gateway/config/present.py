@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llm_gateway.config import clouds
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.snapshot import Alias, Provider, Snapshot, Target
@@ -74,7 +75,7 @@ def report(name: str, loaded: Loaded, snapshot: Snapshot, warnings: tuple[str, .
 
 
 def _provider(provider: Provider) -> str:
-    keys = f"{len(provider.keys)} key{'s' if len(provider.keys) != 1 else ''}"
+    keys = f"{len(provider.keys)} key{'s' if len(provider.keys) != 1 else ''}" if provider.cloud is None else clouds.named(provider.cloud)
     kind = "" if provider.type == provider.name else f" ({provider.type})"
     return f"  {provider.name}{kind}  {provider.base_url}  {keys}"
 
