@@ -26,6 +26,7 @@ from replay.recordings import Recordings
 from replay.server import ReplayUpstream
 from replay.wire import Received
 
+ASK = [{"role": "user", "content": "hi"}]
 CONVERSE, CLAUDE, GEMINI, AZURE = "converse", "claude", "gemini", "azure"
 
 
@@ -38,15 +39,18 @@ class Running:
         self.ids: dict[str, str] = {}
 
     def ask(self, model: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/chat/completions", body)
+        status, body, headers = self.post("/v1/chat/completions", {"model": model, "messages": ASK, "max_tokens": 20})
+        return status, json.loads(body), headers
+
+    def post(self, path: str, value: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(value).encode())
         request.add_header("authorization", f"Bearer {KEY}")
         request.add_header("content-type", "application/json")
         try:
             with urllib.request.urlopen(request, timeout=10) as reply:
-                return reply.status, json.loads(reply.read()), dict(reply.headers)
+                return reply.status, reply.read(), dict(reply.headers)
         except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read()), dict(error.headers)
+            return error.code, error.read(), dict(error.headers)
 
     def seen(self, kind: str, provider: str) -> Received:
         """What the upstream got of a request that succeeded."""
@@ -213,3 +217,35 @@ def test_the_token_service_saw_our_own_assertion(gateway: Running) -> None:
     asked = next(asked for path, asked in gateway.clouds.asked if path == "/google")
     claims = asked["assertion"].split(".")[1]
     assert json.loads(base64.urlsafe_b64decode(claims + "=="))["iss"].startswith("gateway@a-project")
+
+
+def test_vertex_streams_counts_and_embeds(gateway: Running, recordings: Recordings) -> None:
+    gateway.clouds.broken = False
+    eventually(lambda: gateway.seen(GEMINI, "vertex"), 20)
+
+    def queued(api: str, verb: str) -> None:
+        rows = recordings.select(provider="vertex", api=api)
+        gateway.upstream.queue(next(each.id for each in rows if each.status == 200 and each.url_path.endswith(verb) and each.row["body_kind"] != "json-array"))
+
+    queued("messages", ":streamRawPredict")
+    status, body, _ = gateway.post("/v1/chat/completions", {"model": "vertex/claude-haiku-4-5@20251001", "messages": ASK, "stream": True, "max_tokens": 9})
+    assert (status, body.rstrip().endswith(b"data: [DONE]")) == (200, True)
+    assert gateway.upstream.received[-1].path.endswith("/publishers/anthropic/models/claude-haiku-4-5@20251001:streamRawPredict")
+
+    queued("streamGenerateContent", ":streamGenerateContent")
+    status, body, _ = gateway.post("/v1/messages", {"model": "vertex/gemini-2.5-flash", "messages": ASK, "stream": True, "max_tokens": 9})
+    assert (status, b"event: message_stop" in body) == (200, True)
+    assert gateway.upstream.received[-1].path.endswith("/publishers/google/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+
+    queued("count_tokens", ":countTokens")
+    status, body, _ = gateway.post("/v1/messages/count_tokens", {"model": "vertex/gemini-2.5-flash", "messages": ASK})
+    assert (status, json.loads(body)["input_tokens"] > 0) == (200, True)
+    sent = gateway.upstream.received[-1]
+    assert sent.path.endswith("/models/gemini-2.5-flash:countTokens")
+    assert "contents" in json.loads(sent.body), "Vertex wants at the top what AI Studio wants wrapped"
+
+    queued("embeddings", ":embedContent")
+    status, body, _ = gateway.post("/v1/embeddings", {"model": "vertex/gemini-embedding-2", "input": "hi"})
+    assert status == 200, body
+    assert len(json.loads(body)["data"][0]["embedding"]) > 100
+    assert gateway.upstream.received[-1].path.endswith("/models/gemini-embedding-2:embedContent")
