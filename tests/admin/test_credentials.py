@@ -172,6 +172,27 @@ async def test_the_same_again_is_not_handed_on_again(monkeypatch):
     assert bench.published == [{}, {"aws": "same"}]
 
 
+@pytest.mark.parametrize("value", ["", "a\r\nx: y", "é"])
+async def test_what_is_no_credential_is_not_handed_on(monkeypatch, value):
+    bench = Bench(monkeypatch, lambda _: Credential(value, None))
+    bench.keyring.adopt(snapshot(aws()))
+    await bench.until(bench.said)
+    await bench.keyring.close()
+    assert bench.said()[0]["error"] == "what came back is no credential"
+    assert bench.published == [{}]
+
+
+async def test_a_library_that_runs_out_of_time_says_so_itself(monkeypatch):
+    def fetch(_: object) -> Credential:
+        raise TimeoutError("the metadata server did not answer")
+
+    bench = Bench(monkeypatch, fetch)
+    bench.keyring.adopt(snapshot(aws()))
+    await bench.until(bench.said)
+    await bench.keyring.close()
+    assert bench.said()[0]["error"] == "TimeoutError: the metadata server did not answer"
+
+
 async def test_a_cloud_that_hangs_holds_nobody_up(monkeypatch):
     gate = threading.Event()
 

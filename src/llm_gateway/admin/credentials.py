@@ -122,13 +122,14 @@ class Keyring:
 
     async def _attempt(self, name: str, entry: Entry) -> str | None:
         """None if it worked, else why not."""
+        limit = asyncio.timeout(PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with limit:
                 found = await _in_thread(entry.fetch)
-        except TimeoutError:
-            return f"no answer within {PATIENCE:.0f} s"
         except Exception as error:  # noqa: BLE001  three libraries, each with its own ways to fail: none may end the keeping
-            return _told(error)
+            return f"no answer within {PATIENCE:.0f} s" if limit.expired() else _told(error)
+        if not found.value or not found.value.isascii() or not found.value.isprintable():
+            return "what came back is no credential"  # and would be no header either
         fresh = entry.current is None or entry.current.value != found.value
         recovered = entry.error is not None
         entry.current, entry.error = found, None
