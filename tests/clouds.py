@@ -27,10 +27,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 ROLE = "arn:aws:iam::000000000000:role/gateway"
 LOGIN = "login.microsoftonline.com"
-ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><AssumedRoleUser>
+ASSUMED = """<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><AssumedRoleUser>
 <Arn>arn:aws:sts::000000000000:assumed-role/gateway/s</Arn><AssumedRoleId>AROA:s</AssumedRoleId></AssumedRoleUser><Credentials>
 <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken>
-<Expiration>{expires}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+<Expiration>{expires}</Expiration></Credentials></{action}Result></{action}Response>"""
+IMDS, GCE = "/latest/meta-data/iam/security-credentials/", "/computeMetadata/v1/"
 
 
 @dataclass
@@ -76,11 +77,14 @@ class Clouds:
         number = next(self.numbers)
         stamp = datetime.fromtimestamp(time.time_ns() / 1e9 + self.validity, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         parts = {"key": f"ASIAFAKE{number:08}", "secret": f"secret-{number}", "token": f"session-{number}", "expires": stamp}
-        if path == "/container":
-            return 200, json.dumps(
-                {"AccessKeyId": parts["key"], "SecretAccessKey": parts["secret"], "Token": parts["token"], "Expiration": stamp}
-            )
-        if path == "/google":
+        if path in {"/container", f"{IMDS}a-role"}:
+            told = {"AccessKeyId": parts["key"], "SecretAccessKey": parts["secret"], "Token": parts["token"], "Expiration": stamp}
+            return 200, json.dumps({**told, "Code": "Success"})
+        if path in {IMDS, "/latest/api/token"}:
+            return 200, "a-role" if path == IMDS else "a-session-of-the-metadata-service"
+        if path.startswith(GCE) and not path.endswith("/token"):
+            return 200, json.dumps({"email": "gke@p", "scopes": ["x"], "aliases": ["default"]}) if "service-accounts" in path else "a-project"
+        if path == "/google" or path.startswith(GCE):
             return 200, json.dumps({"access_token": f"google-{number}", "expires_in": int(self.validity), "token_type": "Bearer"})
         if path == "/identity":
             ends = str(int(time.time_ns() / 1e9 + self.validity))
@@ -92,7 +96,7 @@ class Clouds:
             )
         if path.endswith("/oauth2/v2.0/token"):
             return 200, json.dumps({"access_token": f"login-{number}", "expires_in": int(self.validity), "token_type": "Bearer"})
-        return 200, ASSUMED.format(**parts)
+        return 200, ASSUMED.format(action=asked.get("Action", "AssumeRole"), **parts)
 
 
 @contextmanager
@@ -113,6 +117,9 @@ def running(folder: Path | None = None) -> Iterator[Clouds]:
             asked = {**{name: values[0] for name, values in parse_qs(url.query).items()}, "headers": dict(self.headers)}
             self.reply(*clouds.answer(url.path, asked))
 
+        def do_PUT(self) -> None:
+            self.reply(*clouds.answer(self.path, {"headers": dict(self.headers)}))
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
             asked = {**{name: values[0] for name, values in parse_qs(body).items()}, "headers": dict(self.headers)}
@@ -127,9 +134,10 @@ def running(folder: Path | None = None) -> Iterator[Clouds]:
             self.close_connection = True
 
         def reply(self, status: int, text: str) -> None:
-            kind = "text/xml" if text.startswith("<") else "application/json"
+            kind = "text/xml" if text.startswith("<") else "application/json" if text.startswith("{") else "text/plain"
             self.send_response(status)
             self.send_header("content-type", kind)
+            self.send_header("metadata-flavor", "Google")
             self.send_header("content-length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clouds import LOGIN, ROLE, Clouds, running
+from clouds import IMDS, LOGIN, ROLE, Clouds, running
 from llm_gateway.admin.clouds import Credential, NoCredentialsError, source
 from llm_gateway.config.snapshot import Aws, Entra, Google
 
@@ -41,6 +41,29 @@ def test_aws_from_a_container(clouds: Clouds) -> None:
     assert first.value != second.value, "nothing is remembered between two fetches"
     assert lasts(second, 1800)
     assert {path for path, _ in clouds.asked} == {"/container"}
+
+
+def test_aws_from_an_instance(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"{clouds.url}/")
+    found = source(Aws(), None)()
+    assert found.value.startswith("ASIAFAKE")
+    assert lasts(found, 3600)
+    assert [path for path, _ in clouds.asked][:3] == ["/latest/api/token", IMDS, f"{IMDS}a-role"]
+
+
+def test_aws_by_web_identity(clouds: Clouds, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a pod of EKS has it: a token in a file and a role."""
+    (tmp_path / "token").write_text("a-token-of-the-cluster")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    found = source(Aws(), "eu-west-1")()
+    asked = clouds.asked[-1][1]
+    assert (asked["Action"], asked["RoleArn"], asked["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", ROLE, "a-token-of-the-cluster")
+    assert found.value.startswith("ASIAFAKE")
+    assert lasts(found, 3600)
 
 
 def test_aws_by_role(clouds: Clouds) -> None:
@@ -85,6 +108,17 @@ def test_google_by_application_default(clouds: Clouds, monkeypatch: pytest.Monke
     file.write_text(clouds.service_account())
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     assert source(Google(), None)().value == "google-1"
+
+
+def test_google_from_the_metadata_server(clouds: Clouds, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a pod of GKE or a machine of Compute Engine has it."""
+    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{clouds.port}")
+    monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{clouds.port}")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    found = source(Google(), None)()
+    assert found.value.startswith("google-")
+    assert lasts(found, 3600)
+    assert any(path.endswith("/token") for path, _ in clouds.asked)
 
 
 def test_azure_by_managed_identity(clouds: Clouds) -> None:
