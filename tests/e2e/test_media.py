@@ -202,10 +202,33 @@ def test_openai_sdk_to_gemini(openai_client: openai.OpenAI, replay: ReplayUpstre
     assert replay.received[-1].path.endswith(":generateContent")
 
 
-def test_openai_sdk_to_ollama(openai_client: openai.OpenAI, replay: ReplayUpstream, pictures: Pictures, names: dict[str, str]) -> None:
+def test_openai_sdk_to_ollama(
+    openai_client: openai.OpenAI, replay: ReplayUpstream, pictures: Pictures, names: dict[str, str], recordings: Recordings
+) -> None:
     content = [{"type": "input_text", "text": "?"}, {"type": "input_image", "image_url": url(pictures, "/dot.png"), "detail": "auto"}]
     openai_client.responses.create(model=names["ollama"], input=[{"role": "user", "content": content}])
     assert sent(replay)["messages"][-1]["images"] == [data(PNG)]
+    # Ollama's own OpenAI endpoint, which that client gets for chat, follows no URLs either; the rest passes as it came.
+    address = url(pictures, "/dot.png")
+    each = next(iter(recordings.select(provider="ollama", api="chat_completions", streaming=False, status=200)))
+    openai_client.chat.completions.create(model=f"ollama/{each.id}", messages=seen(address), seed=7)
+    assert replay.received[-1].path == "/v1/chat/completions"
+    assert sent(replay)["messages"] == seen(f"data:image/png;base64,{data(PNG)}")
+    assert sent(replay)["seed"] == 7
+
+
+def test_claude_on_bedrock_follows_no_urls(
+    anthropic_client: anthropic.Anthropic, replay: ReplayUpstream, pictures: Pictures, recordings: Recordings
+) -> None:
+    each = next(each for each in recordings.select(provider="anthropic", api="messages", streaming=False, status=200))
+    replay.queue(each.id)
+    shown = {"type": "image", "source": {"type": "url", "url": url(pictures, "/dot.png")}}
+    question = [{"role": "user", "content": [shown, {"type": "text", "text": "What is this?"}]}]
+    got = anthropic_client.messages.create(model="bedrock/anthropic.claude-sonnet-4-5", max_tokens=64, messages=question)
+    assert got.id == json.loads(each.body)["id"]
+    assert replay.received[-1].path.endswith("/invoke")
+    source = sent(replay)["messages"][0]["content"][0]["source"]
+    assert source == {"type": "base64", "media_type": "image/png", "data": data(PNG)}
 
 
 def test_anthropic_sdk_sends_files_by_url(

@@ -46,7 +46,7 @@ def test_the_table_names_what_a_writer_refuses_by_address_and_takes_by_value(sha
     by_url = writes(form, asking(part))
     by_data = writes(form, filled(asking(part), {Named(type(part), URL): values[type(part)]}))
     if wanted:
-        assert wanted == {Named(type(part), URL): "messages[0]"}
+        assert wanted == {Named(type(part), URL): "messages[0].content"}
         assert by_data
         assert not by_url or shape == "gemini"
     else:
@@ -79,7 +79,7 @@ def test_each_address_is_named_once_and_found_inside_results() -> None:
     image = Image(Media(url=URL), detail="low")
     result = ToolResult("1", (Text("see"), image, Document(Media(url=URL))))
     call = Conversation(model="m", messages=(Message("user", (image, image), at="a"), Message("tool", (result,), at="b")))
-    assert named(call, "bedrock_converse") == {Named(Image, URL): "a", Named(Document, URL): "b"}
+    assert named(call, "bedrock_converse") == {Named(Image, URL): "a.content", Named(Document, URL): "b.content"}
     value = Media("image/png", "AAAA")
     got = filled(call, {Named(Image, URL): value, Named(Document, URL): "words"})
     assert got.messages[0].parts == (Image(value, detail="low"),) * 2
@@ -89,7 +89,7 @@ def test_each_address_is_named_once_and_found_inside_results() -> None:
 def test_a_spoken_reply_is_not_fetched_and_a_sound_gets_its_short_name() -> None:
     sound = Audio(Media(url=URL), transcript="hi")
     assert named(asking(sound, role="assistant"), "bedrock_converse") == {}
-    assert named(asking(sound), "bedrock_converse") == {Named(Audio, URL): "messages[0]"}
+    assert named(asking(sound), "bedrock_converse") == {Named(Audio, URL): "messages[0].content"}
     for mime, name in (("audio/mpeg", "mp3"), ("audio/x-wav", "wav"), ("audio/wav", "wav"), ("audio/ogg", "ogg")):
         (part,) = filled(asking(sound), {Named(Audio, URL): Media(mime, "AAAA")}).messages[0].parts
         assert isinstance(part, Audio)
@@ -100,3 +100,11 @@ def test_what_is_there_by_value_costs_nothing() -> None:
     parts = (Text("x"), Image(Media("image/png", "AAAA")), Document(text="x"), Document(Media(file_id="f")), ToolCall("1", "f", "{}"))
     assert named(asking(*parts), "bedrock_converse") == {}
     assert named(object(), "bedrock_converse") == {}
+
+
+def test_a_service_that_follows_no_addresses_gets_bytes_in_a_shape_that_has_them() -> None:
+    image, paper, film = Image(Media(url=URL)), Document(Media(url=URL)), Video(Media(url=URL))
+    assert named(asking(image, paper), "anthropic_messages", follows=False).keys() == {Named(Image, URL), Named(Document, URL)}
+    assert named(asking(image, film), "openai_chat", follows=False).keys() == {Named(Image, URL), Named(Video, URL)}
+    assert named(asking(image, paper), "anthropic_messages") == {}
+    assert named(asking(image), "openai_responses", follows=False) == {}

@@ -26,7 +26,7 @@ from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
-from llm_gateway.formats import by_value
+from llm_gateway.formats import addressed, by_value
 from llm_gateway.formats.contract import Format, Outgoing, Passage
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
@@ -95,6 +95,8 @@ class Egress:
         x.upstream_started = x.upstream_ms = 0.0
         if form is not spoken:
             await self._type(x, form, spoken)
+        elif form.name in target.by_value and self._inlay is not None:
+            await self._enclose(x, form.name, self._inlay)
         request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
         x.upstream_started = perf_counter()
         x.first_sent = x.first_sent or x.upstream_started
@@ -186,8 +188,17 @@ class Egress:
         """The typed call, for another shape; with media by value, where that shape takes no addresses."""
         if x.call is None:
             x.call = form.read_request(x.peek)
-        if self._inlay is not None and (named := by_value.named(x.filled or x.call, spoken.name)):
-            x.filled = await self._inlay.fill(x, x.filled or x.call, named)
+        if self._inlay is None:
+            return
+        call = x.filled or x.call
+        if named := by_value.named(call, spoken.name, follows=spoken.name not in x.target.by_value):
+            x.filled = by_value.filled(call, await self._inlay.fetch(x, named))
+
+    async def _enclose(self, x: Exchange, shape: str, inlay: Inlay) -> None:
+        """Media by value in the client's own words, where the provider follows no URLs in them."""
+        if named := addressed.named(x.peek.members, shape):
+            values = await inlay.fetch(x, named)
+            x.peek = replace(x.peek, members=addressed.filled(x.peek.members, shape, values))
 
     def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
         if form is not spoken:

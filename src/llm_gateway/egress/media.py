@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
-from llm_gateway.core.types import Audio, Conversation, Document, Image, Media, Video
+from llm_gateway.core.types import Audio, Document, Image, Media, Video
 from llm_gateway.formats import by_value
 from llm_gateway.formats.by_value import Named
 from llm_gateway.policies.addresses import Place, Rules, place
@@ -36,6 +36,7 @@ _ACCEPTS: dict[by_value.Kind, tuple[str, ...]] = {
     Video: ("video/",),
     Document: ("application/pdf", "text/"),
 }
+_SYNONYMS = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}  # which APIs do not know
 _WANTED = {Image: "an image", Audio: "a sound", Video: "a video", Document: "a PDF or a text"}
 _decode = msgspec.json.decode
 
@@ -54,8 +55,8 @@ class Inlay:
         self._terms = terms
         self._metrics = metrics
 
-    async def fill(self, x: Exchange, call: Conversation, named: Mapping[Named, str]) -> Conversation:
-        """`call` with the bytes of everything in `named`. Raises Fault."""
+    async def fetch(self, x: Exchange, named: Mapping[Named, str]) -> dict[Named, Media | str]:
+        """The bytes, or for a document the text, of everything in `named`, which says where each is named. Raises Fault."""
         if len(named) > MOST_ITEMS:
             raise Fault(Kind.INVALID, f"At most {MOST_ITEMS} files of a request can be fetched; send some by value.", param="messages")
         places = {name: self._place(x, name, at) for name, at in named.items()}
@@ -69,7 +70,7 @@ class Inlay:
             raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # the first: it has ended the others
-        return by_value.filled(call, {name: task.result() for name, task in tasks.items()})
+        return {name: task.result() for name, task in tasks.items()}
 
     def _place(self, x: Exchange, name: Named, at: str) -> tuple[Place, str]:
         found = place(name.url, self._terms.rules)
@@ -89,14 +90,14 @@ class Inlay:
                 raise self._failed(x, name, where[1], "failed")
             value: Media | str = text
         else:
-            value = Media(outcome.mime, await _base64(outcome.body))
+            value = Media(_SYNONYMS.get(outcome.mime, outcome.mime), await _base64(outcome.body))
         self._metrics.fetched("fetched", len(outcome.body))
         return value
 
     def _failed(self, x: Exchange, name: Named, at: str, why: Failure) -> Fault:
         self._metrics.fetched(why)
         terms, wanted = self._terms, _WANTED[name.kind]
-        path = path_of(x.peek.members, name.url) or f"{at}.content"
+        path = path_of(x.peek.members, name.url) or at
         instead = "send the data itself."
         match why:
             case "full":

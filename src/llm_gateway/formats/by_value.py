@@ -25,10 +25,12 @@ class Named(NamedTuple):
 
 
 class ByValue(Struct, frozen=True):
-    """own: how the addresses begin that the shape's service reads all the same."""
+    """own: how the addresses begin that the shape's service reads all the same. followed: kinds that the shape names by address,
+    which not every service that speaks it follows."""
 
     kinds: frozenset[Kind]
     own: tuple[str, ...] = ()
+    followed: frozenset[Kind] = frozenset()
 
 
 _EVERY: frozenset[Kind] = frozenset({Image, Audio, Video, Document})
@@ -37,7 +39,9 @@ _GOOGLES = ByValue(
     ("gs://", "https://generativelanguage.googleapis.com/", "https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/"),
 )
 TABLE: dict[str, ByValue] = {
-    "openai_chat": ByValue(frozenset({Audio, Document})),
+    "openai_chat": ByValue(frozenset({Audio, Document}), followed=frozenset({Image, Video})),
+    "anthropic_messages": ByValue(frozenset(), followed=frozenset({Image, Document})),
+    "anthropic_count": ByValue(frozenset(), followed=frozenset({Image, Document})),
     "gemini": _GOOGLES,
     "gemini_count": _GOOGLES,
     "bedrock_converse": ByValue(_EVERY, ("s3://",)),
@@ -47,14 +51,16 @@ TABLE: dict[str, ByValue] = {
 _SOUNDS = {"mpeg": "mp3", "mpga": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav", "x-m4a": "m4a", "x-flac": "flac", "l16": "pcm16"}
 
 
-def named(call: object, shape: str) -> dict[Named, str]:
-    """What `shape` cannot take of `call` as it is, each once, with the message that names it first."""
+def named(call: object, shape: str, *, follows: bool = True) -> dict[Named, str]:
+    """What `shape` cannot take of `call` as it is, each once, with the field that names it first. follows: whether the service
+    reads what the shape can name by address."""
     rule = TABLE.get(shape)
     found: dict[Named, str] = {}
     if rule is not None and isinstance(call, Conversation):
-        for message in call.messages:
+        kinds = rule.kinds if follows else rule.kinds | rule.followed
+        for message in call.messages if kinds else ():
             for part in message.parts:
-                _look(part, message, rule, found)
+                _look(part, message, (kinds, rule.own), found)
     return found
 
 
@@ -64,17 +70,18 @@ def filled(call: Conversation, values: Mapping[Named, Media | str]) -> Conversat
     return replace(call, messages=tuple(messages))
 
 
-def _look(part: Part, message: Message, rule: ByValue, found: dict[Named, str]) -> None:
+def _look(part: Part, message: Message, wanted: tuple[frozenset[Kind], tuple[str, ...]], found: dict[Named, str]) -> None:
     if isinstance(part, ToolResult):
         for inner in part.content:
-            _look(inner, message, rule, found)
+            _look(inner, message, wanted, found)
         return
+    kinds, own = wanted
     name = _name(part)
     # What a model spoke goes back as its transcript, whatever the target.
-    if name is None or name.kind not in rule.kinds or (name.kind is Audio and message.role == "assistant"):
+    if name is None or name.kind not in kinds or (name.kind is Audio and message.role == "assistant"):
         return
-    if not name.url.startswith(rule.own or "\0"):
-        found.setdefault(name, message.at)
+    if not name.url.startswith(own):
+        found.setdefault(name, f"{message.at}.content")
 
 
 def _name(part: Part) -> Named | None:

@@ -15,6 +15,7 @@ from llm_gateway.providers.contract import Account, Operation, Provider
 
 class Awaiting:
     static = False
+    by_value: frozenset[str] = frozenset()  # nothing is fetched for a call that cannot be made
 
     def __init__(self, speaker: Provider) -> None:
         self._speaker = speaker

@@ -25,6 +25,7 @@ class Gemini:
     OpenAI's shape are passed on to Google's endpoint of that shape."""
 
     static = True
+    by_value: frozenset[str] = frozenset()
 
     def __init__(self, *, compatible: bool) -> None:
         native = {

@@ -18,6 +18,7 @@ class OpenAI:
     """`service`: what of the API there is, and a cheap authenticated GET below the root."""
 
     static = True
+    by_value: frozenset[str] = frozenset()
 
     def __init__(self, service: Service) -> None:
         self._service = service

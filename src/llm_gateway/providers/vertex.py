@@ -34,6 +34,7 @@ _encode = msgspec.json.encode
 
 class Vertex:
     static = False  # Claude's version and a model's full name go into the body
+    by_value = frozenset({_MESSAGES, "anthropic_count"})
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         publisher, name = _published(model)

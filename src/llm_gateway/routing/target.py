@@ -49,7 +49,7 @@ class Target:
     """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
 
     __slots__ = (
-        "_catalogue", "_heads", "_own", "_priced_until", "_rates", "account", "bay", "forms", "key_id", "limits", "lines", "meter", "model",
+        "_catalogue", "_heads", "_own", "_priced_until", "_rates", "account", "bay", "by_value", "forms", "key_id", "limits", "lines", "meter", "model",
         "provider", "speaker",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Target:
         self.key_id = account.key_id
         self.model = model
         self.bay = seat.bay
+        self.by_value = seat.speaker.by_value
         self.limits = seat.limits
         self.meter = meter
         self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
