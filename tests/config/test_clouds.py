@@ -128,6 +128,8 @@ def test_azure_by_entra(provider):
     assert provider(text, S="s3", AZURE_OPENAI_API_KEY="k").cloud == Entra(SCOPE, "t", "c", "s3")
     plain = provider(f"providers: {{azure: {{{azure}, entra: false}}}}", AZURE_OPENAI_API_KEY="k")
     assert plain.cloud is None
+    by_variable = provider(f"providers: {{azure: {{{azure}}}}}", LLM_GATEWAY__PROVIDERS__AZURE__ENTRA="true")
+    assert by_variable.cloud == Entra(SCOPE)
 
 
 def test_a_region_elsewhere_is_a_note(provider):
@@ -149,6 +151,7 @@ def test_a_region_elsewhere_is_a_note(provider):
         ("vertex: {project: 'a/b'}", "providers.vertex.project: expected a project's id"),
         ("vertex: {project: p, credentials: /etc/key.json}",
          "providers.vertex.credentials: expected Google's JSON of a key or a federation (`file:/path` takes it from a file)"),
+        ("azure: {base_url: 'https://x.example', entra: 7}", "providers.azure.entra: expected a mapping (name: value)"),
         ("azure: {base_url: 'https://x.example', entra: {client_secret: s}}", "`client_secret` needs `tenant_id` and `client_id` beside it"),
     ],
 )  # fmt: skip

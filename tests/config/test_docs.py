@@ -52,3 +52,4 @@ def test_the_json_schema_admits_references_and_short_forms():
     assert {"type": "integer", "maximum": 65535, "minimum": 0} in port["anyOf"]
     assert any(each.get("pattern") == r"\$\{|^file:" for each in port["anyOf"])
     assert {"type": "string"} in schema["$defs"]["Alias"]["anyOf"]
+    assert {"type": "boolean"} in schema["$defs"]["Entra"]["anyOf"]

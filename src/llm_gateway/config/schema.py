@@ -203,7 +203,11 @@ class Provider(Section):
     @field_validator("entra", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
-        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+        """A variable's value is text."""
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word in (True, "true"):
+            return {}
+        return None if word in (False, "false", "") else value
 
 
 class Target(Section):

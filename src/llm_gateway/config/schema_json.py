@@ -53,6 +53,7 @@ def _admit_short_forms(definitions: dict[str, Any]) -> None:
     definitions["Target"] = {"anyOf": [{"type": "string"}, definitions["Target"]]}
     definitions["ProviderKey"] = {"anyOf": [{"type": "string"}, definitions["ProviderKey"]]}
     definitions["AliasTimeout"] = {"anyOf": [{"type": ["number", "string"]}, definitions["AliasTimeout"]]}
+    definitions["Entra"] = {"anyOf": [{"type": "boolean"}, REFERENCE, definitions["Entra"]]}
     short = [{"type": "string"}, {"type": "array", "items": {"$ref": "#/$defs/Target"}}]
     definitions["Alias"] = {"anyOf": [*short, definitions["Alias"]]}
 
