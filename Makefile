@@ -4,12 +4,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
+CLIENTS_VENV := .venv-clients
 SETUP := sh scripts/setup.sh
 CONFIG ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock bench demo replay faults soak clean
+.PHONY: help run test lint format lock bench demo replay faults soak clean clients
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -44,11 +45,14 @@ replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each res
 faults: $(VENV)/.stamp-dev ## upstreams and clients that break, against real processes
 	$(BIN)/python -m pytest -q tests/e2e/test_broken.py tests/egress tests/upstream tests/ingress $(ARGS)
 
+clients: $(VENV)/.stamp-dev $(CLIENTS_VENV)/.stamp ## LiteLLM, LangChain, pydantic-ai, the Node SDKs and Vercel's AI SDK against the gateway
+	LLM_GATEWAY=$(CURDIR)/$(BIN)/llm-gateway $(CLIENTS_VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/clients $(ARGS)
+
 soak: $(VENV)/.stamp-dev ## flat memory over 300,000 requests and 20,000 cancelled streams (long)
 	$(BIN)/python bench/soak.py $(ARGS)
 
 clean: ## remove what the above made, but not ./data
-	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(CLIENTS_VENV) tests/clients/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.stamp-bootstrap: requirements/bootstrap.txt scripts/setup.sh
 	@$(SETUP) bootstrap $(VENV)
@@ -61,3 +65,6 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-runtime requirements/dev.txt
 
 $(BENCH_VENV)/.stamp: $(VENV)/.stamp-bootstrap requirements/bench.txt requirements/bench-nodeps.txt
 	@$(SETUP) bench $(BENCH_VENV) $(VENV)
+
+$(CLIENTS_VENV)/.stamp: $(VENV)/.stamp-bootstrap requirements/clients.txt tests/clients/node/package-lock.json
+	@$(SETUP) clients $(CLIENTS_VENV) $(VENV)

@@ -13,6 +13,9 @@ for name in build bootstrap runtime dev; do
     .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --exclude-newer 7d --generate-hashes --no-header \
         --no-emit-index-url --no-emit-find-links $constrain --output-file "requirements/$name.txt" "requirements/$name.in"
 done
+.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --exclude-newer 7d --generate-hashes --no-header \
+    --exclude-newer-package openai=0d --exclude-newer-package anthropic=0d --exclude-newer-package google-genai=0d \
+    --no-emit-index-url --no-emit-find-links --output-file requirements/clients.txt requirements/clients.in
 # Benchmarks run on this kind of machine only, so these two are not universal.
 .venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --exclude-newer 7d --generate-hashes --no-header \
     --no-emit-index-url --no-emit-find-links --output-file requirements/bench.txt requirements/bench.in

@@ -73,7 +73,18 @@ bench)
     install "$venv" requirements/bench-nodeps.txt --no-deps
     touch "$venv/.stamp"
     ;;
+clients)
+    echo "Installing client libraries to test with, into $venv ..." >&2
+    make_venv "$venv"
+    install "$venv" requirements/clients.txt
+    if command -v npm >/dev/null; then
+        (cd tests/clients/node && npm ci --no-audit --no-fund --loglevel=error >/dev/null)
+    else
+        echo "no npm: the tests of Node clients will skip" >&2
+    fi
+    touch "$venv/.stamp"
+    ;;
 *)
-    fail "setup.sh bootstrap|runtime|dev|bench VENV"
+    fail "setup.sh bootstrap|runtime|dev|bench|clients VENV"
     ;;
 esac

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -112,6 +113,7 @@ def gateway(
             "native": {"type": "gemini", "base_url": replay.url, "api_key": "sk-upstream-gemini"},
             "ollama": {"base_url": replay.url},
             "bedrock": {"base_url": replay.url, "api_key": "bedrock-upstream-key"},
+            "compat": {"type": "openai_compatible", "base_url": replay.url},
             "echo": {},
             "ranker": {"type": "openai_compatible", "base_url": studio.url},
             "studio": {"type": "openai", "base_url": studio.url, "api_key": "sk-upstream-studio"},
@@ -128,7 +130,7 @@ def gateway(
     }
     (place / "config.json").write_text(json.dumps(config))  # JSON is YAML
     log = place / "gateway.log"
-    command = [str(Path(sys.executable).parent / "llm-gateway"), "serve", "--config", str(place / "config.json")]
+    command = [os.environ.get("LLM_GATEWAY", str(Path(sys.executable).parent / "llm-gateway")), "serve", "--config", str(place / "config.json")]
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=place, stdout=out, stderr=out)
     try:
