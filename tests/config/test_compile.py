@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hmac
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.config import schema
+from llm_gateway.config.problems import PATTERNS
+from llm_gateway.config.snapshot import Media, Snapshot
 
 LOCAL = "providers: {a: {type: vllm}, b: {type: vllm, base_url: 'http://b:1/v1/'}}\n"
 
@@ -121,3 +125,18 @@ def test_paths_are_absolute(compile_text, tmp_path):
     assert snapshot.logging.output == f"{here}/log/a"
     assert snapshot.server.listeners[1].path == f"{here}/s"
     assert snapshot.providers[0].tls.ca == f"{here}/ca.pem"
+
+
+def test_media_by_url_are_fetched_unless_said_otherwise(compile_text, problems_of):
+    assert compile_text("").snapshot.media == Media()
+    text = "media: {fetch: false, max_bytes: 8MiB, timeout_seconds: 500ms, allow_hosts: ['*.a.example'], allow_ports: [8443], allow_private: true}"
+    assert compile_text(text).snapshot.media == Media(False, 8 << 20, 0.5, ("*.a.example",), (8443,), private=True)
+    for wrong in ("max_bytes: 2GiB", "timeout_seconds: 0", "allow_hosts: ['A.example']", "allow_hosts: ['http://a']", "allow_ports: [0]", "redirects: 3"):
+        (line,) = problems_of(f"media: {{{wrong}}}")
+        assert f"media.{wrong.partition(':')[0]}" in line
+
+
+def test_every_pattern_of_the_schema_has_words_for_who_breaks_it():
+    patterns = re.findall(r"pattern=(r?)\"(.+?)\"", Path(schema.__file__).read_text())
+    assert len(patterns) >= 8
+    assert {text for _, text in patterns} <= PATTERNS.keys()

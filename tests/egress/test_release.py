@@ -31,10 +31,10 @@ class Upstream:
     def resume(self) -> None: ...
 
 
-def streamed(body: bytes) -> tuple[Exchange, Client]:
+def streamed(body: bytes, held: int = 0) -> tuple[Exchange, Client]:
     """An exchange whose stream has just said its first word."""
     client, form = Client(), OpenAIChat()
-    x = Exchange(id="1", client=client, route=Route("chat", form.name, "/"), body=body, stream=True, attempts=[])
+    x = Exchange(id="1", client=client, route=Route("chat", form.name, "/"), body=body, held=held, stream=True, attempts=[])
     x.peek = form.peek(body)
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     relay = Relay(x=x, passage=form.splice(x.peek), upstream=Upstream(), limits=Limits(), done=done, started=0.0)
@@ -50,6 +50,12 @@ async def test_a_long_body_is_released_at_the_first_meaningful_event_and_still_b
     x, client = streamed(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"%b"}]}' % words)
     assert client.released == [x]
     assert abs(x.prompt_estimate - len(words) / 4) < 50
+
+
+async def test_a_short_body_that_names_large_media_is_released_too() -> None:
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+    _, client = streamed(body, held=SMALL_BODY + 1)
+    assert client.released
 
 
 async def test_a_short_body_stays() -> None:

@@ -19,6 +19,8 @@ from llm_gateway.core.types import (
     Video,
 )
 from llm_gateway.formats.by_value import TABLE, Named, filled, named
+from llm_gateway.providers import registry
+from llm_gateway.providers.table import SERVICES
 
 URL = "https://pictures.example/a"
 CHAT = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "bedrock_converse", "ollama_chat", "ollama_generate")
@@ -108,3 +110,9 @@ def test_a_service_that_follows_no_addresses_gets_bytes_in_a_shape_that_has_them
     assert named(asking(image, film), "openai_chat", follows=False).keys() == {Named(Image, URL), Named(Video, URL)}
     assert named(asking(image, paper), "anthropic_messages") == {}
     assert named(asking(image), "openai_responses", follows=False) == {}
+
+
+def test_what_providers_say_they_do_not_follow_is_what_the_table_can_say() -> None:
+    said = {shape for kind in SERVICES for shape in registry.provider(kind).by_value}
+    assert said == {"openai_chat", "anthropic_messages", "anthropic_count"}
+    assert all(TABLE[shape].followed for shape in said)

@@ -89,3 +89,14 @@ def test_a_report_is_not_changed_by_what_comes_after() -> None:
 def test_labels_are_escaped() -> None:
     assert escape('a"b\\c\nd') == 'a\\"b\\\\c\\nd'
     assert TargetMeter('x"', "y\n").labels == 'provider="x\\"",model="y\\n"'
+
+
+def test_media_by_outcome_and_bytes() -> None:
+    metrics = Metrics()
+    assert metrics.report()["llm_gateway_media_bytes_total"] == {"": 0}
+    metrics.fetched("fetched", 700)
+    metrics.fetched("fetched", 300)
+    metrics.fetched("refused")
+    report = metrics.report()
+    assert report["llm_gateway_media_fetches_total"] == {'outcome="fetched"': 2, 'outcome="refused"': 1}
+    assert report["llm_gateway_media_bytes_total"] == {"": 1000}

@@ -135,9 +135,10 @@ def path_of(members: Mapping[str, msgspec.Raw], url: str) -> str | None:
         if len(bytes(raw)) > MOST_SEARCHED:
             continue
         try:
-            left: list[tuple[str, Any]] = [(name, _decode(raw))]
+            value = _decode(raw)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             continue  # a field that nobody reads need not make sense
+        left: list[tuple[str, Any]] = [] if name in _WORDS and value == url else [(name, value)]
         while left:
             path, value = left.pop()
             if value == url:
