@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from llm_gateway.core.types import Document, Image, Media, Video
-from llm_gateway.formats.addressed import filled, named
+from llm_gateway.formats.addressed import MOST, filled, named
 from llm_gateway.formats.by_value import Named
 
 URL = "https://pictures.example/a.png"
@@ -85,6 +85,13 @@ def test_nothing_is_decoded_where_no_url_can_be():
     given = members({"type": "text", "text": "see http://x"})
     assert filled(given, "openai_chat", {})["messages"] is given["messages"]
     assert named({}, "openai_chat") == {}
+
+
+def test_a_flood_of_urls_is_left_to_the_service():
+    """So that no request holds the loop for long: looking at each costs."""
+    urls = [{"type": "image_url", "image_url": {"url": f"{URL}?{at}"}} for at in range(MOST + 1)]
+    assert len(named(members(*urls[:MOST]), "openai_chat")) == MOST
+    assert named(members(*urls), "openai_chat") == {}
 
 
 JSON = st.recursive(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Raw
 from llm_gateway.core.types import Document, Image, Media, Video
 from llm_gateway.formats.by_value import Kind, Named
 
+MOST = 256  # addresses that are looked at, a few milliseconds' worth; a request of more is the service's to refuse
 _SOMETHING = re.compile(rb'"(?:url|image_url|video_url)"\s*:\s*"(?!data:)')  # without it, nothing is decoded
 _WEB = ("http://", "https://")
 _OPENAI: dict[str, Kind] = {"image_url": Image, "video_url": Video}
@@ -57,7 +59,7 @@ def filled(members: Mapping[str, Raw], shape: str, values: Mapping[Named, Media 
 
 def _messages(members: Mapping[str, Raw], change: Change) -> Raw:
     raw = members.get("messages", _NOTHING)
-    if _SOMETHING.search(raw) is None:
+    if not 0 < sum(1 for _ in islice(_SOMETHING.finditer(raw), MOST + 1)) <= MOST:
         return raw
     try:
         messages = _decode_messages(raw)

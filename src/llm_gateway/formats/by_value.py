@@ -58,9 +58,11 @@ def named(call: object, shape: str, *, follows: bool = True) -> dict[Named, str]
     found: dict[Named, str] = {}
     if rule is not None and isinstance(call, Conversation):
         kinds = rule.kinds if follows else rule.kinds | rule.followed
+        worth = {*kinds, ToolResult}  # most parts are text: those cost no call
         for message in call.messages if kinds else ():
             for part in message.parts:
-                _look(part, message, (kinds, rule.own), found)
+                if type(part) in worth:
+                    _look(part, message, (kinds, rule.own), found)
     return found
 
 

@@ -14,6 +14,7 @@ Where the chat shapes meet, beyond the table:
   Anthropic refuses those, so they are dropped.
 - cache marks: kept for Anthropic, dropped for OpenAI, which caches by itself.
 - documents: PDF and text both ways by value; by URL only to Anthropic; by id never, ids belong to an account. Refused else.
+- media by URL, for who takes bytes only (`by_value.py`): fetched before the request is written, unless the configuration forbids it.
 - audio and video in, and parts only one shape knows: refused in what the user says, dropped from what a model said.
 - tools: functions both ways; custom and built-in tools of a shape are refused elsewhere.
 - Gemini: system text is one `systemInstruction`; a function's answer finds its call by name where there is no id; images,
