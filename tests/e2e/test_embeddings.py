@@ -84,3 +84,11 @@ def test_bad_input_is_named(openai_client: openai.OpenAI) -> None:
         assert caught.value.param == "input"
     with pytest.raises(openai.BadRequestError, match="does not do this"):
         openai_client.embeddings.create(model="anthropic/claude-sonnet-4-5", input="x")
+
+
+def test_titan_on_bedrock_answers_an_openai_client(vectors: Callable[..., list[list[float]]], recordings: Recordings) -> None:
+    each = next(each for each in recordings.select(provider="bedrock", api="invoke", status=200) if b'"inputTextTokenCount"' in each.body and b'"embedding"' in each.body)
+    got = vectors(f"bedrock/titan-embed-text-{each.id}", ["one"])
+    assert alike(got, [json.loads(each.body)["embedding"]])
+    with pytest.raises(openai.BadRequestError, match="one"):
+        vectors(f"bedrock/titan-embed-text-{each.id}", ["one", "two"])

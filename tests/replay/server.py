@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # standalone: `replay` is a 
 from replay.recordings import Interaction, Recordings, cut, load
 from replay.wire import HEAD_LIMIT, Received, Reply, read_request, write_reply
 
-MODEL_IN_PATH = re.compile(r"/models?/(?:claude-)?([^/:]+)(?::|/converse|/invoke)")  # Gemini, Bedrock
+MODEL_IN_PATH = re.compile(r"/models?/(?:claude-|titan-embed-text-)?([^/:]+)(?::|/converse|/invoke)")  # Gemini, Bedrock
 
 
 class ReplayUpstream:

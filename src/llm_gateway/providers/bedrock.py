@@ -29,6 +29,8 @@ from llm_gateway.providers.contract import Account, Operation, Wire
 from llm_gateway.providers.faults import RATE_LIMITED, read_fault
 
 _CONVERSE, _MESSAGES = "bedrock_converse", "anthropic_messages"
+# Vectors come from InvokeModel, in the shape of who made the model.
+_EMBEDDINGS = (("titan-embed-text", ("bedrock_titan_embed",)), ("cohere.embed", ("bedrock_cohere_embed",)))
 _NATIVE = "/model/"  # what every path of Converse begins with
 _VERSION = Raw(b'"bedrock-2023-05-31"')
 _REGION = "us-east-1"
@@ -44,6 +46,8 @@ class Bedrock:
     by_value = frozenset({_MESSAGES})
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
+        if operation == "embeddings":
+            return next((shapes for part, shapes in _EMBEDDINGS if part in model), ())
         if operation != "chat":
             return ()
         return (_CONVERSE, _MESSAGES) if "claude" in model else (_CONVERSE,)
