@@ -148,3 +148,25 @@ def test_families_take_turns():
     assert interleave((*six, *four)) == [six[0], four[0], six[1], four[1], four[2]]
     assert interleave((*four,)) == four
     assert interleave(()) == []
+
+
+async def test_names_without_end_are_neither_all_kept_nor_all_looked_up(
+    system: System, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dns, "MOST_ANSWERS", 3)
+    monkeypatch.setattr(dns, "MOST_PENDING", 2)
+    for host in ("a", "b", "c", "a", "d"):
+        await resolver.resolve(host)
+        age(resolver, host, 60)
+    await asyncio.sleep(0.02)
+    assert sorted(resolver._answers) == ["a", "c", "d"], "the one refreshed longest ago went"
+    system.go.clear()
+    system.answers = {"slow1": "hang", "slow2": "hang"}
+    waiting = [asyncio.create_task(resolver.resolve(each)) for each in ("slow1", "slow2")]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Fault, match="Too many names"):
+        await resolver.resolve("e")
+    assert await resolver.resolve("d") == (Address(socket.AF_INET, "192.0.2.1"),), "what is known needs no look-up"
+    system.go.set()
+    await asyncio.gather(*waiting)
+    assert await resolver.resolve("e")

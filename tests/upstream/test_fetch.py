@@ -16,7 +16,7 @@ import trustme
 
 from llm_gateway.policies.addresses import Rules, place
 from llm_gateway.upstream.dns import Address
-from llm_gateway.upstream.fetch import Failure, Fetched, Fetcher, Order
+from llm_gateway.upstream.fetch import MOST_AT_ONCE, Failure, Fetched, Fetcher, Order
 from upstream.origin import answering, pooling, serving
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
@@ -362,7 +362,7 @@ async def test_cancelling_at_any_step_leaves_nothing_open():
                 await fetched
             await asyncio.sleep(0.005)
             assert not live, steps
-        assert fetcher._turns._value == 32
+        assert fetcher._turns._value == MOST_AT_ONCE
         gc.collect()
 
 

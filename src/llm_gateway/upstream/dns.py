@@ -20,7 +20,8 @@ from llm_gateway.core.errors import Fault, Kind
 FRESH, USABLE = 30.0, 300.0
 THREADS = 32
 PATIENCE = 5.0
-MOST_ANSWERS = 1000  # where clients choose the names, there is no end of them
+# Where clients choose the names, there is no end of them: as many answers are kept, and lookups under way at most.
+MOST_ANSWERS, MOST_PENDING = 1000, 256
 
 
 class Address(Struct, frozen=True):
@@ -49,11 +50,13 @@ class Resolver:
         if answer is not None and now - answer.at < FRESH:
             return answer.addresses
         lookup = self._pending.get(host)
-        if lookup is None:
+        if lookup is None and len(self._pending) < MOST_PENDING:
             lookup = self._pending[host] = asyncio.ensure_future(self._lookup(host))
             lookup.add_done_callback(_seen)
         if answer is not None and now - answer.at < USABLE:
             return answer.addresses
+        if lookup is None:
+            raise Fault(Kind.UPSTREAM_DNS, "Too many names are being looked up; try again.")
         try:
             # Shielded: the lookup belongs to everyone who waits for this host, not to the first who asked.
             async with asyncio.timeout(PATIENCE):

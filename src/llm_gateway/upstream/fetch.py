@@ -25,7 +25,7 @@ from llm_gateway.upstream.pool import Bay, Origin, Pool, Tls, tls_context
 
 CONNECT_SECONDS = 3.0  # per address
 MOST_ADDRESSES = 3
-MOST_AT_ONCE = 32  # fetches of one worker; the next waits, as long as its request may
+MOST_AT_ONCE = 256  # fetches of one worker; the next waits, as long as its request may
 UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream"})  # what object stores say of what nobody typed
 _BEGINNINGS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
