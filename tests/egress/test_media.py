@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from ingress.gateway import Gateway, Peer, Reply, Scripted, provider, refused, request, running, server, snapshot
+from ingress.gateway import Gateway, Peer, Reply, Scripted, alias, provider, refused, request, running, server, snapshot
 from llm_gateway.config import snapshot as snapshots
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Route
@@ -233,10 +233,15 @@ def test_fields_that_make_no_sense_do_not_hide_the_one_that_does():
 ANSWER = json.dumps({"candidates": [{"content": {"role": "model", "parts": [{"text": "a dot"}]}, "finishReason": "STOP"}]}).encode()
 
 
-def test_what_is_fetched_counts_as_body_for_as_long_as_its_request(tmp_path: Path):
-    """Ten of two thirds of the memory, one after the other; one that does not fit is 503, and holds nothing afterwards."""
+class Both:
+    """An upstream that answers every POST the same, and pictures of as many bytes as a GET's path says. `posted`: the bodies."""
 
-    def answer(peer: Peer) -> None:
+    def __init__(self, said: bytes) -> None:
+        self.said = said
+        self.posted: list[Any] = []
+        self.pictures, self.upstream = Scripted(self.play), Scripted(self.play)
+
+    def play(self, peer: Peer) -> None:
         while True:
             head = peer.until(b"\r\n\r\n")
             if head.startswith(b"GET"):
@@ -245,18 +250,27 @@ def test_what_is_fetched_counts_as_body_for_as_long_as_its_request(tmp_path: Pat
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             while len(peer.rest) < length:
                 peer.more()
+            self.posted.append(json.loads(peer.rest[:length]))
             peer.rest = peer.rest[length:]
-            peer.send(reply(ANSWER, b"application/json"))
+            peer.send(reply(self.said, b"application/json"))
 
-    upstream, server_ = Scripted(answer), Scripted(answer)
+    def image(self, size: int) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": f"http://127.0.0.1:{self.pictures.port}/{size}"}}
+
+    @property
+    def media(self) -> snapshots.Media:
+        return snapshots.Media(private=True, ports=(self.pictures.port,))
+
+
+def test_what_is_fetched_counts_as_body_for_as_long_as_its_request(tmp_path: Path):
+    """Ten of two thirds of the memory, one after the other; one that does not fit is 503, and holds nothing afterwards."""
+    both = Both(ANSWER)
     told = snapshot(
-        tmp_path, (provider("gemini", upstream.url, type="gemini"),), server=server(body_memory=300_000),
-        media=snapshots.Media(private=True, ports=(server_.port,)),
+        tmp_path, (provider("gemini", both.upstream.url, type="gemini"),), server=server(body_memory=300_000), media=both.media
     )  # fmt: skip
 
     def ask(gateway: Gateway, size: int) -> Reply:
-        part = {"type": "image_url", "image_url": {"url": f"http://127.0.0.1:{server_.port}/{size}"}}
-        return gateway.ask(request("gemini/gemini-3-pro", messages=[{"role": "user", "content": [part]}]))
+        return gateway.ask(request("gemini/gemini-3-pro", messages=[{"role": "user", "content": [both.image(size)]}]))
 
     with running(told) as gateway:
         for _ in range(5):
@@ -265,6 +279,38 @@ def test_what_is_fetched_counts_as_body_for_as_long_as_its_request(tmp_path: Pat
         assert (full.status, full.json()["error"]["code"]) == (503, "overloaded")
         for _ in range(5):
             assert ask(gateway, 200_000).json()["choices"][0]["message"]["content"] == "a dot"
+
+
+def test_claude_on_vertex_follows_no_urls_in_either_clients_shape(tmp_path: Path):
+    message = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [{"type": "text", "text": "a dot"}],
+        "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
+    }  # fmt: skip
+    both = Both(json.dumps(message).encode())
+    told = snapshot(tmp_path, (provider("vertex", both.upstream.url, type="vertex"),), media=both.media)
+    own = {"type": "image", "source": {"type": "url", "url": both.image(3)["image_url"]["url"]}}
+    with running(told) as gateway:
+        for path, part in (("/v1/chat/completions", both.image(3)), ("/v1/messages", own)):
+            got = gateway.ask(request("vertex/claude-sonnet-4-5", path=path, messages=[{"role": "user", "content": [part]}]))
+            assert got.status == 200, got
+    for body in both.posted:
+        assert body["messages"][0]["content"] == [
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eHh4"}}
+        ]
+    assert len(both.posted) == 2
+
+
+def test_a_second_target_gets_what_was_fetched_for_the_first(tmp_path: Path):
+    both = Both(ANSWER)
+    told = snapshot(
+        tmp_path, (provider("down", refused(), type="gemini"), provider("gemini", both.upstream.url, type="gemini")),
+        aliases=(alias("two", "down/gemini-3-pro", "gemini/gemini-3-pro"),), media=both.media,
+    )  # fmt: skip
+    with running(told) as gateway:
+        got = gateway.ask(request("two", messages=[{"role": "user", "content": [both.image(3)]}]))
+        assert (got.status, got.headers["x-gateway-provider"]) == (200, "gemini")
+    assert both.pictures.accepted == 1
+    assert both.posted[0]["contents"][0]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": "eHh4"}}]
 
 
 def test_nothing_is_fetched_where_the_configuration_says_so(tmp_path: Path):
