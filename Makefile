@@ -10,10 +10,10 @@ CONFIG ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock bench demo replay faults soak clean clients
+.PHONY: help run test lint format lock bench bench-crossings demo replay faults soak clean clients
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.stamp-runtime ## serve on :8080 with the provider keys of the environment (CONFIG=file.yaml to use a file)
 	@exec $(BIN)/llm-gateway serve $(if $(CONFIG),--config $(CONFIG))
@@ -35,6 +35,9 @@ lock: $(VENV)/.stamp-bootstrap ## recompile requirements/*.txt from *.in, nothin
 
 bench: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## ours beside nginx, Envoy and the peers, in one run
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-crossings: $(VENV)/.stamp-dev ## what each pair of shapes costs to cross (ARGS="--publish" into docs/benchmarks.md)
+	$(BIN)/python bench/crossings.py $(ARGS)
 
 demo: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## a real small LLM behind the gateway holds a streamed conversation
 	$(BIN)/python bench/demo.py $(ARGS)

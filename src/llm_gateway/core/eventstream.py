@@ -189,6 +189,8 @@ class Frames:
         """Every frame that is now whole; [] if none is."""
         if self.damage is not None:
             return []
+        if not self._parts and len(data) >= PRELUDE:  # nothing is kept, as usual
+            return self._cut(data)
         self._parts.append(data)
         self.size += len(data)
         if self.size < self._wanted:

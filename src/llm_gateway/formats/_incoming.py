@@ -19,9 +19,11 @@ class Incoming:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads, without comments and empty events. Raises Fault(UPSTREAM_BROKEN) for an event that never ends."""
-        if not self._blocks.size and data.find(b"\n\n") == len(data) - 2 > 0:  # one whole event, as usual
-            payload = sse.payload(data)
-            return [payload] if payload else []
+        if not self._blocks.size:
+            blank = data.find(b"\n\n")
+            if blank == len(data) - 2 > 0 or (blank < 0 and data.find(b"\n\r\n") == len(data) - 3 > 0):  # one whole event, as usual
+                payload = sse.payload(data)
+                return [payload] if payload else []
         block = self._blocks.feed(data)
         if self._blocks.size > _LARGEST:
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event of more than 16 MiB.")

@@ -64,6 +64,8 @@ class Crossing:
                 if event.text:
                     self.meaningful = True
                     self.characters += len(event.text)
+            elif type(event) is UsageUpdate:  # some upstreams count with every chunk
+                self.usage = event.usage
             elif type(event) is Failed:
                 self.failed = event.fault
                 break
@@ -87,8 +89,6 @@ class Crossing:
             case TranscriptDelta():
                 self.meaningful = True
                 self.characters += len(event.text)
-            case UsageUpdate():
-                self.usage = event.usage
             case Finish():
                 self.meaningful = True
                 self.finish = event.native_finish or event.finish

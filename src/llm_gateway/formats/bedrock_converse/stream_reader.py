@@ -98,14 +98,15 @@ class ConverseReader:
             if not self._started:
                 self._started = True
                 events.append(Start("", ""))
-            self._tell(name, event, events)
+            if name == "contentBlockDelta":
+                self._read_delta(event, events)
+            else:
+                self._tell(name, event, events)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error, ValueError):
             self._fail(broken(), events)
 
     def _tell(self, name: str, event: _events.Event, events: list[Event]) -> None:
         match name:
-            case "contentBlockDelta":
-                self._read_delta(event, events)
             case "contentBlockStart":
                 self._read_start(event, events)
             case "contentBlockStop":
@@ -152,7 +153,10 @@ class ConverseReader:
             return
         delta = _events.decode_delta(event.delta)
         if delta.text is not None:
-            _say(self._open(number, "text", events).index, delta.text, events)
+            if block is None or block.kind != "text":
+                block = self._open(number, "text", events)
+            if delta.text:
+                events.append(Delta(block.index, delta.text))
         elif delta.tool_use is not None:
             if block is None or block.kind != "tool":
                 self._fail(broken(), events)

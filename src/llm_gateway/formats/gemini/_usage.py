@@ -13,40 +13,54 @@ from llm_gateway.formats._numbers import tokens
 
 Fields = dict[str, Any]
 _SUMMANDS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "responseTokenCount", "thoughtsTokenCount")
+_COUNTS = (*_SUMMANDS, "cachedContentTokenCount")
+_COUNTED = frozenset({*_COUNTS, "totalTokenCount"})
+_MEDIA = frozenset({"AUDIO", "IMAGE"})
+_ASKED, _TOLD = ("promptTokensDetails", "toolUsePromptTokensDetails"), ("candidatesTokensDetails",)
+_NOTHING: dict[str, int] = {}
 
 
 def read(fields: Fields, searches: int = 0) -> Usage | None:
     """searches: of the web, counted from the grounding. None where nothing is counted, as in all but the last chunks of some streams (`trafficType` alone)."""
-    if not any(name.endswith("TokenCount") for name in fields):
+    if _COUNTED.isdisjoint(fields):
         return None
-    thoughts = tokens(fields, "thoughtsTokenCount")
+    counts = [fields.get(name, 0) for name in _COUNTS]
+    if set(map(type, counts)) != {int} or min(counts) < 0:  # a number that is none
+        counts = [tokens(fields, name) for name in _COUNTS]
+    prompt, used, candidates, response, thoughts, cached = counts
+    asked = _media(fields, _ASKED)
+    told = _media(fields, _TOLD) if "candidatesTokensDetails" in fields else _NOTHING
     return Usage(
-        input=tokens(fields, "promptTokenCount") + tokens(fields, "toolUsePromptTokenCount"),
-        output=tokens(fields, "candidatesTokenCount", "responseTokenCount") + thoughts,
-        cache_read=tokens(fields, "cachedContentTokenCount"),
+        input=prompt + used,
+        output=(candidates or response) + thoughts,
+        cache_read=cached,
         reasoning=thoughts,
-        audio_input=_modality(fields, "AUDIO", "promptTokensDetails", "toolUsePromptTokensDetails"),
-        audio_output=_modality(fields, "AUDIO", "candidatesTokensDetails"),
+        audio_input=asked.get("AUDIO", 0),
+        audio_output=told.get("AUDIO", 0),
         searches=searches,
-        image_input=_modality(fields, "IMAGE", "promptTokensDetails", "toolUsePromptTokensDetails"),
+        image_input=asked.get("IMAGE", 0),
     )
 
 
 def merged(before: Fields, update: Fields) -> Fields:
     """A stream's counts are cumulative; one that a later chunk leaves out stays, unless the chunk's own total does without it."""
+    if before.keys() <= update.keys() and None not in update.values():
+        return update
     if (total := tokens(update, "totalTokenCount")) and total == sum(tokens(update, name) for name in _SUMMANDS):
         before = {name: value for name, value in before.items() if name not in _SUMMANDS}
     return {**before, **{name: value for name, value in update.items() if value is not None}}
 
 
-def _modality(fields: Fields, wanted: str, *names: str) -> int:
-    total = 0
+def _media(fields: Fields, names: tuple[str, ...]) -> dict[str, int]:
+    """Tokens of sounds and images."""
+    found: dict[str, int] = {}
     for name in names:
         details = fields.get(name)
         for detail in details if isinstance(details, list) else ():
-            if isinstance(detail, dict) and detail.get("modality") == wanted:
-                total += tokens(detail, "tokenCount")
-    return total
+            kind = detail.get("modality") if isinstance(detail, dict) else None
+            if isinstance(kind, str) and kind in _MEDIA:
+                found[kind] = found.get(kind, 0) + tokens(detail, "tokenCount")
+    return found
 
 
 def write(usage: Usage) -> Fields:

@@ -117,9 +117,6 @@ class ContentReader:
         except Fault:
             self._fail(broken(), events)
             return
-        self._count(chunk, events)
-
-    def _count(self, chunk: _wire.Reply, events: list[Event]) -> None:
         if not chunk.usage_metadata:
             return
         self._counts = _usage.merged(self._counts, chunk.usage_metadata)
@@ -134,12 +131,13 @@ class ContentReader:
             state.filled = True
             for raw in candidate.content.parts or ():
                 self._read_part(raw, choice, state, events)
-        self._searches = max(self._searches, _facts.searches(candidate.grounding_metadata))
-        if state.text is not None:
-            events += [CitationDelta(state.text, one, choice) for one in _facts.citations(candidate.grounding_metadata)]
-        if logprobs := _facts.logprobs(candidate.logprobs_result):
+        if candidate.grounding_metadata is not None:
+            self._searches = max(self._searches, _facts.searches(candidate.grounding_metadata))
+            if state.text is not None:
+                events += [CitationDelta(state.text, one, choice) for one in _facts.citations(candidate.grounding_metadata)]
+        if candidate.logprobs_result is not None and (logprobs := _facts.logprobs(candidate.logprobs_result)):
             events.append(LogprobsDelta(logprobs, choice))
-        said = _finish.word(candidate.finish_reason)
+        said = None if candidate.finish_reason is None else _finish.word(candidate.finish_reason)
         if said is not None and not state.finished:
             state.finished = True
             self._end_partial(choice, state, events)
@@ -164,7 +162,9 @@ class ContentReader:
             events.append(PartEnd(state.next, choice))
             state.next += 1
         elif part.text or part.thought_signature:
-            _open("reasoning" if part.thought else "text", choice, state, events)
+            kind_said: PartKind = "reasoning" if part.thought else "text"
+            if state.open != kind_said:
+                _open(kind_said, choice, state, events)
             if part.text:
                 events.append(Delta(state.next - 1, part.text, choice))
             if part.thought_signature:

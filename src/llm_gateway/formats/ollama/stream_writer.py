@@ -92,6 +92,9 @@ class LineWriter:
     def _delta(self, event: Delta) -> bytes:
         start = self._kinds[event.index]
         name = _TEXTS.get(start.kind)
+        if name == "content" and event.text:  # as `_line` has it, without the way there
+            said = {"response": event.text} if self._generate else {"message": {"role": "assistant", "content": event.text}}
+            return (self._head or b"{") + _encode({**said, "done": False})[1:] + b"\n"
         if name is not None:
             return self._line({name: event.text}) if event.text else b""
         if start.kind == "tool":
