@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from llm_gateway.admission.auth import Keys
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Cloud, Price, Provider, ProviderKey, Snapshot
+from llm_gateway.config.snapshot import Cloud, Provider, ProviderKey, Snapshot
 from llm_gateway.core.exchange import Principal
 from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
@@ -32,6 +32,7 @@ from llm_gateway.formats.ollama import OllamaChat, OllamaGenerate
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
+from llm_gateway.models.own import Own
 from llm_gateway.policies.addresses import Rules
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
@@ -75,13 +76,12 @@ def table(
     return Table(
         [_seat(each, pool, (fetched or {}).get(each.name)) for each in snapshot.providers],
         [_alias(each) for each in snapshot.aliases],
-        catalogue,
+        Own(catalogue, snapshot.prices, snapshot.facts),
         metrics,
         policy=Policy(
             retry.max_attempts, retry.base, retry.cap, retry.wait_retry_after, retry.budget, retry.budget_min
         ),
         default=snapshot.default_provider,
-        prices={name: _own(price) for name, price in snapshot.prices.items()},
     )
 
 
@@ -162,8 +162,3 @@ def _alias(alias: SnapshotAlias) -> Alias:
         alias.timeout,
     )
 
-
-def _own(price: Price) -> dict[str, float | None]:
-    return {
-        "input": price.input, "output": price.output, "cache_read": price.cache_read, "cache_write": price.cache_write,
-    }  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from genai_prices import data, types
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from llm_gateway.core.types import Usage
 from llm_gateway.models.catalogue import Catalogue, load_catalogue
@@ -38,6 +39,7 @@ def usage_of(draw: random.Random) -> Usage:
         image_input=image,
         reasoning=draw.randint(0, output // 3),
         audio_output=draw.randint(0, output // 3),
+        image_output=draw.randint(0, output // 3),
         searches=draw.randint(0, 3),
     )
 
@@ -57,7 +59,7 @@ def theirs(model: types.ModelInfo, usage: Usage) -> int:
         output_audio_reasoning_tokens=0,
         cache_audio_read_tokens=0,
         cache_image_read_tokens=0,
-        output_image_tokens=0,
+        output_image_tokens=usage.image_output,
         input_video_tokens=0,
         output_video_tokens=0,
         output_citation_tokens=0,
@@ -89,6 +91,8 @@ def test_every_priced_model_costs_what_genai_prices_says(catalogue: Catalogue, p
             continue
         for _ in range(3):
             usage = usage_of(draw)
+            if rates.output is None:  # models that only read are sold by what they read
+                usage = structs.replace(usage, output=0, reasoning=0, audio_output=0, image_output=0)
             ours, exact = cost(usage, rates), theirs(found, usage)
             assert ours is not None
             slack = (usage.input + usage.output) // 10**6 + 1 if endless(found) else 0
@@ -101,6 +105,18 @@ def test_unpriced_is_none_and_free_is_zero() -> None:
     usage = Usage(input=1000, output=1000)
     assert cost(usage, None) is None
     assert cost(usage, Rates(input=0, output=0)) == 0
+
+
+def test_what_has_no_rate_is_unpriced_and_not_free() -> None:
+    assert cost(Usage(input=1000), Rates(input=1_000_000)) == 1000
+    assert cost(Usage(input=1000, output=1), Rates(input=1_000_000)) is None
+    assert cost(Usage(input=1, image_output=7, output=7), Rates(image_output=1_000_000)) is None
+    assert cost(Usage(image_output=7, output=7), Rates(image_output=1_000_000)) == 7
+
+
+def test_images_made_have_a_rate_of_their_own() -> None:
+    rates = Rates(input=0, output=1_000_000, image_output=30_000_000)
+    assert cost(Usage(output=110, image_output=100), rates) == 3010
 
 
 def test_cost_is_rounded_up_once() -> None:
@@ -138,13 +154,13 @@ def test_a_bill_is_never_negative_however_odd_the_usage(usage: Usage) -> None:
 
 def test_own_prices_lie_over_the_published_ones_and_over_their_tiers() -> None:
     base = Rates(input=1, output=2, cache_read=3, tiers=((9, Rates(input=10, output=20, cache_read=30)),))
-    mine = override(base, input=0.15, cache_read=0.0)
+    mine = override(base, {"input": 0.15, "cache_read": 0.0})
     assert mine is not None
     assert (mine.input, mine.output, mine.cache_read) == (150_000_000, 2, 0)
     assert mine.tiers[0][1] == Rates(input=150_000_000, output=20, cache_read=0)
-    assert override(base) is base
-    assert override(None) is None
-    assert override(None, input=1.0, output=2.0) == Rates(input=10**9, output=2 * 10**9)
+    assert override(base, {}) is base
+    assert override(None, {}) is None
+    assert override(None, {"input": 1.0, "output": 2.0}) == Rates(input=10**9, output=2 * 10**9)
 
 
 def test_a_price_with_endless_digits_is_rounded_up() -> None:

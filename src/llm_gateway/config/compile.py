@@ -23,6 +23,7 @@ from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.upstreams import absolute
+from llm_gateway.models.catalogue import Facts
 
 
 class Compiled(Struct, frozen=True):
@@ -54,10 +55,8 @@ def compile_snapshot(
         aliases=models,
         keys=keys,
         auth_required=root.auth.required,
-        prices={
-            name: snapshot.Price(each.input, each.output, each.cache_read, each.cache_write)
-            for name, each in root.prices.items()
-        },
+        prices={name: each.model_dump(exclude_none=True) for name, each in root.prices.items()},
+        facts={name: _facts(each) for name, each in root.catalogue.items()},
         logging=_logging(root.logging),
         retry=_retry(root.resilience.retry),
         heartbeat=root.heartbeat.interval,
@@ -68,7 +67,7 @@ def compile_snapshot(
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
-        (*found.warnings, *resolver.warnings, *_not_enforced(loaded)),
+        (*found.warnings, *resolver.warnings, *_not_enforced(loaded), *_nobodys(loaded, found, models)),
     )
 
 
@@ -134,6 +133,11 @@ def _media(section: schema.Media) -> snapshot.Media:
     )
 
 
+def _facts(section: schema.Model) -> Facts:
+    said = section.model_dump(exclude={"structured_output", "retires"})
+    return Facts(**said, schema=section.structured_output, retires=section.retires.isoformat() if section.retires else None)
+
+
 def _keys(loaded: Loaded, material: Material) -> tuple[tuple[snapshot.Key, ...], list[Problem]]:
     made: list[snapshot.Key] = []
     problems: list[Problem] = []
@@ -194,6 +198,22 @@ def _not_enforced(loaded: Loaded) -> list[str]:
         if provider.rate_limit is not None:
             path = ("providers", name, "rate_limit")
             warnings.append(f"{place(path, loaded.where)}: {dotted(path)} is not enforced by this version")
+    return warnings
+
+
+def _nobodys(loaded: Loaded, found: upstreams.Upstreams, models: tuple[snapshot.Alias, ...]) -> list[str]:
+    """Prices and facts that look like a provider's but are nobody's here. Some models have a slash in their own names, so that
+    this is no error."""
+    providers = {provider.name for provider in found.providers} | set(found.left_out)
+    known = {target.model for alias in models for target in (*alias.targets, *alias.fallbacks)} | {alias.name for alias in models}
+    warnings = []
+    for section in ("prices", "catalogue"):
+        for name in getattr(loaded.root, section):
+            provider, slash, _ = name.partition("/")
+            if slash and provider not in providers and name not in known:
+                hint = nearest(provider, sorted(providers))
+                where = place((section, name), loaded.where)
+                warnings.append(f"{where}: {section}: no provider is called `{provider}`, so this is of models named `{name}`{hint and f'; {hint}'}")
     return warnings
 
 

@@ -7,6 +7,7 @@ Every field carries the sentence that docs/configuration.md and the JSON Schema 
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -54,6 +55,8 @@ Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, json_sche
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, json_schema_extra={"x-text": True})]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Level = Annotated[Literal["trace", "debug", "info", "warn", "error"], BeforeValidator(parse_level)]
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Modality = Literal["text", "image", "audio", "video", "document"]
 Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$")]
 
 
@@ -346,14 +349,33 @@ class Redis(Section):
 
 
 class Price(Section):
-    input: Annotated[float, Field(ge=0)] | None = Field(default=None, description="USD per million prompt tokens.")
-    output: Annotated[float, Field(ge=0)] | None = Field(default=None, description="USD per million generated tokens.")
-    cache_read: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="USD per million tokens read from a cache."
-    )
-    cache_write: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="USD per million tokens written to a cache."
-    )
+    """Beside their own rates, details are billed as what they are part of: cached tokens as input, reasoning as output."""
+
+    input: Usd | None = Field(default=None, description="USD per million prompt tokens.")
+    output: Usd | None = Field(default=None, description="USD per million generated tokens.")
+    cache_read: Usd | None = Field(default=None, description="USD per million tokens read from a cache.")
+    cache_write: Usd | None = Field(default=None, description="USD per million tokens written to a cache.")
+    cache_write_1h: Usd | None = Field(default=None, description="USD per million tokens written to a cache for an hour.")
+    audio_input: Usd | None = Field(default=None, description="USD per million prompt tokens of sound.")
+    audio_output: Usd | None = Field(default=None, description="USD per million generated tokens of sound.")
+    image_input: Usd | None = Field(default=None, description="USD per million prompt tokens of images.")
+    image_output: Usd | None = Field(default=None, description="USD per million generated tokens of images.")
+    reasoning: Usd | None = Field(default=None, description="USD per million generated tokens of reasoning.")
+    search: Usd | None = Field(default=None, description="USD per web search.")
+    request: Usd | None = Field(default=None, description="USD per request, beside its tokens.")
+
+
+class Model(Section):
+    context: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Tokens of prompt and reply together.")
+    max_output: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Tokens of a reply.")
+    input: tuple[Modality, ...] | None = Field(default=None, description="What it reads: text, image, audio, video, document.")
+    output: tuple[Modality, ...] | None = Field(default=None, description="What it writes, in the same words.")
+    tools: bool | None = Field(default=None, description="Whether it calls tools.")
+    structured_output: bool | None = Field(default=None, description="Whether it keeps to a JSON Schema.")
+    reasoning: bool | None = Field(default=None, description="Whether it thinks before it answers.")
+    deprecated: bool | None = Field(default=None, description="Whether callers should look for another; replies say so in a header.")
+    retires: date | None = Field(default=None, description="The last day it is served, such as 2026-12-31.")
+    regions: tuple[str, ...] | None = Field(default=None, description="Where it runs; the provider's `region` if unset.")
 
 
 class Media(Section):
@@ -393,7 +415,12 @@ class Root(Section):
     drain: Drain = Field(default=Drain(), description="Going down without cutting anybody.")
     journal: Journal = Field(default=Journal(), description="The record of usage.")
     redis: Redis = Field(default=Redis(), description="Redis.")
-    prices: dict[str, Price] = Field(default={}, description="Own prices by `provider/model`, over the catalogue's.")
+    prices: dict[str, Price] = Field(
+        default={}, description="Own prices by `provider/model`, alias or bare model name (the narrowest wins), over the catalogue's."
+    )
+    catalogue: dict[str, Model] = Field(
+        default={}, description="Facts of models, by the same names, over the catalogue's; `GET /v1/models` lists them."
+    )
     media: Media = Field(default=Media(), description="Media by URL, for targets that take bytes only.")
 
 

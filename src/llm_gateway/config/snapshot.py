@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from llm_gateway.models.catalogue import Facts
+
 
 class ListenerTls(Struct, frozen=True):
     """`client_ca` set: clients must present a certificate signed by it (mTLS). Files are re-read when they change."""
@@ -154,15 +156,6 @@ class Key(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
 
 
-class Price(Struct, frozen=True):
-    """Config's own prices, USD per million tokens; None leaves the catalogue's."""
-
-    input: float | None = None
-    output: float | None = None
-    cache_read: float | None = None
-    cache_write: float | None = None
-
-
 class Logging(Struct, frozen=True):
     """`output`: stdout, stderr or a file's absolute path."""
 
@@ -195,6 +188,8 @@ class Media(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
+    """`prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
+
     generation: int
     digest: str
     version: str
@@ -206,7 +201,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     aliases: tuple[Alias, ...]
     keys: tuple[Key, ...]
     auth_required: bool = True
-    prices: dict[str, Price] = {}
+    prices: dict[str, dict[str, float]] = {}
+    facts: dict[str, Facts] = {}
     logging: Logging = Logging()
     retry: Retry = Retry()
     heartbeat: float = 15.0

@@ -225,7 +225,8 @@ class Conversation(Struct, frozen=True, kw_only=True, gc=False):
 class Usage(Struct, frozen=True, gc=False):
     """Tokens of one reply. `estimated`: counted by us from what went by, since the provider never said.
 
-    `cost`: what the provider itself says it charged, in USD, if it does."""
+    `cost`: what the provider itself says it charged, in USD, if it does. `tier`: the service tier it says it served by, where
+    that is not the ordinary one: `flex`, `priority`, `fast`, `batch`."""
 
     input: int = 0
     output: int = 0
@@ -241,6 +242,8 @@ class Usage(Struct, frozen=True, gc=False):
     searches: int = 0
     cost: float | None = None
     estimated: bool = False
+    image_output: int = 0
+    tier: str | None = None
 
 
 class Logprob(Struct, frozen=True, gc=False):

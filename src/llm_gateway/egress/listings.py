@@ -9,10 +9,9 @@ import hashlib
 from typing import Any
 
 from llm_gateway.models.catalogue import Info
-from llm_gateway.models.prices import FEMTO_PER_TOKEN, UNITS, Rates
+from llm_gateway.models.prices import FEMTO_PER_TOKEN, FEMTO_PER_USD, UNITS, Rates
 
 Entry = dict[str, Any]
-FEMTO_PER_USD = 10**15
 _LONG_AGO = "1970-01-01T00:00:00Z"
 
 
@@ -26,6 +25,8 @@ def facts(info: Info) -> Entry:
         "structured_output": info.schema,
         "reasoning": info.reasoning,
         "deprecated": info.deprecated,
+        "retires": info.retires,
+        "regions": info.regions or None,
     }
     return {name: value for name, value in known.items() if value is not None}
 

@@ -107,24 +107,36 @@ class Local:
         return self._reply(x, entry if b"anthropic-version" not in x.headers else listings.anthropic(entry))
 
     def _entries(self, now: float) -> Iterator[dict[str, Any]]:
-        """Aliases first, then what the catalogue lists for each configured provider, as `provider/model`."""
+        listed: set[str] = set()
+        for name, provider, model in self._names():
+            if name not in listed:
+                listed.add(name)
+                yield self._entry(name, provider, model, now=now)
+
+    def _names(self) -> Iterator[tuple[str, str, str]]:
+        """(name, provider, model): aliases first, then what the catalogue lists for each configured provider, as
+        `provider/model`, then what only the configuration knows."""
         table = self._table
-        for name in table.aliases:
-            yield self._entry(name, *table.resolve(name)[0], now=now)
-        for name in table.catalogue.aliases():
-            places = table.resolve(name)
-            if places and name not in table.aliases:
-                yield self._entry(name, *places[0], now=now)
+        for name in (*table.aliases, *table.catalogue.aliases()):
+            for place in table.resolve(name)[:1]:
+                yield name, *place
         for seat in table.seats.values():
             for info in table.catalogue.models(seat.type):
-                yield self._entry(f"{seat.name}/{info.id}", seat.name, info.id, now=now)
+                yield f"{seat.name}/{info.id}", seat.name, info.id
+        for name in table.own.names():
+            for place in table.resolve(name)[:1]:
+                yield name, *place
 
     def _entry(self, name: str, provider: str, model: str, *, now: float) -> dict[str, Any]:
         table = self._table
-        info = table.catalogue.info(table.seats[provider].type, model)
-        rates = table.rates(provider, model, now)
+        place = table.place(provider, model, name)
+        info = table.own.info(place)
         entry: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": provider}
-        return entry | (listings.facts(info) if info is not None else {}) | listings.pricing(rates)
+        told = listings.facts(info) if info is not None else {}
+        region = table.seats[provider].accounts[0].region
+        if region is not None:
+            told.setdefault("regions", [region])
+        return entry | told | listings.pricing(table.own.rates(place, now))
 
 
 def _named(body: bytes) -> str:

@@ -19,6 +19,7 @@ from msgspec import Raw, Struct, convert, json, structs
 from llm_gateway.models.prices import UNITS, Rates, femto
 
 DAY = 86_400
+TIERS = ("service_tier", "processing", "speed")  # the data's words for a price that the reply's tier chooses
 MEMO_LIMIT = 4096  # names come from clients, so what is remembered of them is bounded
 COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 
@@ -63,6 +64,10 @@ class Price(Struct, frozen=True):
     since: int | None = None
     daily: tuple[int, int] | None = None
     when: dict[str, str] = {}
+
+    def serves(self, tier: str) -> bool:
+        """Whether this is the price of a service tier: what the data files under several words is one word in replies."""
+        return len(self.when) == 1 and any(self.when.get(word) == tier for word in TIERS)
 
     def holds(self, now: float) -> bool:
         if self.since is not None:
@@ -116,8 +121,24 @@ class Known(Struct, frozen=True):
     sellers: dict[str, str]
 
 
+class Facts(Struct, frozen=True, kw_only=True):
+    """What is said of a model, None where nothing is. Modalities: text, image, audio, video, document. `retires`: the day, as
+    2026-10-23, after which its provider serves it no more."""
+
+    context: int | None = None
+    max_output: int | None = None
+    input: tuple[str, ...] | None = None
+    output: tuple[str, ...] | None = None
+    tools: bool | None = None
+    schema: bool | None = None
+    reasoning: bool | None = None
+    deprecated: bool | None = None
+    retires: str | None = None
+    regions: tuple[str, ...] | None = None
+
+
 class Capability(Struct, frozen=True):
-    """What models whose name begins with `prefix` can do. Modalities: text, image, audio, video, document."""
+    """What models whose name begins with `prefix` can do, whoever sells them."""
 
     prefix: str
     max_output: int | None = None
@@ -136,11 +157,13 @@ class Info(Struct, frozen=True, kw_only=True):
     context: int | None = None
     max_output: int | None = None
     deprecated: bool = False
+    retires: str | None = None
     input: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
     tools: bool | None = None
     schema: bool | None = None
     reasoning: bool | None = None
+    regions: tuple[str, ...] = ()
 
 
 class Tariff:
@@ -158,8 +181,7 @@ class Tariff:
         base = next((i for i in range(len(self._prices) - 1, 0, -1) if self._prices[i].holds(now)), 0)
         variants: tuple[int, ...] = ()
         if tier is not None and self._variants:
-            when = {"service_tier": tier}
-            variants = tuple(i for i, each in enumerate(self._variants) if each.when == when and each.holds(now))
+            variants = tuple(i for i, each in enumerate(self._variants) if each.serves(tier) and each.holds(now))
         key = (base, variants)
         if key not in self._compiled:
             merged: dict[str, Decimal | Tiered] = {}

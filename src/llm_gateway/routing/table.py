@@ -5,14 +5,13 @@ Built whole from one configuration and then only read, but for plans made on dem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Pin
-from llm_gateway.models.catalogue import Catalogue
-from llm_gateway.models.prices import Rates, override
+from llm_gateway.models.own import Own, Place
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.contract import OPERATIONS
 from llm_gateway.providers.table import sells
@@ -41,21 +40,21 @@ class Table:
         self,
         seats: Iterable[Seat],
         aliases: Iterable[Alias],
-        catalogue: Catalogue,
+        own: Own,
         metrics: Metrics,
         *,
         policy: Policy,
         default: str | None = None,
-        prices: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> None:
         self.seats = {seat.name: seat for seat in seats}
         self.aliases = {alias.name: alias for alias in aliases}
-        self.catalogue = catalogue
+        self.catalogue = own.catalogue
+        self.own = own
+        self._named = frozenset(own.names())
         self.tally = Tally()
         self._metrics = metrics
         self._policy = policy
         self._default = default
-        self._prices = prices or {}
         self._plans: dict[str, dict[str, Plan]] = {operation: {} for operation in OPERATIONS}
         self._turn = 0
         self._listed: dict[str, list[str]] = {}  # by provider type, longest first
@@ -76,10 +75,9 @@ class Table:
         self.tally.active += 1
         return plan, Course(targets, self._policy, self.tally, targets[0])
 
-    def rates(self, provider: str, model: str, now: float) -> Rates | None:
-        """What it costs there at `now` (Unix seconds): the published rates under the configuration's own."""
-        own = self._prices.get(f"{provider}/{model}") or self._prices.get(model) or {}
-        return override(self.catalogue.price(self.seats[provider].type, model, now), **own)
+    def place(self, provider: str, model: str, asked: str) -> Place:
+        """By which prices and facts of a model are looked up, asked for by that name."""
+        return Place(provider, self.seats[provider].type, model, asked)
 
     def resolve(self, model: str) -> list[tuple[str, str]]:
         """(provider, model) pairs in order, empty if nobody is known for the name."""
@@ -104,7 +102,7 @@ class Table:
             places = [(model, "")]
         if not places:
             raise self._unknown(model)
-        able = [targets for targets in (self._targets(*place) for place in places) if operation == ESTIMATED or targets[0].forms[operation]]
+        able = [targets for targets in (self._targets(*place, asked=model) for place in places) if operation == ESTIMATED or targets[0].forms[operation]]
         if not able:
             raise Fault(
                 Kind.INVALID, f"The model {model[:100]!r} does not do this: none of its providers offers {operation}.", param="model"
@@ -115,18 +113,18 @@ class Table:
             return Plan(model, stops, only=only)
         return Plan(model, stops, alias.first_chunk, alias.timeout, only)
 
-    def _targets(self, provider: str, model: str) -> tuple[Target, ...]:
+    def _targets(self, provider: str, model: str, asked: str) -> tuple[Target, ...]:
         seat = self.seats[provider]
         meter = self._metrics.target(provider, self._label(seat, model))
-        own = self._prices.get(f"{provider}/{model}") or self._prices.get(model)
-        return tuple(Target(seat, account, model, meter, (self.catalogue, own)) for account in seat.accounts)
+        place = self.place(provider, model, asked)
+        return tuple(Target(seat, account, place, meter, self.own) for account in seat.accounts)
 
     def _label(self, seat: Seat, model: str) -> str:
         """The model's name in metrics: the configuration's, or that of the catalogue's entry (`gpt-4o` for `gpt-4o-2024-08-06`).
         Clients choose names, so any other is "other"."""
         if any((seat.name, model) in (*alias.targets, *alias.fallbacks) for alias in self.aliases.values()):
             return model
-        if f"{seat.name}/{model}" in self._prices or any(model in account.deployments for account in seat.accounts):
+        if f"{seat.name}/{model}" in self._named or any(model in account.deployments for account in seat.accounts):
             return model
         if seat.type not in self._listed:
             self._listed[seat.type] = sorted(self.catalogue.names(seat.type), key=len, reverse=True)

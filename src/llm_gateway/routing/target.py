@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msgspec import Struct
 
 from llm_gateway.core.headers import render
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
-from llm_gateway.models.catalogue import Catalogue
-from llm_gateway.models.prices import Rates, cost, override
+from llm_gateway.models.own import Own, Place
+from llm_gateway.models.prices import Rates, cost
 from llm_gateway.providers.contract import OPERATIONS, Account, Provider
 from llm_gateway.telemetry.metrics import TargetMeter
 from llm_gateway.upstream.pool import Bay
 
 MOST_HEADS = 64
+MOST_TIERS = 8  # there are four; the word comes from a reply
 RATES_SECONDS = 60.0  # prices change by date, some by hour
 AGENT = b"llm-gateway"
 JSON = b"application/json"
@@ -49,18 +48,19 @@ class Target:
     """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
 
     __slots__ = (
-        "_catalogue", "_heads", "_own", "_priced_until", "_rates", "account", "bay", "by_value", "forms", "key_id", "limits", "lines", "meter", "model",
-        "provider", "speaker",
+        "_heads", "_own", "_place", "_priced_until", "_rates", "_tiers", "account", "bay", "by_value", "forms", "key_id", "limits", "lines", "meter",
+        "model", "provider", "speaker",
     )  # fmt: skip
 
     def __init__(
         self,
         seat: Seat,
         account: Account,
-        model: str,
+        place: Place,
         meter: TargetMeter,
-        prices: tuple[Catalogue, Mapping[str, float | None] | None],
+        own: Own,
     ) -> None:
+        model = place.model
         self.speaker = seat.speaker
         self.account = account
         self.provider = account.provider
@@ -71,11 +71,11 @@ class Target:
         self.limits = seat.limits
         self.meter = meter
         self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
-        self.lines = render(
-            ((b"x-gateway-provider", account.provider.encode()), (b"x-gateway-model", _visible(model)))
-        )  # response headers that say who answered
-        self._catalogue, self._own = prices
+        self.lines = render(_said(account.provider, model, deprecated=_deprecated(own, place)))
+        self._own = own
+        self._place = place
         self._rates: Rates | None = None
+        self._tiers: dict[str, Rates | None] = {}  # rates of other service tiers, until then too
         self._priced_until = 0.0
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...], bytes], bytes] = {}
 
@@ -85,11 +85,16 @@ class Target:
     def price(self, usage: Usage, now: float) -> int | None:
         """Nano-USD, None if unpriced. `now`: Unix seconds."""
         if now >= self._priced_until:
-            self._rates = self._catalogue.price(self.account.type, self.model, now)
-            if self._own is not None:
-                self._rates = override(self._rates, **self._own)
+            self._rates = self._own.rates(self._place, now)
+            self._tiers.clear()
             self._priced_until = now + RATES_SECONDS
-        return cost(usage, self._rates)
+        if usage.tier is None:
+            return cost(usage, self._rates)
+        if usage.tier not in self._tiers:
+            if len(self._tiers) >= MOST_TIERS:
+                self._tiers.clear()
+            self._tiers[usage.tier] = self._own.rates(self._place, now, usage.tier)
+        return cost(usage, self._tiers[usage.tier])
 
     def request(self, outgoing: Outgoing, now: float) -> bytes:
         """The whole HTTP request for this target."""
@@ -118,6 +123,17 @@ def _own(
     chosen = {name.lower(): value for name, value in (*shape, *provider)}
     chosen.setdefault(b"user-agent", AGENT)
     return list(chosen.items())
+
+
+def _said(provider: str, model: str, *, deprecated: bool) -> list[tuple[bytes, bytes]]:
+    """Response headers that say who answered."""
+    lines = [(b"x-gateway-provider", provider.encode()), (b"x-gateway-model", _visible(model))]
+    return [*lines, (b"x-gateway-deprecated", b"true")] if deprecated else lines
+
+
+def _deprecated(own: Own, place: Place) -> bool:
+    info = own.info(place)
+    return info is not None and info.deprecated
 
 
 def _visible(model: str) -> bytes:
