@@ -44,6 +44,7 @@ demo: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## a real small LLM behind the gat
 
 replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each result by name in docs/replay.md
 	$(BIN)/python tests/replay/report.py
+	EVERY_CUT=1 $(BIN)/python -m pytest -q -n auto tests/formats -k cut $(ARGS)
 
 faults: $(VENV)/.stamp-dev ## upstreams and clients that break, against real processes
 	$(BIN)/python -m pytest -q tests/e2e/test_broken.py tests/egress tests/upstream tests/ingress $(ARGS)
