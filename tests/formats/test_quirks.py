@@ -126,3 +126,15 @@ def test_a_stream_of_calls_that_each_end_it_crosses_whole():
     told += crossing.feed(b"data: [DONE]\n\n") + crossing.tail(None)
     assert crossing.ended
     assert told.count(b'"tool_use"') == 3  # two blocks, and the reason to stop
+
+
+@pytest.mark.parametrize("part", ['{"text":"\\ud800"}', '{"text":"\\x"}', '{"text":5}', '{"text":"a","odd":1}', '{"text":null}'])
+def test_a_part_that_is_not_just_text_is_looked_at_closely(part):
+    body = b'{"contents":[{"role":"user","parts":[{"text":"hi"},%b]}]}' % part.encode()
+    try:
+        call = GEMINI.read_request(GEMINI.peek(body, "m"))
+    except Fault as fault:
+        assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, anything but a Fault is not
+        return
+    assert [getattr(one, "text", None) for one in call.messages[0].parts][:1] == ["hi"]
+    assert ("contents[0].parts[1].odd" in call.extras) is ("odd" in part)

@@ -30,6 +30,7 @@ SHAPE = "gemini"
 Extras = dict[str, Raw]
 _KNOWN = _typed.names(_wire.Part)
 _NULL = frozenset({b"", b"null"})
+_decode_words = msgspec.json.Decoder(_wire.Words).decode  # most parts, in a third of the time that `_part` takes
 decode_part = msgspec.json.Decoder(_wire.Part).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -38,6 +39,13 @@ _VIDEO_SITES = ("https://www.youtube.com/", "https://youtu.be/", "https://youtub
 
 def part(raw: Raw, path: str, name: str, extras: Extras) -> Part | None:
     """name: the id for a function call that has none. None for a part that says nothing."""
+    try:
+        return Text(_decode_words(raw).text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _part(raw, path, name, extras)
+
+
+def _part(raw: Raw, path: str, name: str, extras: Extras) -> Part | None:
     one = _typed.decode(decode_part, raw, path)
     found = _known(one, path, name, extras)
     others = {

@@ -51,6 +51,12 @@ class Part(Struct, rename="camel", gc=False):
     function_response: Response | None = None
 
 
+class Words(Struct, forbid_unknown_fields=True, gc=False):
+    """A part that is text and nothing else."""
+
+    text: str
+
+
 class Content(Struct, gc=False):
     parts: list[Raw] | None = None
     role: str | None = None
