@@ -114,6 +114,9 @@ class Worker:
             sock = socket.socket(fileno=fd)
             self._listeners.append(await self.server.listen(sock, files, proxied=listener.proxy_protocol))
         line.ready()
+        if any(seat.speaker.formats("response", "") for seat in self.line.routing.seats.values()):
+            # Ids will have to be sealed: the library for it takes 25 ms to import, which the first of them need not wait for.
+            self.loop.run_in_executor(None, self.seals.load)
         clock = self.loop.create_task(self._clock())
         await self.stopped.wait()
         clock.cancel()

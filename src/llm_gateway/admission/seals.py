@@ -38,21 +38,21 @@ def load_cipher(secret: bytes) -> tuple[Cipher, type[Exception]]:
 
 
 class Seals:
-    """Loads its cipher when the first id comes by."""
+    """Loads its cipher when told to, or when the first id comes by."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._loaded: tuple[Cipher, type[Exception]] | None = None
 
     def seal(self, tenant: str, made: Opened) -> str:
-        cipher, _ = self._load()
+        cipher, _ = self.load()
         prefix = made.id[: made.id.find("_") + 1]  # "resp_", as SDKs like to see it
         text = f"{made.provider}\0{made.key_id}\0{made.id}".encode()
         return prefix + base64.urlsafe_b64encode(cipher.encrypt(text, [tenant.encode()])).rstrip(b"=").decode()
 
     def open(self, tenant: str, sealed: str) -> Opened | None:
         """None if it is no id of ours, or another tenant's."""
-        cipher, invalid = self._load()
+        cipher, invalid = self.load()
         text = sealed[sealed.find("_") + 1 :]
         try:
             opened = cipher.decrypt(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), [tenant.encode()])
@@ -61,7 +61,7 @@ class Seals:
         provider, key_id, name = opened.decode().split("\0")
         return Opened(provider, key_id, name)
 
-    def _load(self) -> tuple[Cipher, type[Exception]]:
+    def load(self) -> tuple[Cipher, type[Exception]]:
         if self._loaded is None:
             self._loaded = load_cipher(self._secret)
         return self._loaded
