@@ -14,6 +14,7 @@ from llm_gateway.formats._numbers import tokens
 Fields = dict[str, Any]
 _SUMMANDS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "responseTokenCount", "thoughtsTokenCount")
 _COUNTS = (*_SUMMANDS, "cachedContentTokenCount")
+_ZEROS = (0,) * len(_COUNTS)
 _COUNTED = frozenset({*_COUNTS, "totalTokenCount"})
 _MEDIA = frozenset({"AUDIO", "IMAGE"})
 _ASKED, _TOLD = ("promptTokensDetails", "toolUsePromptTokensDetails"), ("candidatesTokensDetails",)
@@ -24,7 +25,7 @@ def read(fields: Fields, searches: int = 0) -> Usage | None:
     """searches: of the web, counted from the grounding. None where nothing is counted, as in all but the last chunks of some streams (`trafficType` alone)."""
     if _COUNTED.isdisjoint(fields):
         return None
-    counts = [fields.get(name, 0) for name in _COUNTS]
+    counts = list(map(fields.get, _COUNTS, _ZEROS))
     if set(map(type, counts)) != {int} or min(counts) < 0:  # a number that is none
         counts = [tokens(fields, name) for name in _COUNTS]
     prompt, used, candidates, response, thoughts, cached = counts

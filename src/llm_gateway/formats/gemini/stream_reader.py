@@ -119,7 +119,9 @@ class ContentReader:
             return
         if not chunk.usage_metadata:
             return
-        self._counts = _usage.merged(self._counts, chunk.usage_metadata)
+        counts = chunk.usage_metadata
+        usual = counts.keys() == self._counts.keys() and None not in counts.values()
+        self._counts = counts if usual else _usage.merged(self._counts, counts)
         if (usage := _usage.read(self._counts, self._searches)) is not None:
             events.append(UsageUpdate(usage))
 
