@@ -54,16 +54,21 @@ def _unframed(members: Mapping[str, Raw]) -> bool:
 
 
 def _tokens(reply: dict[str, Any]) -> Usage | None:
-    """`usage` by tokens; one by seconds ({"type": "duration"}) tells of none."""
+    """`usage` by tokens; one by seconds ({"type": "duration"}) tells of none. What came with images, unless it says more, is
+    images."""
     usage = section(reply, "usage")
     if not usage or "seconds" in usage:
         return None
     details = section(usage, "input_tokens_details") or section(usage, "input_token_details")
+    output = tokens(usage, "output_tokens", "completion_tokens")
+    made = section(usage, "output_tokens_details")
     return Usage(
         input=tokens(usage, "input_tokens", "prompt_tokens"),
-        output=tokens(usage, "output_tokens", "completion_tokens"),
+        output=output,
+        cache_read=tokens(details, "cached_tokens"),
         audio_input=tokens(details, "audio_tokens"),
         image_input=tokens(details, "image_tokens"),
+        image_output=tokens(made, "image_tokens") if made or "data" not in reply else output,
     )
 
 

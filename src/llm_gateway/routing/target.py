@@ -14,7 +14,6 @@ from llm_gateway.telemetry.metrics import TargetMeter
 from llm_gateway.upstream.pool import Bay
 
 MOST_HEADS = 64
-MOST_TIERS = 8  # there are four; the word comes from a reply
 RATES_SECONDS = 60.0  # prices change by date, some by hour
 AGENT = b"llm-gateway"
 JSON = b"application/json"
@@ -91,8 +90,6 @@ class Target:
         if usage.tier is None:
             return cost(usage, self._rates)
         if usage.tier not in self._tiers:
-            if len(self._tiers) >= MOST_TIERS:
-                self._tiers.clear()
             self._tiers[usage.tier] = self._own.rates(self._place, now, usage.tier)
         return cost(usage, self._tiers[usage.tier])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_gateway.core.types import Usage
+from llm_gateway.formats import _tiers
 from llm_gateway.formats._numbers import money, section, tokens
 
 
@@ -30,6 +31,7 @@ def read(fields: dict[str, Any]) -> Usage:
         reasoning=tokens(section(fields, "output_tokens_details"), "thinking_tokens"),
         searches=tokens(section(fields, "server_tool_use"), "web_search_requests"),
         cost=money(fields.get("cost")),
+        tier=_tiers.word(fields.get("speed")) or _tiers.word(fields.get("service_tier")),
     )
 
 

@@ -61,6 +61,7 @@ class Event(Struct, rename="camel", gc=False):
     stop_reason: str | None = None
     additional_model_response_fields: Any = None
     usage: dict[str, Any] | None = None
+    service_tier: Any = None
 
 
 decode = msgspec.json.Decoder(Event).decode

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from llm_gateway.core.types import Usage
+from llm_gateway.formats import _tiers
 from llm_gateway.formats._numbers import tokens
 
 Fields = dict[str, Any]
 
 
-def read(fields: Fields) -> Usage:
+def read(fields: Fields, said: object = None) -> Usage:
+    """said: the object that holds the service tier, which stands beside the usage."""
     fresh = tokens(fields, "inputTokens")
     cache_read = tokens(fields, "cacheReadInputTokens", "cacheReadInputTokenCount")
     written = tokens(fields, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
@@ -30,6 +32,7 @@ def read(fields: Fields) -> Usage:
         cache_read=cache_read,
         cache_write_5m=max(0, written - one_hour),
         cache_write_1h=min(one_hour, written),
+        tier=_tiers.word(said.get("type")) if isinstance(said, dict) else None,
     )
 
 

@@ -41,7 +41,7 @@ _STOP_SEQUENCE = "/stop_sequence"
 
 def summarise(body: bytes) -> Summary:
     reply = _reply(body)
-    return Summary(_usage.read(reply.usage) if reply.usage else None, reply.stop_reason)
+    return Summary(_usage.read(reply.usage, reply.service_tier) if reply.usage else None, reply.stop_reason)
 
 
 def read(body: bytes) -> Completion:
@@ -53,7 +53,7 @@ def read(body: bytes) -> Completion:
         id="",
         model="",
         choices=(Choice(_parts(reply), reason, 0, stopped, native),),
-        usage=_usage.read(reply.usage) if reply.usage else None,
+        usage=_usage.read(reply.usage, reply.service_tier) if reply.usage else None,
         service_tier=tier if isinstance(tier, str) else None,
         format=SHAPE,
     )

@@ -115,7 +115,7 @@ class ConverseReader:
                 self._read_stop(event, events)
             case "metadata":
                 if event.usage:
-                    events.append(UsageUpdate(_usage.read(event.usage)))
+                    events.append(UsageUpdate(_usage.read(event.usage, event.service_tier)))
                 if self._finished:
                     self._over = True
                     events.append(End())

@@ -86,7 +86,7 @@ class ConverseWatch:
                 self.finish = event.stop_reason or "end_turn"
                 return Verdict.HOLD
             case "metadata":
-                self.usage = _usage.read(event.usage) if event.usage else self.usage
+                self.usage = _usage.read(event.usage, event.service_tier) if event.usage else self.usage
                 self.ended = self.finish is not None
                 return Verdict.HOLD if self.ended else Verdict.SEND
             case _:

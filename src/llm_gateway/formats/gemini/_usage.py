@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_gateway.core.types import Usage
+from llm_gateway.formats import _tiers
 from llm_gateway.formats._numbers import tokens
 
 Fields = dict[str, Any]
@@ -40,6 +41,8 @@ def read(fields: Fields, searches: int = 0) -> Usage | None:
         audio_output=told.get("AUDIO", 0),
         searches=searches,
         image_input=asked.get("IMAGE", 0),
+        image_output=told.get("IMAGE", 0),
+        tier=_tiers.word(fields.get("serviceTier")) or _tiers.word(fields.get("trafficType")),
     )
 
 
@@ -78,9 +81,9 @@ def write(usage: Usage) -> Fields:
         text = max(0, usage.input - usage.audio_input - usage.image_input)
         counts = {"TEXT": text, "IMAGE": usage.image_input, "AUDIO": usage.audio_input}
         fields["promptTokensDetails"] = _details(counts)
-    if usage.audio_output:
-        text = max(0, usage.output - usage.reasoning - usage.audio_output)
-        fields["candidatesTokensDetails"] = _details({"TEXT": text, "AUDIO": usage.audio_output})
+    if usage.audio_output or usage.image_output:
+        text = max(0, usage.output - usage.reasoning - usage.audio_output - usage.image_output)
+        fields["candidatesTokensDetails"] = _details({"TEXT": text, "IMAGE": usage.image_output, "AUDIO": usage.audio_output})
     return fields
 
 

@@ -11,9 +11,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from llm_gateway.core.types import Usage
+from llm_gateway.formats import _tiers
 from llm_gateway.formats._numbers import money, section, tokens
 
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
+_ORDINARY = "default"  # what most replies say: not worth a call
 _USD_TICK = 1e-10  # xAI's cost_in_usd_ticks
 
 
@@ -45,12 +47,12 @@ _NO_PROMPT_DETAILS = _PromptDetails()
 _NO_COMPLETION_DETAILS = _CompletionDetails()
 
 
-def decode(raw: Raw) -> Usage | None:
-    """Usage from its JSON text; None where that is null, empty or no object."""
+def decode(raw: Raw, said: object = None) -> Usage | None:
+    """Usage from its JSON text; None where that is null, empty or no object. said: the service tier."""
     try:
         plain = _decode_plain(raw)
     except msgspec.ValidationError:
-        return _decode_odd(raw)
+        return _decode_odd(raw, said)
     prompt = plain.prompt_tokens_details or _NO_PROMPT_DETAILS
     completion = plain.completion_tokens_details or _NO_COMPLETION_DETAILS
     input_, output, cached = plain.prompt_tokens, plain.completion_tokens, prompt.cached_tokens or 0
@@ -63,22 +65,24 @@ def decode(raw: Raw) -> Usage | None:
         or plain.total_tokens != input_ + output
         or reasoning > output
     ):
-        return _decode_odd(raw)
+        return _decode_odd(raw, said)
+    tier = None if said is None or said == _ORDINARY else _tiers.word(said)
     return Usage(
         input_, output, cached, 0, 0, reasoning, prompt.audio_tokens or 0, completion.audio_tokens or 0, 0,
-        completion.accepted_prediction_tokens or 0, completion.rejected_prediction_tokens or 0,
+        completion.accepted_prediction_tokens or 0, completion.rejected_prediction_tokens or 0, tier=tier,
     )  # fmt: skip
 
 
-def _decode_odd(raw: Raw) -> Usage | None:
+def _decode_odd(raw: Raw, said: object) -> Usage | None:
     try:
         fields = _decode_fields(raw)
     except msgspec.ValidationError:
         return None
-    return read(fields) if fields else None
+    return read(fields, said) if fields else None
 
 
-def read(fields: dict[str, Any]) -> Usage:
+def read(fields: dict[str, Any], said: object = None) -> Usage:
+    """said: the service tier, which stands beside the usage."""
     prompt = section(fields, "prompt_tokens_details")
     completion = section(fields, "completion_tokens_details")
     reasoning = tokens(completion, "reasoning_tokens") or tokens(fields, "reasoning_tokens")
@@ -96,6 +100,8 @@ def read(fields: dict[str, Any]) -> Usage:
         rejected_prediction=tokens(completion, "rejected_prediction_tokens"),
         searches=_searches(fields),
         cost=_cost(fields),
+        image_output=tokens(completion, "image_tokens"),
+        tier=_tiers.word(said),
     )
 
 
@@ -126,17 +132,20 @@ def write(usage: Usage, cost: float | None = None) -> dict[str, Any]:
         prompt["cache_write_tokens"] = written
     if usage.image_input:
         prompt["image_tokens"] = usage.image_input
+    made = {
+        "reasoning_tokens": usage.reasoning,
+        "audio_tokens": usage.audio_output,
+        "accepted_prediction_tokens": usage.accepted_prediction,
+        "rejected_prediction_tokens": usage.rejected_prediction,
+    }
+    if usage.image_output:
+        made["image_tokens"] = usage.image_output
     fields: dict[str, Any] = {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.input + usage.output,
         "prompt_tokens_details": prompt,
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning,
-            "audio_tokens": usage.audio_output,
-            "accepted_prediction_tokens": usage.accepted_prediction,
-            "rejected_prediction_tokens": usage.rejected_prediction,
-        },
+        "completion_tokens_details": made,
     }
     if usage.searches:
         fields["server_tool_use_details"] = {"web_search_requests": usage.searches}

@@ -51,7 +51,7 @@ def read(body: bytes) -> Completion:
         id=reply.id or "",
         model=reply.model or "",
         choices=tuple(_choice(choice, at) for at, choice in enumerate(reply.choices)),
-        usage=_usage.read(reply.usage) if reply.usage else None,
+        usage=_usage.read(reply.usage, reply.service_tier) if reply.usage else None,
         created=int(reply.created or 0),
         service_tier=reply.service_tier or None,
         fingerprint=reply.system_fingerprint or None,

@@ -60,7 +60,7 @@ class OpenAIChat:
             whole = _decode_whole(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _no_completion() from None
-        usage = _usage.decode(whole.usage)
+        usage = _usage.decode(whole.usage, whole.service_tier)
         if whole.error:
             return Summary(usage, fault=errors.read(200, body))
         if whole.choices is None:
@@ -131,6 +131,7 @@ class _Whole(msgspec.Struct, gc=False):
     choices: tuple[_Finish, ...] | None = None
     usage: Raw = _NO_USAGE
     error: object = None
+    service_tier: object = None
 
 
 _decode_whole = msgspec.json.Decoder(_Whole).decode

@@ -110,9 +110,9 @@ class ChatReader:
             for choice in chunk.choices:
                 self._read_choice(choice, events)
         if chunk.usage:
-            events.append(UsageUpdate(_usage.read(chunk.usage)))
+            events.append(UsageUpdate(_usage.read(chunk.usage, chunk.service_tier)))
         elif isinstance(chunk.x_groq, dict) and isinstance(chunk.x_groq.get("usage"), dict):
-            events.append(UsageUpdate(_usage.read(chunk.x_groq["usage"])))
+            events.append(UsageUpdate(_usage.read(chunk.x_groq["usage"], chunk.service_tier)))
         if chunk.error:
             self._fail(errors.read(200, payload), events)
 

@@ -49,6 +49,7 @@ class _Chunk(Struct, gc=False):
     usage: Any = None
     error: Any = None
     x_groq: Any = None
+    service_tier: Any = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -147,7 +148,7 @@ class ChatWatch:
         if not usage and isinstance(chunk.x_groq, dict):
             usage = chunk.x_groq.get("usage")
         if isinstance(usage, dict):
-            self.usage = _usage.read(usage)
+            self.usage = _usage.read(usage, chunk.service_tier)
         if chunk.error:
             self.failed = errors.read(200, data)
             return Verdict.DROP

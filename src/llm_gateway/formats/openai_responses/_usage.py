@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from llm_gateway.core.types import Usage
+from llm_gateway.formats import _tiers
 from llm_gateway.formats._numbers import money, section, tokens
 
 Fields = dict[str, Any]
 _USD_TICK = 1e-10  # xAI's cost_in_usd_ticks
 
 
-def read(fields: Fields, searches: int = 0) -> Usage:
-    """searches: the web searches among the reply's items, where its usage does not count them."""
+def read(fields: Fields, searches: int = 0, said: object = None) -> Usage:
+    """searches: the web searches among the reply's items, where its usage does not count them. said: the service tier."""
     given = section(fields, "input_tokens_details")
     made = section(fields, "output_tokens_details")
     used = section(fields, "server_side_tool_usage_details")
@@ -30,6 +31,8 @@ def read(fields: Fields, searches: int = 0) -> Usage:
         image_input=tokens(given, "image_tokens"),
         searches=tokens(used, "web_search_calls") or searches,
         cost=_cost(fields),
+        image_output=tokens(made, "image_tokens"),
+        tier=_tiers.word(said),
     )
 
 
@@ -46,6 +49,7 @@ def write(usage: Usage, cost: float | None = None) -> Fields:
         (given, "audio_tokens", usage.audio_input),
         (given, "image_tokens", usage.image_input),
         (made, "audio_tokens", usage.audio_output),
+        (made, "image_tokens", usage.image_output),
     ):
         if value:
             fields[name] = value

@@ -83,7 +83,7 @@ def ended(reply: Reply, *, called: bool) -> tuple[FinishReason, str | None]:
 def counted(reply: Reply) -> Usage | None:
     if not reply.usage:
         return None
-    return _usage.read(reply.usage, sum(_searched(raw) for raw in reply.output or ()))
+    return _usage.read(reply.usage, sum(_searched(raw) for raw in reply.output or ()), reply.service_tier)
 
 
 def _searched(raw: Raw) -> bool:
