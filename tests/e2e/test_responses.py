@@ -77,6 +77,10 @@ def test_what_is_kept_can_be_asked_for_and_is_not_billed_again(openai_client: op
     assert studio.received[-1].path == "/v1/responses/resp_made?include%5B%5D=message.output_text.logprobs"
     booked = row(gateway, raw.headers["x-request-id"])
     assert (booked.get("input", 0), booked["provider"]) == (0, "studio")
+    streamed = openai_client.responses.with_raw_response.retrieve(made.id, stream=True, starting_after=6)
+    (event,) = streamed.parse()
+    assert event.response.id == made.id
+    assert row(gateway, streamed.headers["x-request-id"]).get("output", 0) == 0
     assert openai_client.responses.input_items.list(made.id).data == []
     assert openai_client.responses.cancel(made.id).id == made.id
     openai_client.responses.delete(made.id)

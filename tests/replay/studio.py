@@ -95,6 +95,9 @@ class Studio:
             plain(writer, {"id": path.rpartition("/")[2], "object": "response", "deleted": True})
         elif path.endswith("/input_items"):
             plain(writer, {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None})
+        elif request.method == "GET" and "stream=true" in request.path:
+            told = response("again", path.split("/responses/")[1])
+            await events(writer, [{"type": "response.completed", "sequence_number": 7, "response": told}])
         elif request.method == "GET" or path.endswith("/cancel"):
             plain(writer, response(request.path, path.split("/responses/")[1].removesuffix("/cancel")))
         else:

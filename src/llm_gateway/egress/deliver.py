@@ -254,7 +254,9 @@ class Egress:
         passage = relay.passage
         if passage is None or passage.failed is not None:
             raise (passage.failed if passage is not None else None) or Fault(Kind.INTERNAL, "A stream without passage.")
-        x.usage, x.finish = passage.usage, passage.finish
+        x.finish = passage.finish
+        if not x.route.asked:  # what was kept was billed when it was made
+            x.usage = passage.usage
         self._settled(x, target, 200)
         tail = passage.tail(None if x.cost is None else x.cost / 1e9)
         x.bytes_out += len(tail)

@@ -52,6 +52,7 @@ _OPENAI: dict[bytes, Methods] = {
 EXACT: dict[bytes, Methods] = {
     **{b"/v1" + path: methods for path, methods in _OPENAI.items()},
     **{b"/openai/v1" + path: methods for path, methods in _OPENAI.items()},
+    b"/openai/models": {b"GET": Route("models", CHAT, "/v1/models")},
     b"/openai/responses": _post("chat", "openai_responses", "/v1/responses", sealed=True),
     b"/v2/embed": _post("embeddings", "cohere_embed", "/v2/embed"),
     b"/v1/embed": _post("embeddings", "cohere_embed_v1", "/v1/embed"),
