@@ -1,16 +1,18 @@
 """Which models are known, who sells them, what they can do and what they cost.
 
-Law: data in layers: `catalogue.json` (generated: prices, context windows) < `capabilities.json` and `aliases.json` (kept
-by hand) < the caller's config, which lies over this from outside. No clock: prices that change with the date or the hour
-take `now`. An unknown model is None, and an unknown price is None, never 0.
+Law: data in layers: `catalogue.json` (generated: prices, context windows) < `capabilities.json`, `retirements.json` and
+`aliases.json` (kept by hand) < the caller's config, which `own.py` lays over this. No clock: prices that change with the date
+or the hour take `now`. An unknown model is None, and an unknown price is None, never 0.
 
 Matching is that of genai-prices: entries in order, by name or pattern, then those of the providers whose models a seller
-resells, then once more with a compact date suffix (-20251211) written out.
+resells; then once more with a compact date suffix (-20251211) written out, without what clouds put before a name
+(`publishers/google/models/`, an ARN), and by the base of a fine-tune.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from importlib import resources
 
@@ -21,6 +23,8 @@ from llm_gateway.models.prices import UNITS, Rates, femto
 DAY = 86_400
 TIERS = ("service_tier", "processing", "speed")  # the data's words for a price that the reply's tier chooses
 MEMO_LIMIT = 4096  # names come from clients, so what is remembered of them is bounded
+VENDOR = re.compile(r"^(?:(?:us|eu|apac|global|regional|jp|au|ca|us-gov)\.)?(?:[a-z]+|ai21)\.(?=[a-z])")  # Bedrock's us.anthropic.claude-…
+FINE_TUNE = re.compile(r"^ft:[^:]+(?=:[^:]*:)")  # ft:BASE:organization:suffix:id
 COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 
 
@@ -114,11 +118,14 @@ class Published(Struct, frozen=True):
 
 
 class Known(Struct, frozen=True):
-    """The hand-kept names. `sellers`: provider type -> the catalogue's word, where they differ."""
+    """The hand-kept names. `sellers`: provider type -> the catalogue's word, where they differ. By seller: `wrappings`, a pattern
+    of what its APIs put before a model's name; `spellings`, names -> those the catalogue lists."""
 
     aliases: dict[str, str]
     prefixes: tuple[tuple[str, str | None], ...]
     sellers: dict[str, str]
+    wrappings: dict[str, str] = {}
+    spellings: dict[str, dict[str, str]] = {}
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -137,10 +144,18 @@ class Facts(Struct, frozen=True, kw_only=True):
     regions: tuple[str, ...] | None = None
 
 
-class Capability(Struct, frozen=True):
-    """What models whose name begins with `prefix` can do, whoever sells them."""
+class Schedule(Struct, frozen=True):
+    """Which names stop being served when, by those providers' own announcement: clouds that resell a model keep their own days."""
 
-    prefix: str
+    providers: tuple[str, ...]
+    source: str
+    days: dict[str, tuple[str, ...]]
+
+
+class Capability(Struct, frozen=True):
+    """What models can do whose name begins with one of `prefixes`, whoever sells them; the longest prefix decides."""
+
+    prefixes: tuple[str, ...] = ()
     max_output: int | None = None
     context: int | None = None
     input: tuple[str, ...] = ()
@@ -194,12 +209,23 @@ class Tariff:
 class Catalogue:
     """Looks names up. Holds only data; what it remembers of earlier look-ups changes no answer."""
 
-    def __init__(self, published: Published, known: Known, capabilities: tuple[Capability, ...]) -> None:
+    def __init__(
+        self, published: Published, known: Known, capabilities: tuple[Capability, ...], schedules: tuple[Schedule, ...] = ()
+    ) -> None:
         self.source = f"{published.source} {published.version}"
         self.date = published.date
         self._known = known
         self._sellers = {seller.id: seller for seller in published.providers}
-        self._capabilities = sorted(capabilities, key=lambda each: -len(each.prefix))
+        prefixed = [(prefix, each) for each in capabilities for prefix in each.prefixes]
+        self._capabilities = sorted(prefixed, key=lambda pair: -len(pair[0]))
+        self._wrappings = {seller: re.compile(pattern) for seller, pattern in known.wrappings.items()}
+        self._retires = {
+            (provider, name): day
+            for schedule in schedules
+            for provider in schedule.providers
+            for day, names in schedule.days.items()
+            for name in names
+        }
         self._entries: dict[tuple[str, str], Entry | None] = {}
         self._tariffs: dict[tuple[str, str], Tariff | None] = {}
 
@@ -236,13 +262,12 @@ class Catalogue:
 
     def info(self, provider: str, model: str) -> Info | None:
         """None if neither layer knows the model."""
-        entry = self._entry(provider, model)
-        return self._describe(model, entry)
+        return self._describe(provider, model, self._entry(provider, model))
 
     def models(self, provider: str) -> list[Info]:
         """What the catalogue lists for a provider type, in its order; empty for types nobody publishes a list for."""
         seller = self._sellers.get(self._known.sellers.get(provider, provider))
-        described = (self._describe(entry.id, entry) for entry in (seller.models if seller else ()))
+        described = (self._describe(provider, entry.id, entry) for entry in (seller.models if seller else ()))
         return [info for info in described if info is not None]
 
     def names(self, provider: str) -> set[str]:
@@ -251,17 +276,20 @@ class Catalogue:
         listers = [seller, *(self._sellers.get(each) for each in seller.fallbacks)] if seller is not None else []
         return {entry.id for lister in listers if lister is not None for entry in lister.models}
 
-    def _describe(self, model: str, entry: Entry | None) -> Info | None:
-        bare = model.lower().rpartition("/")[2]
-        can = next((each for each in self._capabilities if bare.startswith(each.prefix)), None)
-        if entry is None and can is None:
+    def _describe(self, provider: str, model: str, entry: Entry | None) -> Info | None:
+        name = model.lower().rpartition("/")[2]
+        bare = VENDOR.sub("", name.removeprefix("ft:"))
+        can = next((each for prefix, each in self._capabilities if bare.startswith(prefix)), None)
+        retires = self._retires.get((provider, name))
+        if entry is None and can is None and retires is None:
             return None
-        can = can or Capability(prefix="")
+        can = can or Capability()
         return Info(
             id=model,
-            context=(entry.context if entry is not None else None) or can.context,
+            context=_least(entry.context if entry is not None else None, can.context),
             max_output=can.max_output,
-            deprecated=entry is not None and entry.deprecated,
+            deprecated=retires is not None or (entry is not None and entry.deprecated),
+            retires=retires,
             input=can.input,
             output=can.output,
             tools=can.tools,
@@ -276,19 +304,41 @@ class Catalogue:
         if key not in self._entries:
             if len(self._entries) >= MEMO_LIMIT:
                 self._entries.clear()
-            self._entries[key] = self._find(seller, name) or self._find(seller, COMPACT_DATE.sub(r"-\1-\2-\3", name))
+            found = (self._find(seller, spelt) for spelt in self._spellings(seller, name))
+            self._entries[key] = next((entry for entry in found if entry is not None), None) or self._tuned(seller, name)
         return self._entries[key]
 
+    def _spellings(self, seller: str, name: str) -> Iterator[str]:
+        """The name as it is, then as the catalogue may list it."""
+        yield name
+        dated = COMPACT_DATE.sub(r"-\1-\2-\3", name)
+        if dated != name:
+            yield dated
+        if seller in self._wrappings:
+            bare = self._wrappings[seller].sub("", name, count=1)
+            if bare != name:
+                yield bare
+                name = bare
+        spelt = self._known.spellings.get(seller, {}).get(name)
+        if spelt is not None:
+            yield spelt
+
     def _find(self, seller_id: str, name: str) -> Entry | None:
+        return next((entry for entry in self._listed(seller_id) if entry.matches(name)), None)
+
+    def _tuned(self, seller_id: str, name: str) -> Entry | None:
+        """A fine-tune of ours is sold at the price of its base's fine-tunes, which the list names by the base alone."""
+        base = FINE_TUNE.match(name)
+        return next((entry for entry in self._listed(seller_id) if entry.id == base[0]), None) if base else None
+
+    def _listed(self, seller_id: str) -> Iterator[Entry]:
+        """What a seller lists, then what those list whose models it resells."""
         seller = self._sellers.get(seller_id)
-        if seller is None:
-            return None
-        resold = (self._sellers[each] for each in seller.fallbacks if each in self._sellers)
-        for lister in (seller, *resold):
-            for entry in lister.models:
-                if entry.matches(name):
-                    return entry
-        return None
+        if seller is not None:
+            yield from seller.models
+            for each in seller.fallbacks:
+                if each in self._sellers:
+                    yield from self._sellers[each].models
 
 
 def compile_rates(published: dict[str, Decimal | Tiered]) -> Rates | None:
@@ -307,7 +357,13 @@ def load_catalogue() -> Catalogue:
     published = json.decode((folder / "catalogue.json").read_bytes(), type=Published)
     known = json.decode((folder / "aliases.json").read_bytes(), type=Known)
     capabilities = json.decode((folder / "capabilities.json").read_bytes(), type=tuple[Capability, ...])
-    return Catalogue(published, known, capabilities)
+    schedules = json.decode((folder / "retirements.json").read_bytes(), type=tuple[Schedule, ...])
+    return Catalogue(published, known, capabilities, schedules)
+
+
+def _least(sold: int | None, own: int | None) -> int | None:
+    """A seller may give less context than the model can take, but not more."""
+    return min(sold, own) if sold is not None and own is not None else sold or own
 
 
 def _flat(known: dict[str, tuple[Decimal | Tiered, int]], start: int) -> Rates:
