@@ -87,7 +87,8 @@ def test_bad_input_is_named(openai_client: openai.OpenAI) -> None:
 
 
 def test_titan_on_bedrock_answers_an_openai_client(vectors: Callable[..., list[list[float]]], recordings: Recordings) -> None:
-    each = next(each for each in recordings.select(provider="bedrock", api="invoke", status=200) if b'"inputTextTokenCount"' in each.body and b'"embedding"' in each.body)
+    invoked = recordings.select(provider="bedrock", api="invoke", status=200)
+    each = next(each for each in invoked if b'"inputTextTokenCount"' in each.body and b'"embedding"' in each.body)
     got = vectors(f"bedrock/titan-embed-text-{each.id}", ["one"])
     assert alike(got, [json.loads(each.body)["embedding"]])
     with pytest.raises(openai.BadRequestError, match="one"):

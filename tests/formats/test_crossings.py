@@ -44,7 +44,7 @@ def refused(cross, **fields):
 
 
 def test_the_table_names_every_field_of_a_conversation_that_can_be_lost():
-    structural = {"model", "messages", "stream", "stream_usage", "format", "extras"}
+    structural = {"model", "messages", "stream", "stream_usage", "functions", "format", "extras"}
     assert {row.field for row in crossings.TABLE} == {field.name for field in structs.fields(Conversation)} - structural
 
 
@@ -297,3 +297,33 @@ def calls(function, argument) -> int:
     finally:
         sys.setprofile(None)
     return counted
+
+
+def test_a_client_of_legacy_functions_is_told_calls_in_its_own_words():
+    asked = {"model": "m", "messages": [USER], "functions": [{"name": "f", "parameters": {"type": "object", "properties": {}}}]}
+    call = OPENAI.read_request(OPENAI.peek(json.dumps(asked).encode()))
+    body = json.dumps({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "tool_use", "usage": {},
+        "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}, {"type": "tool_use", "id": "t2", "name": "f", "input": {}}],
+    }).encode()  # fmt: skip
+    sent = OPENAI.write_reply(ANTHROPIC.read_reply(body), call, 7)
+    choice = json.loads(sent.body)["choices"][0]
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert "tool_calls" not in choice["message"]
+    assert (choice["finish_reason"], sent.dropped) == ("function_call", ("content.tool_calls",))
+    events = [
+        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "usage": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t1", "name": "f", "input": {}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"a":1}'}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {}}, {"type": "message_stop"},
+    ]  # fmt: skip
+    stream = b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in events)
+    crossing = Crossing(ANTHROPIC.stream_reader(), OPENAI.stream_writer(call, 7))
+    out = crossing.feed(stream) + crossing.close()
+    chunks = [json.loads(line[6:])["choices"][0] for line in out.splitlines() if line.startswith(b"data: {")]
+    calls = [chunk["delta"]["function_call"] for chunk in chunks if "function_call" in chunk["delta"]]
+    assert "".join(each.get("name", "") for each in calls) == "f"
+    assert "".join(each["arguments"] for each in calls) == '{"a":1}'
+    assert chunks[-1]["finish_reason"] == "function_call"
+    assert b"tool_calls" not in out

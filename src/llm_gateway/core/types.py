@@ -188,7 +188,8 @@ class Thinking(Struct, frozen=True, gc=False):
 
 
 class Conversation(Struct, frozen=True, kw_only=True, gc=False):
-    """One chat request. `extras`: top-level fields that have no name here, as the client wrote them, by `format`."""
+    """One chat request. `extras`: top-level fields that have no name here, as the client wrote them, by `format`.
+    `functions`: tools were asked for in OpenAI's first words, and calls are to be told in them."""
 
     model: str
     messages: tuple[Message, ...]
@@ -218,6 +219,7 @@ class Conversation(Struct, frozen=True, kw_only=True, gc=False):
     service_tier: str | None = None
     verbosity: str | None = None
     cache: CacheMark | None = None
+    functions: bool = False
     format: str = ""
     extras: dict[str, Raw] = {}
 

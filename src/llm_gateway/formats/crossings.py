@@ -215,6 +215,8 @@ _NAMES = {
 
 
 def name(call: Conversation, field: str) -> str:
+    if field == "tools" and call.functions:
+        return "functions"
     return _NAMES.get(call.format, {}).get(field, field)
 
 

@@ -105,14 +105,15 @@ def _call(call: _reply_wire.Call, at: int) -> ToolCall:
     return ToolCall(name, function.name or "", _reply_wire.arguments(function.arguments), signature=signature)
 
 
-def write(reply: Completion, now: int) -> Outgoing:
+def write(reply: Completion, now: int, *, functions: bool = False) -> Outgoing:
+    """functions: the client knows no `tool_calls`, only its predecessor."""
     dropped: list[str] = []
     body: Fields = {
         "id": reply.id,
         "object": "chat.completion",
         "created": reply.created or now,
         "model": reply.model,
-        "choices": [_write_choice(choice, dropped) for choice in reply.choices],
+        "choices": [_write_choice(choice, dropped, functions=functions) for choice in reply.choices],
     }
     if reply.usage is not None:
         body["usage"] = _usage.write(reply.usage)
@@ -128,12 +129,19 @@ def tier(name: str | None) -> str | None:
     return _TIERS.get(name, name if name in _OWN_TIERS else None) if name is not None else None
 
 
-def _write_choice(choice: Choice, dropped: list[str]) -> Fields:
+def _write_choice(choice: Choice, dropped: list[str], *, functions: bool) -> Fields:
+    message = _message(choice, dropped)
+    finish = _FINISHES.get(choice.finish, choice.finish)
+    if functions and "tool_calls" in message:
+        first, *more = message.pop("tool_calls")
+        message["function_call"] = first.get("function")  # there can be one only
+        dropped += ["content.tool_calls"] if more else []
+        finish = "function_call" if finish == "tool_calls" else finish
     return {
         "index": choice.index,
-        "message": _message(choice, dropped),
+        "message": message,
         "logprobs": None if choice.logprobs is None else _logprobs.write(choice.logprobs),
-        "finish_reason": _FINISHES.get(choice.finish, choice.finish),
+        "finish_reason": finish,
     }
 
 

@@ -90,6 +90,7 @@ def read(peek: Peek) -> Conversation:
         metadata=_given(request.metadata),
         service_tier=request.service_tier,
         verbosity=request.verbosity,
+        functions=bool(request.functions) and not request.tools,
         format=SHAPE,
         extras=_extras(peek.members),
     )

@@ -71,13 +71,13 @@ class OpenAIChat:
         return replies.read(body)
 
     def write_reply(self, reply: Completion, call: Conversation, now: int = 0) -> Outgoing:
-        return replies.write(reply, now)
+        return replies.write(reply, now, functions=call.functions)
 
     def stream_reader(self) -> StreamReader:
         return ChatReader()
 
     def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
-        return ChatWriter(wants_usage=call.stream_usage, now=now)
+        return ChatWriter(wants_usage=call.stream_usage, now=now, functions=call.functions)
 
     def write_error(self, fault: Fault, request_id: str) -> Outgoing:
         return errors.write(fault)

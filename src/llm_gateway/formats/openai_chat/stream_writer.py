@@ -53,10 +53,12 @@ class _Part:
 
 
 class ChatWriter:
-    __slots__ = ("_end", "_head", "_length", "_now", "_parts", "_tools", "_usage", "_wants_usage")
+    __slots__ = ("_end", "_functions", "_head", "_length", "_now", "_parts", "_tools", "_usage", "_wants_usage")
 
-    def __init__(self, *, wants_usage: bool, now: int) -> None:
-        """now: Unix seconds, for `created` where the upstream has none."""
+    def __init__(self, *, wants_usage: bool, now: int, functions: bool = False) -> None:
+        """now: Unix seconds, for `created` where the upstream has none. functions: the client knows no `tool_calls`, only its
+        predecessor, of which there can be one."""
+        self._functions = functions
         self._wants_usage = wants_usage
         self._now = now
         self._head = b""
@@ -86,7 +88,8 @@ class ChatWriter:
             case LogprobsDelta():
                 return self._chunk(event.choice, b"{}", logprobs=_encode(_logprobs.write(event.logprobs)))
             case Finish():
-                return self._chunk(event.choice, b"{}", finish=_encode(_FINISHES.get(event.finish, event.finish)))
+                finish = "function_call" if self._functions and event.finish == "tool_calls" else event.finish
+                return self._chunk(event.choice, b"{}", finish=_encode(_FINISHES.get(finish, finish)))
             case UsageUpdate():
                 self._usage = event.usage
                 return b""
@@ -144,6 +147,8 @@ class ChatWriter:
             case "tool":
                 self._tools[choice] = part.tool + 1
                 empty = {"name": start.name or "", "input" if kind == "custom" else "arguments": ""}
+                if self._functions:
+                    return self._choice(choice, {"function_call": empty}) if not part.tool else b""
                 call = {"index": part.tool, "id": start.id, "type": _type(kind), _type(kind): empty}
                 return self._choice(choice, {"tool_calls": [call]})
             case "reasoning" if start.redacted is not None:
@@ -173,6 +178,8 @@ class ChatWriter:
     def _write_signature(self, event: SignatureDelta) -> bytes:
         """A call's seal stands on the call, as Google's own OpenAI endpoint has it; a thought's among the details."""
         part = self._parts[event.choice, event.index]
+        if part.kind == "tool" and self._functions:
+            return b""
         if part.kind == "tool":
             google = {"google": {"thought_signature": event.signature}}
             return self._choice(event.choice, {"tool_calls": [{"index": part.tool, "extra_content": google}]})
@@ -181,6 +188,8 @@ class ChatWriter:
 
     def _arguments(self, choice: int, part: _Part, text: str) -> bytes:
         part.begun = True
+        if self._functions:
+            return self._choice(choice, {"function_call": {"arguments": text}}) if not part.tool else b""
         more = {_type(part.kind): {"input" if part.kind == "custom" else "arguments": text}}
         return self._choice(choice, {"tool_calls": [{"index": part.tool, **more}]})
 
