@@ -12,6 +12,7 @@ import pytest
 from llm_gateway.config import schema
 from llm_gateway.config.problems import PATTERNS
 from llm_gateway.config.snapshot import Media, Snapshot
+from llm_gateway.models.catalogue import Facts
 
 LOCAL = "providers: {a: {type: vllm}, b: {type: vllm, base_url: 'http://b:1/v1/'}}\n"
 
@@ -140,3 +141,49 @@ def test_every_pattern_of_the_schema_has_words_for_who_breaks_it():
     patterns = re.findall(r"pattern=(r?)\"(.+?)\"", Path(schema.__file__).read_text())
     assert len(patterns) >= 8
     assert {text for _, text in patterns} <= PATTERNS.keys()
+
+
+OWN = """
+prices:
+  a/1: {input: 2.5, cache_write_1h: 4, search: 0.01, image_output: 30}
+catalogue:
+  a/1: {context: 8192, max_output: 2048, input: [text, image], output: [text], tools: true, structured_output: false, retires: 2027-03-31}
+  big: {deprecated: true, regions: [eu]}
+"""
+
+
+def test_own_prices_and_facts_reach_the_workers(compile_text):
+    compiled = compile_text(LOCAL + OWN)
+    snapshot = compiled.snapshot
+    assert snapshot.prices == {"a/1": {"input": 2.5, "cache_write_1h": 4.0, "search": 0.01, "image_output": 30.0}}
+    assert snapshot.facts["a/1"] == Facts(
+        context=8192, max_output=2048, input=("text", "image"), output=("text",), tools=True, schema=False, retires="2027-03-31"
+    )
+    assert snapshot.facts["big"] == Facts(deprecated=True, regions=("eu",))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(snapshot), type=Snapshot) == snapshot
+    assert not compiled.warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "words"),
+    [
+        ("prices: {a/1: {input: -1}}", "prices.a/1.input", "0"),
+        ("prices: {a/1: {input: .nan}}", "prices.a/1.input", "finite"),
+        ("prices: {a/1: {inptu: 1}}", "prices.a/1.inptu", "input"),
+        ("catalogue: {a/1: {input: [text, smell]}}", "catalogue.a/1.input", "video"),
+        ("catalogue: {a/1: {context: 0}}", "catalogue.a/1.context", "1"),
+        ("catalogue: {a/1: {retires: soon}}", "catalogue.a/1.retires", "date"),
+        ("catalogue: {a/1: {max_tokens: 5}}", "catalogue.a/1.max_tokens", ""),
+    ],
+)
+def test_wrong_prices_and_facts_name_their_place(problems_of, text, path, words):
+    (line,) = problems_of(LOCAL + text)
+    assert path in line
+    assert words in line
+
+
+def test_prices_of_nobody_here_are_pointed_out(compile_text):
+    text = LOCAL + "models: {x: a/meta/llama}\nprices: {aa/1: {input: 1}, meta/llama: {input: 1}, x: {input: 1}, bare: {input: 1}}"
+    (warning,) = compile_text(text).warnings
+    assert "no provider is called `aa`" in warning
+    assert "models named `aa/1`" in warning

@@ -30,7 +30,7 @@ def test_the_examples_load(compile_text, text):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_every_variable_is_named():

@@ -187,3 +187,12 @@ def test_an_alias_has_limits_of_its_own(table) -> None:
     text = ROUTER.replace("fast: {", "fast: {timeout: {total: 120, first_chunk: 5}, ")
     plan, _ = table(text).course("fast")
     assert (plan.timeout, plan.first_chunk) == (120, 5)
+
+
+def test_an_alias_has_prices_of_its_own(table) -> None:
+    made = table(PRICED.replace("prices: {", "prices: {fast: {output: 7}, "))
+    usage = Usage(input=1_000_000, output=1_000_000)
+    assert made.course("fast")[1].target.price(usage, 1_764_000_000) == 3_000_000_000, "its one target has a price of its own"
+    renamed = table(PRICED.replace("prices: {local/llama: ", "prices: {fast: "))
+    assert renamed.course("fast")[1].target.price(usage, 1_764_000_000) == 3_000_000_000
+    assert renamed.course("local/llama")[1].target.price(usage, 1_764_000_000) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.routing.target import MOST_HEADS, Limits
 
@@ -83,3 +84,26 @@ def test_a_target_prints_without_its_key(target) -> None:
 
 def test_an_aliases_limit_for_the_first_chunk() -> None:
     assert Limits(10, 20, 30, 4).within(1.5) == Limits(10, 20, 1.5, 4)
+
+
+NOW = 1_795_176_000.0  # 20 November 2026
+
+
+def test_the_tier_a_reply_names_is_the_tier_it_is_billed_by(target) -> None:
+    one = target("openai/gpt-6-sol")
+    usage = {tier: Usage(input=1000, output=100, tier=tier) for tier in (None, "flex", "priority", "batch", "unheard-of")}
+    cost = {tier: one.price(each, NOW) for tier, each in usage.items()}
+    assert cost == {None: 3_000_000, "flex": 1_500_000, "priority": 6_000_000, "batch": 1_500_000, "unheard-of": 3_000_000}
+
+
+def test_prices_of_tiers_change_with_the_others(target) -> None:
+    one, usage = target("openai/gpt-6-sol"), Usage(input=1000, output=100, tier="flex")
+    assert one.price(usage, 1_791_763_200 - 1) == 3_000_000, "the day before flex has a price"
+    assert one.price(usage, 1_791_763_200 + 100) == 1_500_000
+
+
+def test_replies_of_a_model_that_goes_say_so(table) -> None:
+    made = table(CONFIG + "catalogue: {openai/ours: {deprecated: true}, openai/gpt-4: {deprecated: false}}")
+    lines = {name: made.course(f"openai/{name}")[1].target.lines for name in ("ours", "gpt-3.5-turbo", "gpt-4", "gpt-4o")}
+    told = {name for name, each in lines.items() if b"x-gateway-deprecated: true\r\n" in each}
+    assert told == {"ours", "gpt-3.5-turbo"}

@@ -19,8 +19,8 @@ def facts(info: Info) -> Entry:
     known = {
         "context_window": info.context,
         "max_output_tokens": info.max_output,
-        "input_modalities": info.input,
-        "output_modalities": info.output,
+        "input_modalities": info.input or None,
+        "output_modalities": info.output or None,
         "tools": info.tools,
         "structured_output": info.schema,
         "reasoning": info.reasoning,

@@ -44,6 +44,9 @@ def shapes() -> tuple[Passing, ...]:
     )  # fmt: skip
 
 
+_IMAGES = frozenset({"data", "b64_json"})  # of a reply, of the event that ends a stream
+
+
 def _always(_: Mapping[str, Raw]) -> bool:
     return True
 
@@ -68,7 +71,7 @@ def _tokens(reply: dict[str, Any]) -> Usage | None:
         cache_read=tokens(details, "cached_tokens"),
         audio_input=tokens(details, "audio_tokens"),
         image_input=tokens(details, "image_tokens"),
-        image_output=tokens(made, "image_tokens") if made or "data" not in reply else output,
+        image_output=tokens(made, "image_tokens") if made or _IMAGES.isdisjoint(reply) else output,
     )
 
 

@@ -2,7 +2,7 @@
 
 Law: pure, never a guess. Rates are integers in femto-USD (1e-15) per unit, in which all but a handful of published prices
 are whole numbers; no sum is done in floats. A detail without a rate of its own is billed at the rate of what it is part of
-(cached tokens as input, reasoning as output). No rates, or none for something that was used, is None, "unpriced"; that is
+(cached tokens as input, reasoning as output). No rates, or none for tokens that were used, is None, "unpriced"; that is
 never the same as 0.
 """
 
