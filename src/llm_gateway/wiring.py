@@ -20,6 +20,7 @@ from llm_gateway.formats import (
     embeddings_gemini,
     embeddings_ollama,
     embeddings_openai,
+    embeddings_vertex,
     jobs,
 )
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
@@ -55,7 +56,7 @@ def formats() -> Mapping[str, Format]:
         OpenAIResponses(),
         *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes(),
         embeddings_openai.shape(), *embeddings_gemini.shapes(), *embeddings_cohere.shapes(), *embeddings_ollama.shapes(),
-        embeddings_bedrock.shape(),
+        embeddings_bedrock.shape(), embeddings_vertex.shape(),
     )  # fmt: skip
     return {shape.name: shape for shape in shapes}
 

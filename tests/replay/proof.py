@@ -252,6 +252,8 @@ def _embedded(one: Interaction, form: str, client: str) -> tuple[str, str]:
 def _vectors(tree: dict[str, Any]) -> list[list[float]]:
     if "data" in tree:
         return [_numbers(each["embedding"]) for each in tree["data"]]
+    if "predictions" in tree:
+        return [each["embeddings"]["values"] for each in tree["predictions"]]
     if isinstance(found := tree.get("embeddings"), dict):
         return [_numbers(each) for each in found["float"]]
     if found is not None:

@@ -19,7 +19,7 @@ COUNTS = ("anthropic_count", "gemini_count")
 CLIENTS = {"chat": CHAT, "embeddings": EMBEDDINGS, "count": COUNTS, "moderation": ("openai_moderation",), "images": ("openai_images",)}
 
 # Shapes that upstreams speak and no client of ours does.
-UPSTREAMS = {"embeddings": ("bedrock_titan_embed", "bedrock_cohere_embed")}
+UPSTREAMS = {"embeddings": ("bedrock_titan_embed", "bedrock_cohere_embed", "vertex_embed")}
 
 _FORMS = {
     "chat_completions": "openai_chat",
@@ -99,10 +99,10 @@ def _invoked(one: Interaction, kind: str) -> Served | str:
 
 def _embedded(one: Interaction, kind: str) -> Served | str:
     path = one.url_path
-    if path.endswith(":predict"):
-        return "Vertex's predict is not served; embedContent is"
-    for end, form in ((":batchEmbedContents", "gemini_embed_batch"), (":embedContent", "gemini_embed"), ("/v2/embed", "cohere_embed"),
-                      ("/api/embeddings", "ollama_embeddings")):  # fmt: skip
+    for end, form in (
+        (":predict", "vertex_embed"), (":batchEmbedContents", "gemini_embed_batch"), (":embedContent", "gemini_embed"),
+        ("/v2/embed", "cohere_embed"), ("/api/embeddings", "ollama_embeddings"),
+    ):  # fmt: skip
         if path.endswith(end):
             return Served(form, "embeddings", kind)
     return Served("openai_embeddings", "embeddings", kind)

@@ -65,6 +65,9 @@ COLUMNS: dict[str, dict[str, Fate]] = {
     "bedrock_cohere_embed": _COHERE,
     "ollama_embed": _PLAIN | {"truncate": _ADJUST},
     "ollama_embeddings": _PLAIN | {"several": _REFUSE, "dimensions": _REFUSE, "truncate": _DROP},
+    "vertex_embed": {
+        "tokens": _REFUSE, "media": _REFUSE, "encodings": _REFUSE, "task": _ADJUST, "truncate": _ADJUST, "normalize": _DROP, "user": _DROP,
+    },
     "bedrock_titan_embed": _PLAIN | {"several": _REFUSE, "truncate": _DROP, "normalize": Fate.KEEP},
 }  # fmt: skip
 
@@ -83,6 +86,10 @@ _NAMES: dict[str, dict[str, str]] = {
     "cohere_embed_v1": _COHERE_NAMES,
     "bedrock_cohere_embed": _COHERE_NAMES,
     "ollama_embed": {"several": "input"},
+    "vertex_embed": {
+        "several": "instances", "dimensions": "parameters.outputDimensionality", "task": "instances[0].task_type",
+        "truncate": "parameters.autoTruncate", "title": "instances[0].title",
+    },
 }  # fmt: skip
 
 # Members of OpenAI's followers, kept as written, whose meaning is in `task` and `truncate`.

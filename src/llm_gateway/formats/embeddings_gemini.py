@@ -22,7 +22,7 @@ from llm_gateway.formats.gemini import _casing, _reading, _usage, _writing, erro
 
 ONE, BATCH = "gemini_embed", "gemini_embed_batch"
 _NULL = Raw(b"null")
-_WORDS: dict[Task, str] = {
+WORDS: dict[Task, str] = {
     "query": "RETRIEVAL_QUERY",
     "document": "RETRIEVAL_DOCUMENT",
     "similarity": "SEMANTIC_SIMILARITY",
@@ -179,7 +179,7 @@ def _request(call: EmbeddingCall, one: Input) -> Fields:
     parts = [{"text": one.text}] if one.text is not None else [_piece(each, one.at) for each in one.pieces]
     body: Fields = {"content": {"parts": parts}}
     if call.task is not None:
-        body["taskType"] = _WORDS[call.task]
+        body["taskType"] = WORDS[call.task]
     if one.title:
         body["title"] = one.title
     if call.dimensions is not None:

@@ -27,6 +27,7 @@ _GEMINI, _MESSAGES, _OPENAI = ("gemini", "gemini_array"), "anthropic_messages", 
 _NATIVE, _CLAUDE, _COUNT = "/models/", "/messages", "/messages/count_tokens"
 _WHOLE = "generateContentRequest"  # how AI Studio wants a count asked; here its content stands at the top
 _VERSION = Raw(b'"vertex-2023-10-16"')
+_PREDICTING = ("text-embedding", "text-multilingual-embedding", "textembedding", "gemini-embedding-001")
 _MISTRAL = ("mistral", "codestral", "ministral", "pixtral", "magistral")
 _decode = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
@@ -49,6 +50,8 @@ class Vertex:
                 return _GEMINI
             case "count", "google" | "endpoints":
                 return ("gemini_count",)
+            case "embeddings", "google" if name.startswith(_PREDICTING):
+                return ("vertex_embed",)
             case "embeddings", "google" if name.startswith("gemini-embedding"):
                 return ("gemini_embed",)
             case "chat", publisher if publisher not in {"google", "endpoints"}:
