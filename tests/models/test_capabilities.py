@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from importlib import resources
 
 import pytest
 
@@ -71,6 +73,17 @@ def test_facts_are_sane(catalogue: Catalogue) -> None:
         assert can.max_output is None or can.context is None or can.max_output <= max(can.context, 16_384), prefix
 
 
+def test_days_are_days_and_no_name_has_two(catalogue: Catalogue) -> None:
+    rows = json.loads((resources.files("llm_gateway.models") / "retirements.json").read_bytes())
+    for row in rows:
+        assert [date.fromisoformat(day).isoformat() for day in row["days"]] == list(row["days"])
+        names = [name for each in row["days"].values() for name in each]
+        assert len(names) == len(set(names))
+        known = [catalogue.info(provider, name) for provider in row["providers"] for name in names]
+        assert {info.retires for info in known if info is not None} == set(row["days"])
+        assert None not in known
+
+
 def test_no_prefix_is_said_twice(catalogue: Catalogue) -> None:
     prefixes = [prefix for prefix, _ in catalogue._capabilities]
     assert len(prefixes) == len(set(prefixes))
@@ -85,6 +98,8 @@ def test_no_prefix_is_said_twice(catalogue: Catalogue) -> None:
         ("azure", "gpt-5-codex", None, False),
         ("gemini", "models/gemini-2.5-flash", "2026-12-01", True),
         ("vertex", "gemini-2.5-flash", None, False),
+        ("anthropic", "claude-3-5-haiku-20241022", "2026-02-19", True),
+        ("vertex", "claude-3-5-haiku@20241022", "2026-07-05", True),
         ("openai", "gpt-4o", None, False),
         ("xai", "grok-2-1212", None, True),
     ],
