@@ -99,7 +99,7 @@ def test_service_tiers_replace_only_the_rates_they_name(catalogue: Catalogue) ->
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("gpt-4", ("openai", "gpt-4")),
+        ("gpt-4", ("openai", "gpt-4.1")),
         ("gpt-4-vision", ("openai", "gpt-4o")),
         ("claude-3-sonnet", ("anthropic", "claude-sonnet-4-5")),
         ("gpt-4o", ("openai", "gpt-4o")),
