@@ -1,16 +1,19 @@
-"""LiteLLM, LangChain and pydantic-ai as clients, in each shape they speak, with OpenAI's and Anthropic's recordings behind the gateway."""
+"""Providers' Python SDKs, LiteLLM, LangChain and pydantic-ai as clients, each in the shapes it speaks, OpenAI's and Anthropic's recordings behind."""
 
 from __future__ import annotations
 
-import base64
+import hmac
 import json
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from clients import sdks
 from clients.adapters import NAMES, PNG, Gateway, clients
 from clients.picked import PROVIDERS, named, structured, usual
-from e2e.conftest import KEY
+from e2e.conftest import AWS_KEY, KEY
 from e2e.conftest import Gateway as Running
 from e2e.recorded import openai_content
 from replay.recordings import Recordings
@@ -19,9 +22,19 @@ from replay.server import ReplayUpstream
 OVERLOADED = {503, 529, 500}  # OpenAI's word, Anthropic's, and what LiteLLM makes of Anthropic's
 
 
-@pytest.fixture(scope="module", params=NAMES)
+SDKS: dict[str, Callable[[Gateway], Any]] = {
+    "openai": sdks.OpenAI, "openai-responses": sdks.Responses, "anthropic": sdks.Anthropic, "google-genai": sdks.Google, "ollama": sdks.Ollama,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=(*SDKS, "boto3", *NAMES))
 def client(request: pytest.FixtureRequest, gateway: Running) -> Any:
-    return clients(Gateway(gateway.url, KEY))[request.param]
+    where = Gateway(gateway.url, KEY)
+    if request.param == "boto3":
+        secret = (gateway.data / "secret").read_text().strip().encode()
+        signing = b64encode(hmac.digest(secret, b"aws\0" + AWS_KEY.encode(), "sha256")).decode()[:40]  # as `keys new --aws` makes it
+        return sdks.Boto(where, AWS_KEY, signing)
+    return SDKS[request.param](where) if request.param in SDKS else clients(where)[request.param]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -77,4 +90,4 @@ def test_an_error_has_its_status(client: Any) -> None:
 
 
 def base64_of(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return b64encode(data).decode()
