@@ -38,6 +38,7 @@ from llm_gateway.egress.relay import Relay
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
+from llm_gateway.routing.condition import Conditions
 from llm_gateway.supervisor import boot, channel, control
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
@@ -70,6 +71,7 @@ class Worker:
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
         self.fetcher = Fetcher(self.pool)
+        self.conditions = Conditions()
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
@@ -87,7 +89,7 @@ class Worker:
         self.line = self._adopt(snapshot, self.line.egress.relays)
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
-        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched)
+        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched, conditions=self.conditions)
         self.vitals.adopt(tuple(table.seats), wiring.waiting(table))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
