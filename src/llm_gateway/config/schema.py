@@ -6,62 +6,13 @@ Every field carries the sentence that docs/configuration.md and the JSON Schema 
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
-SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
-SECONDS_PER = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-BYTES_PER = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-
-
-def parse_seconds(value: Any) -> Any:
-    """Numbers are seconds; text may carry a unit: "500ms", "10s", "5m", "1h"."""
-    if isinstance(value, str):
-        found = DURATION.fullmatch(value.strip())
-        if found is None:
-            raise ValueError('expected seconds, or a number with a unit such as "500ms", "10s", "5m"')
-        return float(found[1]) * SECONDS_PER[found[2] or "s"]
-    return value
-
-
-def parse_bytes(value: Any) -> Any:
-    if isinstance(value, str):
-        found = SIZE.fullmatch(value.strip())
-        if found is None:
-            raise ValueError('expected bytes, or a number with a unit such as "32MiB", "64KiB"')
-        return int(found[1]) * BYTES_PER[(found[2] or "B").lower()]
-    return value
-
-
-def parse_level(value: Any) -> Any:
-    """RUST_LOG's habits are understood: any case, "warning", and "info,module=debug", whose bare word counts."""
-    if not isinstance(value, str):
-        return value
-    words = [word.strip().lower() for word in value.split(",")]
-    bare = [word for word in words if "=" not in word] or [words[0].partition("=")[2]]
-    return {"warning": "warn", "off": "error"}.get(bare[-1], bare[-1])
-
-
-def parse_workers(value: Any) -> Any:
-    return 0 if value == "auto" else value
-
-
-Workers = Annotated[int, BeforeValidator(parse_workers), Field(ge=0, le=256, json_schema_extra={"x-text": True})]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, json_schema_extra={"x-text": True})]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, json_schema_extra={"x-text": True})]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Level = Annotated[Literal["trace", "debug", "info", "warn", "error"], BeforeValidator(parse_level)]
-Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Modality = Literal["text", "image", "audio", "video", "document"]
-Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+from llm_gateway.config.operations import Events, Health, ProviderHealth
+from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
 
 
 class Tls(Section):
@@ -202,6 +153,7 @@ class Provider(Section):
     idle_timeout_seconds: Seconds = Field(default=60.0, description="Keep an unused connection so long.")
     deployments: dict[str, str] = Field(default={}, description="Model name -> deployment name (Azure).")
     rate_limit: RateLimit | None = Field(default=None, description="Read, not enforced by this version.")
+    health: ProviderHealth = Field(default=ProviderHealth(), description="How the operator process asks whether it is there.")
 
     @field_validator("entra", mode="before")
     @classmethod
@@ -326,6 +278,7 @@ class Retry(Section):
 
 class Resilience(Section):
     retry: Retry = Field(default=Retry(), description="When and how often a failed attempt is repeated.")
+    health: Health = Field(default=Health(), description="How the operator process asks providers whether they are there.")
 
 
 class Heartbeat(Section):
@@ -422,6 +375,7 @@ class Root(Section):
         default={}, description="Facts of models, by the same names, over the catalogue's; `GET /v1/models` lists them."
     )
     media: Media = Field(default=Media(), description="Media by URL, for targets that take bytes only.")
+    events: Events = Field(default=Events(), description="Who is told what happens.")
 
 
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
@@ -432,6 +386,6 @@ LATER = frozenset(
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
         "resilience.timeouts", "resilience.breaker", "resilience.hedge", "resilience.queue", "resilience.concurrency",
         "models.*.context_fallbacks", "models.*.content_filter_fallbacks", "models.*.retry", "models.*.cache", "models.*.params",
-        "models.*.capabilities", "providers.*.passthrough", "providers.*.concurrency", "providers.*.health", "providers.*.breaker",
+        "models.*.capabilities", "providers.*.passthrough", "providers.*.concurrency", "providers.*.breaker",
     }
 )  # fmt: skip

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from llm_gateway.config import clouds, schema
+from llm_gateway.config import clouds, operations, schema
 from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
-from llm_gateway.config.snapshot import Provider, ProviderKey, ProviderTls
+from llm_gateway.config.snapshot import Health, Provider, ProviderKey, ProviderTls
 from llm_gateway.providers.table import SERVICES, Service
 
 ECHO = "echo"
@@ -112,7 +112,8 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
         return
     _check_files(found, loaded, path, section)
     made = _provider(name, kind, url, () if cloud is not None else keys, section)
-    made = msgspec.structs.replace(made, region=section.region or service.region(url) or told or None, cloud=cloud)
+    region = section.region or service.region(url) or told or None
+    made = msgspec.structs.replace(made, region=region, cloud=cloud, health=_health(section.health, loaded.root.resilience.health))
     found.providers.append(_located(found, made, service, section, loaded, environ) if service.resource else made)
 
 
@@ -148,6 +149,12 @@ def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], sec
         idle_timeout=section.idle_timeout_seconds,
         deployments=dict(section.deployments),
     )
+
+
+def _health(own: operations.ProviderHealth, common: operations.Health) -> Health:
+    """The provider's own words, else everybody's."""
+    given = own.model_dump(exclude_none=True)
+    return Health(**(common.model_dump() | given))
 
 
 def _keys(section: schema.Provider, service: Service, url: str, environ: Mapping[str, str]) -> tuple[ProviderKey, ...]:

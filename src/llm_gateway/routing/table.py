@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Pin
 from llm_gateway.models.own import Own, Place
@@ -58,6 +59,15 @@ class Table:
         self._plans: dict[str, dict[str, Plan]] = {operation: {} for operation in OPERATIONS}
         self._turn = 0
         self._listed: dict[str, list[str]] = {}  # by provider type, longest first
+        self.heard: list[Change] = []
+        self.active: dict[str, tuple[bool, float | None]] = {}  # what the operator's probes found, by provider
+
+    def hear(self, changes: list[Change]) -> None:
+        """What other workers found out."""
+        self.heard = changes
+
+    def probed(self, providers: dict[str, tuple[bool, float | None]]) -> None:
+        self.active = providers
 
     def course(self, model: str, operation: str = "chat", pin: Pin | None = None) -> tuple[Plan, Course]:
         """The plan for a model and a fresh walk along it. Raises Fault NO_MODEL, INVALID, and NOT_FOUND for a pin elsewhere."""

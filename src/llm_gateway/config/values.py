@@ -1,0 +1,59 @@
+"""What values of config.yaml may look like, whatever section they stand in: times, sizes, ports, and what a section is."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
+SECONDS_PER = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+BYTES_PER = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def parse_seconds(value: Any) -> Any:
+    """Numbers are seconds; text may carry a unit: "500ms", "10s", "5m", "1h"."""
+    if isinstance(value, str):
+        found = DURATION.fullmatch(value.strip())
+        if found is None:
+            raise ValueError('expected seconds, or a number with a unit such as "500ms", "10s", "5m"')
+        return float(found[1]) * SECONDS_PER[found[2] or "s"]
+    return value
+
+
+def parse_bytes(value: Any) -> Any:
+    if isinstance(value, str):
+        found = SIZE.fullmatch(value.strip())
+        if found is None:
+            raise ValueError('expected bytes, or a number with a unit such as "32MiB", "64KiB"')
+        return int(found[1]) * BYTES_PER[(found[2] or "B").lower()]
+    return value
+
+
+def parse_level(value: Any) -> Any:
+    """RUST_LOG's habits are understood: any case, "warning", and "info,module=debug", whose bare word counts."""
+    if not isinstance(value, str):
+        return value
+    words = [word.strip().lower() for word in value.split(",")]
+    bare = [word for word in words if "=" not in word] or [words[0].partition("=")[2]]
+    return {"warning": "warn", "off": "error"}.get(bare[-1], bare[-1])
+
+
+def parse_workers(value: Any) -> Any:
+    return 0 if value == "auto" else value
+
+
+Workers = Annotated[int, BeforeValidator(parse_workers), Field(ge=0, le=256, json_schema_extra={"x-text": True})]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, json_schema_extra={"x-text": True})]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, json_schema_extra={"x-text": True})]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Level = Annotated[Literal["trace", "debug", "info", "warn", "error"], BeforeValidator(parse_level)]
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Modality = Literal["text", "image", "audio", "video", "document"]
+Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
