@@ -66,7 +66,7 @@ def serve(config: ConfigOption = None) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     snapshot = compiled.snapshot
     operator = Operator(
-        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic()
+        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), compiled.webhooks
     )
     plan = Plan(
         workers=snapshot.workers,

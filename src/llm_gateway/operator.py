@@ -1,5 +1,5 @@
 """The operator: one process beside the workers that watches them, answers metrics and admin calls, reloads
-configuration and fetches cloud credentials.
+configuration, fetches cloud credentials, probes providers and tells what happens.
 
 Law: a composition root, nothing more; never in a request's way. It may die at any time: workers go on with what they have,
 and its successor starts from the boot files, which it alone writes.
@@ -16,21 +16,28 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 import uvicorn
 
-from llm_gateway.admin.api import application
+from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies
+from llm_gateway.admin.events import Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
-from llm_gateway.admin.reload import Reloader, Watch
+from llm_gateway.admin.probes import Probes
+from llm_gateway.admin.reload import Outcome, Reloader, Watch
+from llm_gateway.admin.webhooks import Webhooks
 from llm_gateway.config.snapshot import Operator, Snapshot
+from llm_gateway.core.changes import Change
+from llm_gateway.core.happenings import Kind
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.supervisor import boot, channel
 from llm_gateway.supervisor.control import Command, attach
+from llm_gateway.upstream.call import Caller
 
 NICE = 5
 WATCH_SECONDS = 1.0
@@ -46,25 +53,88 @@ def main() -> None:
     asyncio.run(run(parser.parse_args()))
 
 
+class Plane:
+    """The operator's parts, wired."""
+
+    def __init__(self, snapshot: Snapshot, state: Operator, files: tuple[int, int]) -> None:
+        """files: descriptors of the boot files, the snapshot's and the operator's own."""
+        self._files = files
+        notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
+        self.caller = Caller()
+        self.webhooks = Webhooks(self.caller, notices)
+        self.events = Events(notices, self.webhooks.offer)
+        self.fleet = Fleet(snapshot, self.events.changes, self._restarted)
+        self.keyring = Keyring(self.fleet.grant, notices)
+        self.probes = Probes(
+            self.caller, self.keyring.keys, on_found=self.fleet.probed, on_change=self._changed, on_refused=self._refused
+        )
+        self.dependencies = Dependencies()
+        self.reloader = Reloader(
+            snapshot,
+            state,
+            environ=os.environ,
+            lookup=load_catalogue().resolve,
+            publish=self._publish,
+            notices=notices,
+            told=self._told,
+        )
+        self.watch = Watch(self.reloader)
+
+    def api(self) -> Api:
+        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics)
+        return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
+
+    def begin(self) -> None:
+        self.webhooks.adopt(self.reloader.state.webhooks)
+        self.keyring.adopt(self.reloader.snapshot)
+        self.probes.adopt(self.reloader.snapshot)
+
+    def tick(self) -> None:
+        self.fleet.balance()
+        self.fleet.inform(self.dependencies.redis)
+        self.fleet.probed(self.probes.found())
+        self.watch.look()
+
+    async def close(self) -> None:
+        await self.probes.close()
+        await self.webhooks.close()
+        await self.keyring.close()
+        self.caller.close()
+
+    def _publish(self, snapshot: Snapshot, state: Operator) -> None:
+        """Boot files first: a worker that starts between the two then hears of nothing older than it knows."""
+        boot.publish(self._files[0], msgspec.msgpack.encode(snapshot))
+        boot.publish(self._files[1], msgspec.msgpack.encode(state))
+        self.fleet.load(snapshot)
+        self.webhooks.adopt(state.webhooks)
+        self.keyring.adopt(snapshot)
+        self.probes.adopt(snapshot)
+
+    def _changed(self, change: Change) -> None:
+        """A provider that probes found to be down, or up again."""
+        self.fleet.change([change])
+        self.events.changes([change])
+
+    def _refused(self, provider: str, key: str, status: int) -> None:
+        self.events.tell("credentials_refused", {"provider": provider, "key": key, "status": status})
+
+    def _restarted(self, index: int, pid: int) -> None:
+        self.events.tell("worker_restarted", {"worker": index, "pid": pid})
+
+    def _told(self, cause: str, outcome: Outcome) -> None:
+        kind: Kind = "config_refused" if outcome.errors else "config_reloaded"
+        said = {"errors": outcome.errors} if outcome.errors else {"digest": outcome.digest, "warnings": outcome.warnings}
+        self.events.tell(kind, {"cause": cause, "generation": outcome.generation, **said}, noticed=True)
+
+
 async def run(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     snapshot = msgspec.msgpack.decode(boot.read(args.snapshot), type=Snapshot)
     state = msgspec.msgpack.decode(boot.read(args.state), type=Operator)
-    notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
-    fleet = Fleet(snapshot)
-    keyring = Keyring(fleet.grant, notices)
-    reloader = Reloader(
-        snapshot,
-        state,
-        environ=os.environ,
-        lookup=load_catalogue().resolve,
-        publish=partial(_publish, args.snapshot, args.state, fleet, keyring),
-        notices=notices,
-    )
-    dependencies = Dependencies()
+    plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(fleet, reloader, dependencies, keyring),
+            application(plane.api()),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -77,39 +147,28 @@ async def run(args: argparse.Namespace) -> None:
     def on_command(command: Command) -> None:
         match command:
             case Command.RELOAD:
-                reloader.reload("SIGHUP")
+                plane.reloader.reload("SIGHUP")
             case Command.DRAIN:
-                fleet.draining = True
+                plane.fleet.draining = True
             case Command.FAST | Command.ORPHANED:
                 server.should_exit = True
 
     def on_link(index: int, sock: socket.socket) -> None:
-        task: asyncio.Task[object] = loop.create_task(_join(fleet, index, sock))
+        task: asyncio.Task[object] = loop.create_task(_join(plane.fleet, index, sock))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     control = attach(loop, args.control, on_command, on_link)
-    background = [
-        loop.create_task(_each(WATCH_SECONDS, partial(_tick, fleet, dependencies, Watch(reloader)))),
-        loop.create_task(_probe(dependencies, reloader)),
-    ]
+    background = [loop.create_task(_each(WATCH_SECONDS, plane.tick)), loop.create_task(_probe(plane.dependencies, plane.reloader))]
     control.ready()
-    keyring.adopt(snapshot)
+    plane.begin()
     await server.serve(sockets=[socket.socket(fileno=args.listen)])
     for task in background:
         task.cancel()
     for task in background:
         with contextlib.suppress(asyncio.CancelledError):
             await task
-    await keyring.close()
-
-
-def _publish(snapshot_fd: int, state_fd: int, fleet: Fleet, keyring: Keyring, snapshot: Snapshot, state: Operator) -> None:
-    """Boot files first: a worker that starts between the two then hears of nothing older than it knows."""
-    boot.publish(snapshot_fd, msgspec.msgpack.encode(snapshot))
-    boot.publish(state_fd, msgspec.msgpack.encode(state))
-    fleet.load(snapshot)
-    keyring.adopt(snapshot)
+    await plane.close()
 
 
 async def _join(fleet: Fleet, index: int, sock: socket.socket) -> None:
@@ -120,13 +179,7 @@ async def _join(fleet: Fleet, index: int, sock: socket.socket) -> None:
     fleet.join(index, sock.fileno(), link)
 
 
-def _tick(fleet: Fleet, dependencies: Dependencies, watch: Watch) -> None:
-    fleet.balance()
-    fleet.inform(dependencies.redis)
-    watch.look()
-
-
-async def _each(seconds: float, step: partial[None]) -> None:
+async def _each(seconds: float, step: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
         step()

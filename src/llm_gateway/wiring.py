@@ -7,13 +7,13 @@ reload and are handed in; everything else is replaced whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import msgspec
 
 from llm_gateway.admission.auth import Keys
+from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Cloud, Concurrency, Provider, ProviderKey, Snapshot
+from llm_gateway.config.snapshot import Cloud, Concurrency, Provider, Snapshot
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.exchange import Principal
@@ -43,9 +43,7 @@ from llm_gateway.policies.addresses import Rules
 from llm_gateway.policies.gradient import Bounds
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
-from llm_gateway.providers.contract import Account
 from llm_gateway.providers.registry import provider as speaker
-from llm_gateway.providers.table import SERVICES
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Rule, When
@@ -53,10 +51,7 @@ from llm_gateway.routing.table import Table
 from llm_gateway.routing.target import Limits, Seat
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.fetch import Fetcher
-from llm_gateway.upstream.pool import Origin, Pool, Tls
-
-_NO_KEY = ProviderKey(id="", value="")
-_FETCHED = "cloud"  # the public name of the key that a cloud gave; what it is changes, whose it is does not
+from llm_gateway.upstream.pool import Origin, Pool
 
 
 def formats() -> Mapping[str, Format]:
@@ -108,7 +103,7 @@ def inlay(snapshot: Snapshot, fetcher: Fetcher, metrics: Metrics) -> Inlay | Non
 
 def origins(snapshot: Snapshot) -> set[Origin]:
     """Every origin this configuration may reach."""
-    return {_origin(each) for each in snapshot.providers}
+    return {origin(each) for each in snapshot.providers}
 
 
 def waiting(table: Table) -> frozenset[str]:
@@ -127,47 +122,14 @@ def _whose(provider: Provider) -> tuple[str, str, Cloud | None]:
 
 
 def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
-    keys = provider.keys or (_NO_KEY,)
     voice = speaker(provider.type)
-    if provider.cloud is not None:
-        keys = (ProviderKey(id=_FETCHED, value=fetched or ""),)
-        voice = voice if fetched is not None else Awaiting(voice)
-    accounts = tuple(
-        Account(
-            provider=provider.name,
-            type=provider.type,
-            root=SERVICES[provider.type].root(provider.base_url),
-            key=key.value,
-            key_id=key.id,
-            token=provider.cloud is not None,
-            authority=_origin(provider).authority,
-            api_version=provider.api_version,
-            region=provider.region,
-            headers=tuple((name.lower().encode(), value.encode()) for name, value in provider.headers),
-            deployments=provider.deployments,
-        )
-        for key in keys
-    )
+    if provider.cloud is not None and fetched is None:
+        voice = Awaiting(voice)
     limits = Limits(provider.timeout, provider.silence, provider.first_chunk, provider.max_retries)
     return Seat(
-        provider.name, provider.type, voice, accounts, pool.bay(_origin(provider)), limits, provider.region, provider.zone,
-        tuple(key.weight for key in keys), breaker.Terms(**msgspec.structs.asdict(provider.breaker)), _bounds(provider.concurrency),
+        provider.name, provider.type, voice, accounts(provider, fetched), pool.bay(origin(provider)), limits, provider.region, provider.zone,
+        tuple(key.weight for key in provider.keys), breaker.Terms(**msgspec.structs.asdict(provider.breaker)), _bounds(provider.concurrency),
     )  # fmt: skip
-
-
-def _origin(provider: Provider) -> Origin:
-    url = urlsplit(provider.base_url)
-    tls = provider.tls
-    return Origin(
-        scheme=url.scheme,
-        host=url.hostname or "",
-        port=url.port or (443 if url.scheme == "https" else 80),
-        tls=Tls(tls.verify, tls.ca, tls.cert, tls.key, tls.server_name),
-        proxy=provider.proxy,
-        connect_timeout=provider.connect_timeout,
-        idle_timeout=provider.idle_timeout,
-        max_connections=provider.max_connections,
-    )
 
 
 def _bounds(concurrency: Concurrency | None) -> Bounds | None:

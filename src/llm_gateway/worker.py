@@ -30,6 +30,7 @@ from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
 from llm_gateway.admission.seals import Seals
 from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress, Timing
@@ -86,7 +87,9 @@ class Worker:
         """Takes a configuration over, from the next request on. Requests under way end under the one they began with."""
         self.journal.adopt(snapshot.journal_on_error)
         self.fetched = wiring.still_good(self.fetched, self.snapshot, snapshot)
+        active = self.line.routing.active
         self.line = self._adopt(snapshot, self.line.egress.relays)
+        self.line.routing.probed(active)  # of providers that are gone too: nobody asks for those
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched, conditions=self.conditions)
@@ -186,6 +189,15 @@ class Worker:
             case channel.Credentials(keys):
                 self.fetched |= keys
                 self.adopt(self.snapshot)
+            case channel.Changed(changes):
+                self.line.routing.hear(changes)
+            case channel.Probed(providers):
+                self.line.routing.probed(providers)
+
+    def tell(self, changes: list[Change]) -> None:
+        """To the operator, which tells the other workers; to nobody while it is away."""
+        if self.link is not None:
+            self.link.send(channel.Changed(changes))
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -197,6 +209,8 @@ class Worker:
             now = perf_counter()
             self._lag = max(self._lag, now - before - TICK)
             self.line.egress.tick(now)
+            if self.conditions.changes:
+                self.tell(self.conditions.take())
             beat += 1
             if beat % 2 == 0:
                 self.server.sweep(now)
@@ -209,6 +223,7 @@ class Worker:
                 self._report()
 
     def _report(self) -> None:
+        self.vitals.age(perf_counter())
         metrics, server = self.metrics, self.server
         idle = sum(len(bay.idle) for bay in self.pool.bays.values())
         total = sum(len(bay.open) for bay in self.pool.bays.values())

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -51,6 +52,16 @@ class Plane:
         lines = path.read_text().splitlines() if path.exists() else []
         return [entry for entry in map(json.loads, lines) if word in entry]
 
+    def tell(self, index: int, *changes: dict[str, object]) -> None:
+        """Has worker `index` tell these changes."""
+        path = self.folder / f"worker.log.tell{index}"
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(changes))
+        draft.rename(path)
+
+    def events(self, query: str = "") -> list[dict[str, Any]]:
+        return json.loads(self.ask(f"/admin/v1/events{query}", TOKEN)[1])["events"]
+
     def ask(self, path: str, token: str | None = None, method: str = "GET", **headers: str) -> tuple[int, str]:
         port = str(self.notices("listening")[0]["addresses"]).rstrip("']").rpartition(":")[2]
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers)
@@ -81,7 +92,7 @@ def plane(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
         (folder / "config.yaml").write_text(common + text)
         loaded = load(str(folder / "config.yaml"), {})
         material = msgspec.structs.replace(imagined(loaded.root), secret=b"0123456789abcdef")
-        snapshot = compile_snapshot(loaded, {}, material, load_catalogue().resolve, 1).snapshot
+        compiled = compile_snapshot(loaded, {}, material, load_catalogue().resolve, 1)
         (folder / "data").mkdir()
         (folder / "data" / "secret").write_text("0123456789abcdef")
         plan = Plan(
@@ -90,9 +101,11 @@ def plane(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
             metrics=Address("127.0.0.1", 0),
             worker=(sys.executable, SPEAKING),
             operator=(sys.executable, "-P", "-m", "llm_gateway.operator"),
-            snapshot=boot.create(msgspec.msgpack.encode(snapshot)),
+            snapshot=boot.create(msgspec.msgpack.encode(compiled.snapshot)),
             state=boot.create(
-                msgspec.msgpack.encode(Operator(str(folder / "config.yaml"), TOKEN, time.monotonic() - 60))
+                msgspec.msgpack.encode(
+                    Operator(str(folder / "config.yaml"), TOKEN, time.monotonic() - 60, compiled.webhooks)
+                )
             ),
             lame_duck=0.1,
             drain_timeout=3.0,

@@ -1,6 +1,7 @@
 """A worker that serves nothing and says everything a real one says to the operator; argv as the real one's.
 
-What it is told it writes as JSON lines to the file named by the environment's WORKER_LOG.
+What it is told it writes as JSON lines to the file named by the environment's WORKER_LOG. Changes it is to tell it finds, as a
+JSON list, in a file of that name with `.tell` and its index behind.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 import uvloop
 
 from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.core.changes import Change
 from llm_gateway.supervisor import boot, channel, control
 
 
@@ -45,6 +47,16 @@ class Worker:
                 self.note(redis=redis)
             case channel.Credentials(keys):
                 self.note(credentials=keys)
+            case channel.Changed(changes):
+                self.note(changed=msgspec.to_builtins(changes))
+            case channel.Probed(providers):
+                self.note(probed=providers)
+
+    def tell(self, link: channel.WorkerLink) -> None:
+        path = Path(f"{os.environ['WORKER_LOG']}.tell{self.index}")
+        if path.exists():
+            link.send(channel.Changed(msgspec.json.decode(path.read_bytes(), type=list[Change])))
+            path.unlink()
 
     def linked(self, index: int, sock: socket.socket) -> None:
         async def join() -> None:
@@ -66,6 +78,7 @@ class Worker:
                     "llm_gateway_open_connections": {"": 10 * (self.index + 1)},
                 }
                 health = {"echo": (self.index == 0, 12.0 + self.index)}
+                self.tell(self.link)
                 self.link.send(
                     channel.Report(
                         self.index, os.getpid(), self.snapshot.generation, 10 * (self.index + 1), families, health

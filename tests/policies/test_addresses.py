@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_gateway.policies.addresses import LONGEST, Place, Rules, place, reachable
+from llm_gateway.policies.addresses import LONGEST, Place, Rules, is_address, place, reachable
 
 ANY, PRIVATE = Rules(), Rules(private=True)
 
@@ -147,3 +147,8 @@ def test_the_host_field_is_the_names() -> None:
     assert Place("http", "a.example", 80, "/").authority == "a.example"
     assert Place("https", "a.example", 80, "/").authority == "a.example:80"
     assert Place("https", "2606::1", 443, "/").authority == "[2606::1]"
+
+
+@pytest.mark.parametrize(("host", "known"), [("10.0.0.1", True), ("::1", True), ("example.com", False), ("1.2.3", False)])
+def test_a_host_that_is_an_address_is_known_before_it_is_looked_up(host: str, known: bool) -> None:
+    assert is_address(host) is known

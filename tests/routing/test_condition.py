@@ -6,12 +6,12 @@ import math
 
 import pytest
 
+from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.breaker import Terms
 from llm_gateway.policies.gradient import Bounds
 from llm_gateway.routing import condition
 from llm_gateway.routing.condition import Condition, Conditions
-from llm_gateway.telemetry.changes import Change
 
 
 def one(known: Conditions, model: str = "m", key: str = "k", account: str = "s", **more: object) -> Condition:

@@ -9,7 +9,18 @@ import msgspec
 import pytest
 
 from llm_gateway.config.snapshot import Listener, Server, Snapshot
-from llm_gateway.supervisor.channel import Credentials, Hello, Load, Mean, Report, operator_end, worker_end
+from llm_gateway.core.changes import Change
+from llm_gateway.supervisor.channel import (
+    Changed,
+    Credentials,
+    Hello,
+    Load,
+    Mean,
+    Probed,
+    Report,
+    operator_end,
+    worker_end,
+)
 
 SNAPSHOT = Snapshot(
     generation=7,
@@ -26,6 +37,8 @@ SNAPSHOT = Snapshot(
 REPORT = Report(
     0, 1, 7, 3, {"a_total": {'x="1"': 2}, "h": {"": [1, 0, 2.5]}}, {"openai": (True, 12.5), "b": (False, None)}
 )
+
+CHANGE = Change("openai", "0", "gpt-4o", "breaker_opened", 10.0, "5 failures in a row")
 
 
 class Pair:
@@ -61,9 +74,12 @@ async def test_every_message_arrives_as_it_was_sent(pair):
     assert pair.worker.send(REPORT)
     assert pair.operator.send(Load(SNAPSHOT))
     assert pair.operator.send(Mean(2.5))
+    assert pair.worker.send(Changed([CHANGE]))
+    assert pair.operator.send(Changed([CHANGE]))
+    assert pair.operator.send(Probed({"openai": (False, None)}))
     await pair.settle()
-    assert pair.at_operator == [Hello(0, 99, 7), REPORT]
-    assert pair.at_worker == [Load(SNAPSHOT), Mean(2.5)]
+    assert pair.at_operator == [Hello(0, 99, 7), REPORT, Changed([CHANGE])]
+    assert pair.at_worker == [Load(SNAPSHOT), Mean(2.5), Changed([CHANGE]), Probed({"openai": (False, None)})]
 
 
 async def test_messages_may_come_in_any_cut():
@@ -99,7 +115,7 @@ async def test_what_is_no_message_ends_the_link(pair, garbage):
     assert pair.at_operator == []
 
 
-async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration_or_credentials():
+async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration_credentials_or_changes():
     loop = asyncio.get_running_loop()
     one, other = socket.socketpair()
     link = await operator_end(loop, one, lambda _: None)
@@ -108,6 +124,8 @@ async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration
     assert link.send(Mean(1.0)) is False
     assert link.send(Load(bulky)) is True
     assert link.send(Credentials({"aws": "A:B"})) is True
+    assert link.send(Probed({"a": (True, 1.0)})) is False
+    assert link.send(Changed([CHANGE])) is True
     link.close()
     other.close()
     await asyncio.sleep(0)

@@ -197,6 +197,29 @@ def test_health_of_the_api_says_that_redis_is_away_also_after_a_restart(gateway)
     eventually(degraded)
 
 
+def test_health_of_every_worker_says_what_probes_found(gateway, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as upstream:  # takes connections and says nothing
+        config = tmp_path / "c.yaml"
+        where = f"http://127.0.0.1:{upstream.getsockname()[1]}"
+        config.write_text(
+            f"workers: 2\nproviders: {{lab: {{type: vllm, base_url: '{where}'}}, echo: {{}}}}\nkeys: [{{name: a, key: sk-first-key}}]\n"
+            "resilience: {health: {interval: 0.1, timeout: 0.1, fall: 2}}\n"
+        )
+        running = gateway("--config", str(config)).wait_ready()
+
+        def found() -> dict[str, bool]:
+            return {each["name"]: each["healthy"] for each in running.ask("/health", key="x")[1]["providers"]}
+
+        for _ in range(8):  # a new connection each time, so that both workers are asked
+            eventually(lambda: found() == {"lab": False, "echo": True})
+        config.write_text(config.read_text() + "heartbeat: {interval: 20}\n")
+        running.process.send_signal(signal.SIGHUP)
+        page = f"http://127.0.0.1:{running.metrics_port}/metrics"
+        eventually(lambda: "llm_gateway_config_generation 2" in urllib.request.urlopen(page).read().decode())
+        for _ in range(8):
+            assert found() == {"lab": False, "echo": True}, "a reload forgets nothing"
+
+
 def test_a_second_gateway_on_the_same_port_is_refused(gateway):
     first = gateway().wait_ready()
     second = gateway(SERVER_PORT=str(first.port))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.telemetry.vitals import FAILURES, FALL, Vitals
+from llm_gateway.telemetry.vitals import FAILURES, FALL, MEMORY, Vitals, joint
 
 DOWN = Fault(Kind.UPSTREAM_CONNECT, "refused")
 
@@ -86,3 +86,42 @@ def test_what_is_no_answer_does_not_heal_either() -> None:
         made.failed("a", DOWN)
         made.failed("a", Fault(Kind.UPSTREAM_RATE_LIMIT, "no"))
     assert not made.report()["a"][0]
+
+
+def test_a_latency_is_forgotten_when_nobody_was_answered_for_long() -> None:
+    made = vitals("a", "b")
+    made.answered("a", 100.0)
+    made.age(1000.0)
+    made.age(1000.0 + MEMORY)
+    assert made.report()["a"] == (True, 100.0)
+    made.answered("a", 100.0)
+    made.age(1001.0 + MEMORY)
+    made.age(1000.0 + 2 * MEMORY)
+    assert made.report()["a"] == (True, 100.0)
+    made.age(1002.0 + 2 * MEMORY)
+    assert made.report() == {"a": (True, None), "b": (True, None)}
+    made.answered("a", 50.0)
+    assert made.report()["a"] == (True, 50.0), "the mean begins anew"
+
+
+def test_a_failure_is_not_forgotten_with_it() -> None:
+    made = vitals("a")
+    for _ in range(FALL):
+        made.failed("a", DOWN)
+    made.age(10 * MEMORY)
+    assert made.report()["a"] == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("passive", "active", "both"),
+    [
+        ((True, 5.0), None, (True, 5.0)),
+        ((True, 5.0), (True, 9.0), (True, 5.0)),
+        ((True, None), (True, 9.0), (True, 9.0)),
+        ((True, 5.0), (False, None), (False, 5.0)),
+        ((False, None), (True, 9.0), (False, 9.0)),
+        ((True, None), (True, None), (True, None)),
+    ],
+)
+def test_healthy_is_what_both_traffic_and_probes_find(passive, active, both) -> None:
+    assert joint(passive, active) == both

@@ -9,6 +9,7 @@ import hmac
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,21 +20,33 @@ from starlette.routing import Route
 from llm_gateway import __version__
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
+from llm_gateway.admin.events import Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.reload import Reloader
-from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.config.snapshot import Snapshot, Webhook
+from llm_gateway.core.happenings import KINDS
 from llm_gateway.telemetry.exposition import OPENMETRICS, TEXT
+from llm_gateway.telemetry.metrics import escape
 
 REDACTED = "[redacted]"
 SECRETS = frozenset({"credentials", "client_secret", "external_id"})  # of a cloud's identity
 
 
+Source = Callable[[], dict[str, dict[str, float]]]
+
+
 class Api:
-    def __init__(self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring) -> None:
+    """sources: families of the operator's own parts."""
+
+    def __init__(
+        self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring, events: Events, sources: tuple[Source, ...]
+    ) -> None:
         self._fleet = fleet
         self._reloader = reloader
         self._dependencies = dependencies
         self._keyring = keyring
+        self._events = events
+        self._sources = sources
 
     async def metrics(self, request: Request) -> Response:
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
@@ -42,8 +55,12 @@ class Api:
             "llm_gateway_config_reload_failures_total": {"": self._reloader.failures},
             "llm_gateway_worker_restarts_total": {"": self._fleet.restarts},
             "llm_gateway_build_info": {f'version="{__version__}"': 1},
-            **self._keyring.metrics(),
+            "llm_gateway_provider_healthy": {
+                f'provider="{escape(str(each["name"]))}"': 1 if each["healthy"] else 0 for each in self._providers()
+            },
         }
+        for source in self._sources:
+            extra |= source()
         text = self._fleet.metrics(extra, openmetrics=openmetrics)
         return Response(text, media_type=OPENMETRICS if openmetrics else TEXT)
 
@@ -51,13 +68,7 @@ class Api:
         """The brief's JSON. 200 while anybody serves, `degraded` when something is missing. What a provider's cloud
         credentials lack stands beside it."""
         troubles = self._keyring.troubles()
-        granted = self._keyring.keys()
-        providers = [
-            {**each, "healthy": each["healthy"] and name in granted, "credentials": troubles[name]}
-            if (name := str(each["name"])) in troubles
-            else each
-            for each in self._fleet.providers()
-        ]
+        providers = self._providers()
         redis = self._dependencies.redis
         serving = self._fleet.serving()
         whole = (
@@ -75,6 +86,15 @@ class Api:
             "dependencies": {"redis": redis, "disk_space_gb": disk_space_gb(self._reloader.snapshot.data_dir)},
         }
         return JSONResponse(body, 503 if status == "unhealthy" else 200)
+
+    def _providers(self) -> list[dict[str, object]]:
+        troubles, granted = self._keyring.troubles(), self._keyring.keys()
+        return [
+            {**each, "healthy": each["healthy"] and name in granted, "credentials": troubles[name]}
+            if (name := str(each["name"])) in troubles
+            else each
+            for each in self._fleet.providers()
+        ]
 
     async def live(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -97,9 +117,17 @@ class Api:
                 "generation": snapshot.generation,
                 "digest": snapshot.digest,
                 "workers": self._fleet.generations(),
-                "config": redacted(snapshot),
+                "config": redacted(snapshot) | {"webhooks": [shown(each) for each in self._reloader.state.webhooks]},
             }
         )
+
+    async def events(self, request: Request) -> Response:
+        kind = request.query_params.get("event", "")
+        if kind and kind not in KINDS:
+            message = f"There is no such event; these there are: {', '.join(KINDS)}."
+            return JSONResponse({"error": {"message": message, "code": "invalid"}}, 400)
+        found = self._events.since(request.query_params.get("since", ""), kind)
+        return JSONResponse({"events": msgspec.to_builtins(found)})
 
     def guarded(self, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
         """For whoever holds the admin token."""
@@ -119,8 +147,7 @@ class Api:
         return asked
 
 
-def application(fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring) -> Starlette:
-    api = Api(fleet, reloader, dependencies, keyring)
+def application(api: Api) -> Starlette:
     return Starlette(
         routes=[
             Route("/metrics", api.metrics),
@@ -129,6 +156,7 @@ def application(fleet: Fleet, reloader: Reloader, dependencies: Dependencies, ke
             Route("/health/ready", api.ready),
             Route("/admin/v1/reload", api.guarded(api.reload), methods=["POST"]),
             Route("/admin/v1/config", api.guarded(api.config)),
+            Route("/admin/v1/events", api.guarded(api.events)),
         ]
     )
 
@@ -147,3 +175,10 @@ def redacted(snapshot: Snapshot) -> dict[str, Any]:
         for secret in SECRETS & (provider["cloud"] or {}).keys():
             provider["cloud"][secret] = REDACTED if provider["cloud"][secret] else None
     return shown
+
+
+def shown(webhook: Webhook) -> dict[str, Any]:
+    """Without what signs, and without path and query, which are often secrets."""
+    scheme, host, *_ = urlsplit(webhook.url)
+    said: dict[str, Any] = msgspec.to_builtins(webhook)
+    return said | {"url": f"{scheme}://{host}/{REDACTED}", "key": REDACTED}

@@ -4,34 +4,61 @@ Law: no I/O of its own; links are handed in and only `send` is called on them.
 
 Invariants
 - A worker that says `Hello` with an older generation is sent the newest snapshot; a newer one than ours cannot be, since
-  only the operator makes them. Then it hears the newest cloud credentials, if there are any.
+  only the operator makes them. Then it hears the newest cloud credentials, if there are any, and the changes that still hold.
+- What one worker found out is told to all others, and never back to it.
 - What dead workers counted stays counted (telemetry/exposition.py); their gauges and health do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from llm_gateway.config.snapshot import Snapshot
-from llm_gateway.supervisor.channel import Credentials, Found, Hello, Load, Mean, OperatorLink, Report, Up
+from llm_gateway.core.changes import Change
+from llm_gateway.policies.standing import Standing
+from llm_gateway.supervisor.channel import (
+    Changed,
+    Credentials,
+    Found,
+    Hello,
+    Load,
+    Mean,
+    OperatorLink,
+    Probed,
+    Report,
+    Up,
+)
 from llm_gateway.telemetry.exposition import Merger
+from llm_gateway.telemetry.vitals import joint
+
+Health = dict[str, tuple[bool, float | None]]
 
 
 class Member(Struct):
-    """One link. `pid` 0: it has not said hello."""
+    """One link. `pid` 0: it has not said hello. `probed`: what it was told last of the operator's probes."""
 
     index: int
     link: OperatorLink | None = None
     pid: int = 0
     generation: int = 0
     report: Report | None = None
+    probed: Health | None = None
 
 
 class Fleet:
-    def __init__(self, snapshot: Snapshot) -> None:
+    """on_change: what workers tell; on_restart: a worker's index and the new process."""
+
+    def __init__(
+        self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None]
+    ) -> None:
         self._snapshot = snapshot
+        self._on_change = on_change
+        self._on_restart = on_restart
+        self._standing = Standing()
+        self._probed: Health = {}
         self._members: dict[int, Member] = {}  # by link
         self._pids: dict[int, int] = {}
         self._granted = Credentials({})
@@ -43,8 +70,7 @@ class Fleet:
         """A new link to worker `index`; `key` tells links apart."""
         member = self._members.setdefault(key, Member(index))
         member.link = link
-        self._update(member)
-        self._grant(member)
+        self._welcome(member)
 
     def hear(self, index: int, key: int, message: Up) -> None:
         member = self._members.setdefault(key, Member(index))
@@ -52,13 +78,16 @@ class Fleet:
             case Hello():
                 if self._pids.get(index, message.pid) != message.pid:
                     self.restarts += 1
+                    self._on_restart(index, message.pid)
                 self._pids[index] = member.pid = message.pid
                 member.generation = message.generation
-                self._update(member)
-                self._grant(member)
+                self._welcome(member)
             case Report():
                 member.pid, member.generation, member.report = message.pid, message.generation, message
                 self._merger.feed(message)
+            case Changed(changes):
+                self.change(changes, by=key)
+                self._on_change(changes)
 
     def lose(self, index: int, key: int) -> None:
         member = self._members.pop(key, None)
@@ -66,7 +95,10 @@ class Fleet:
             self._merger.forget(index, member.pid)
 
     def load(self, snapshot: Snapshot) -> None:
-        """All workers serve by this from now on."""
+        """All workers serve by this from now on. What was found out about providers that it changes is forgotten."""
+        before = {each.name: each for each in self._snapshot.providers}
+        after = {each.name: each for each in snapshot.providers}
+        self._standing.forget(name for name, each in before.items() if after.get(name) != each)
         self._snapshot = snapshot
         for member in self._members.values():
             self._update(member)
@@ -94,6 +126,21 @@ class Fleet:
             if member.link is not None:
                 member.link.send(found)
 
+    def change(self, changes: list[Change], by: int | None = None) -> None:
+        """Tells everybody but the link `by`, and keeps it for those that come."""
+        self._standing.note(changes, time.monotonic())
+        told = Changed(changes)
+        for key, member in self._members.items():
+            if key != by and member.link is not None and member.pid:
+                member.link.send(told)
+
+    def probed(self, found: Health) -> None:
+        """Tells whoever does not know it yet; one that was behind, or came later, when this is called again."""
+        self._probed = found
+        for member in self._members.values():
+            if member.link is not None and member.pid and member.probed != found and member.link.send(Probed(found)):
+                member.probed = found
+
     def reports(self) -> list[Report]:
         return [member.report for member in self._members.values() if member.report is not None]
 
@@ -105,19 +152,26 @@ class Fleet:
         return sorted(member.generation for member in self._members.values() if member.pid)
 
     def providers(self) -> list[dict[str, object]]:
-        """The brief's list: healthy if any worker finds it so, latency the mean of those that know, else null."""
+        """The brief's list: healthy if any worker finds it so, latency the mean of those that know, else null; and as probes say."""
         shown: list[dict[str, object]] = []
         reports = self.reports()
         for provider in self._snapshot.providers:
             said = [report.providers[provider.name] for report in reports if provider.name in report.providers]
             known = [latency for _, latency in said if latency is not None]
-            healthy = any(ok for ok, _ in said) or not said
-            latency = round(sum(known) / len(known)) if known else None
-            shown.append({"name": provider.name, "healthy": healthy, "latency_ms": latency})
+            passive = any(ok for ok, _ in said) or not said, sum(known) / len(known) if known else None
+            healthy, latency = joint(passive, self._probed.get(provider.name))
+            shown.append({"name": provider.name, "healthy": healthy, "latency_ms": None if latency is None else round(latency)})
         return shown
 
     def metrics(self, extra: Mapping[str, Mapping[str, float]], *, openmetrics: bool) -> str:
         return self._merger.render(extra, openmetrics=openmetrics)
+
+    def _welcome(self, member: Member) -> None:
+        self._update(member)
+        self._grant(member)
+        holding = self._standing.holding(time.monotonic())
+        if member.link is not None and member.pid and holding:
+            member.link.send(Changed(holding))
 
     def _update(self, member: Member) -> None:
         if member.link is not None and member.pid and member.generation < self._snapshot.generation:

@@ -33,7 +33,7 @@ class Outcome(Struct, frozen=True):
 
 
 class Reloader:
-    """Holds what is in force. `publish` hands a new one to everybody."""
+    """Holds what is in force. `publish` hands a new one to everybody. `told`: of each that was refused or taken, and its cause."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Reloader:
         lookup: Lookup,
         publish: Callable[[Snapshot, Operator], None],
         notices: Notices,
+        told: Callable[[str, Outcome], None],
     ) -> None:
         self.snapshot = snapshot
         self.state = state
@@ -53,6 +54,7 @@ class Reloader:
         self._lookup = lookup
         self._publish = publish
         self._notices = notices
+        self._told = told
 
     def reload(self, cause: str) -> Outcome:
         try:
@@ -63,9 +65,11 @@ class Reloader:
             self._notices.say(
                 "error", "configuration refused", cause=cause, errors=errors, generation=self.snapshot.generation
             )
-            return Outcome(self.snapshot.generation, self.snapshot.digest, errors=errors)
+            refused = Outcome(self.snapshot.generation, self.snapshot.digest, errors=errors)
+            self._told(cause, refused)
+            return refused
         fresh, fixed = _keep_fixed(compiled.snapshot, self.snapshot)
-        state = msgspec.structs.replace(self.state, admin_token=material.admin_token)
+        state = msgspec.structs.replace(self.state, admin_token=material.admin_token, webhooks=compiled.webhooks)
         if fresh.digest == self.snapshot.digest and state == self.state:
             if fixed:  # whoever saved the file sees no outcome but this line
                 self._notices.say(
@@ -83,7 +87,9 @@ class Reloader:
             digest=fresh.digest,
             warnings=warnings,
         )
-        return Outcome(fresh.generation, fresh.digest, changed=True, warnings=warnings)
+        taken = Outcome(fresh.generation, fresh.digest, changed=True, warnings=warnings)
+        self._told(cause, taken)
+        return taken
 
     def _compile(self) -> tuple[Compiled, Material]:
         loaded = load(self.state.config, self._environ)

@@ -17,19 +17,23 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway import __version__
-from llm_gateway.config import aliases, schema, snapshot, upstreams
+from llm_gateway.config import aliases, schema, snapshot, upstreams, webhooking
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.schema_resilience import Retry
+from llm_gateway.config.snapshot import Webhook
 from llm_gateway.config.upstreams import absolute
 from llm_gateway.models.catalogue import Facts
 
 
 class Compiled(Struct, frozen=True):
+    """`webhooks`: for the operator alone, beside the snapshot."""
+
     snapshot: snapshot.Snapshot
     warnings: tuple[str, ...]
+    webhooks: tuple[Webhook, ...] = ()
 
 
 def compile_snapshot(
@@ -41,7 +45,8 @@ def compile_snapshot(
     resolver = aliases.Resolver(loaded, found, lookup)
     models = resolver.all()
     keys, key_problems = _keys(loaded, material)
-    problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *_judge(loaded, found)]
+    webhooks, hook_problems = webhooking.resolve(loaded)
+    problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found)]
     if problems:
         raise ConfigError(problems)
     made = snapshot.Snapshot(
@@ -72,6 +77,7 @@ def compile_snapshot(
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
         (*found.warnings, *resolver.warnings, *_not_enforced(loaded), *_nobodys(loaded, found, models)),
+        webhooks,
     )
 
 

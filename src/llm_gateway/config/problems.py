@@ -51,6 +51,7 @@ PATTERNS = {
     "^[A-Z0-9]{16,128}$": "expected an access key id, as `llm-gateway keys new --aws` prints it",
     r"^(\*\.)?[a-z0-9._:-]+$": "expected a host in lower case, or `*.` and a domain",
     "^arn:": "expected an ARN: arn:aws:iam::ACCOUNT:role/NAME",
+    r"^/[!-~]*$": "expected a path: it begins with `/` and has no spaces",
     r"^(rediss?|unix)://": "expected a URL: redis://host:port, rediss://host:port or unix://path",
 }
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from llm_gateway.config.scalars import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
+from llm_gateway.config.operations import Events, ProviderHealth
 from llm_gateway.config.schema_resilience import Breaker, Concurrency, Resilience
 from llm_gateway.config.schema_routing import Alias, Region, Regions
+from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
 
 
 class Tls(Section):
@@ -162,6 +163,7 @@ class Provider(Section):
     concurrency: Concurrency | None = Field(
         default=None, description="Find out how many calls at once it takes, instead of `resilience.concurrency`."
     )
+    health: ProviderHealth = Field(default=ProviderHealth(), description="How the operator process asks whether it is there.")
 
     @field_validator("entra", mode="before")
     @classmethod
@@ -332,6 +334,7 @@ class Root(Section):
         default={}, description="Facts of models, by the same names, over the catalogue's; `GET /v1/models` lists them."
     )
     media: Media = Field(default=Media(), description="Media by URL, for targets that take bytes only.")
+    events: Events = Field(default=Events(), description="Who is told what happens.")
 
 
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
@@ -342,6 +345,6 @@ LATER = frozenset(
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
         "resilience.timeouts", "resilience.hedge", "resilience.queue",
         "models.*.cache", "models.*.params", "models.*.hedge", "models.*.shadow", "models.*.cascade",
-        "models.*.capabilities", "providers.*.passthrough", "providers.*.health",
+        "models.*.capabilities", "providers.*.passthrough",
     }
 )  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from llm_gateway.config.scalars import Seconds, Section
+from llm_gateway.config.operations import Health
+from llm_gateway.config.values import Seconds, Section
 
 
 class Retry(Section):
@@ -64,6 +65,7 @@ class Concurrency(Section):
 
 class Resilience(Section):
     retry: Retry = Field(default=Retry(), description="When and how often a failed attempt is repeated.")
+    health: Health = Field(default=Health(), description="How the operator process asks providers whether they are there.")
     breaker: Breaker = Field(default=Breaker(), description="When a target that fails is left alone.")
     concurrency: Concurrency | None = Field(
         default=None, description="Find out how many calls at once each target takes (`true`, or bounds); beyond that the next is asked."

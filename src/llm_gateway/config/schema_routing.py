@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from llm_gateway.config.scalars import Seconds, Section
+from llm_gateway.config.values import Seconds, Section
 
 Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")]
 Regions = Annotated[str, Field(pattern=r"^[a-z0-9*-]{1,63}$")]

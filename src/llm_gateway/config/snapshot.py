@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from llm_gateway.core.happenings import Kind
 from llm_gateway.models.catalogue import Facts
 
 
@@ -127,6 +128,17 @@ class Concurrency(Struct, frozen=True):
     max: int = 1000
 
 
+class Health(Struct, frozen=True):
+    """How the operator asks a provider whether it is there; seconds. `path` None: by the service's own cheap request."""
+
+    enabled: bool = True
+    path: str | None = None
+    interval: float = 30.0
+    timeout: float = 5.0
+    fall: int = 3
+    rise: int = 2
+
+
 class Provider(Struct, frozen=True, kw_only=True):
     """`type` is a row of the provider table. `base_url` has no trailing slash and no `/v1` unless the service needs it.
     `cloud`: as whom the operator fetches this provider's credentials, which then stand in for `keys`.
@@ -154,6 +166,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     deployments: dict[str, str] = {}
     breaker: Breaker = Breaker()
     concurrency: Concurrency | None = None
+    health: Health = Health()
 
 
 class Target(Struct, frozen=True):
@@ -277,11 +290,25 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     residency: dict[str, tuple[str, ...]] = {}
 
 
+class Webhook(Struct, frozen=True):
+    """`key`: what is signed with. `events` empty: all."""
+
+    url: str
+    key: bytes
+    events: tuple[Kind, ...] = ()
+    timeout: float = 5.0
+    private: bool = False
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.events or 'all'})"
+
+
 class Operator(Struct, frozen=True):
-    """What the operator is told besides the snapshot. `config`: the file's path, None where only the environment speaks.
+    """What the operator is told besides the snapshot, and workers need not know. `config`: the file's path, None where only the environment speaks.
 
     `started`: of the gateway, on the clock that all processes of one machine share (time.monotonic)."""
 
     config: str | None
     admin_token: str
     started: float
+    webhooks: tuple[Webhook, ...] = ()

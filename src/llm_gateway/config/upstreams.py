@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from llm_gateway.config import clouds, schema
+from llm_gateway.config import clouds, operations, schema
 from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
 from llm_gateway.config.schema_resilience import Resilience
-from llm_gateway.config.snapshot import Breaker, Concurrency, Provider, ProviderKey, ProviderTls
+from llm_gateway.config.snapshot import Breaker, Concurrency, Health, Provider, ProviderKey, ProviderTls
 from llm_gateway.providers.table import SERVICES, Service
 
 ECHO = "echo"
@@ -162,9 +162,16 @@ def _resilience(section: schema.Provider, general: Resilience) -> dict[str, Any]
     bounds = section.concurrency or general.concurrency
     return {
         "zone": section.zone,
+        "health": _health(section.health, general.health),
         "breaker": breaker,
         "concurrency": Concurrency(bounds.initial, bounds.min, bounds.max) if bounds is not None else None,
     }
+
+
+def _health(own: operations.ProviderHealth, common: operations.Health) -> Health:
+    """The provider's own words, else everybody's."""
+    given = own.model_dump(exclude_none=True)
+    return Health(**(common.model_dump() | given))
 
 
 def _keys(section: schema.Provider, service: Service, url: str, environ: Mapping[str, str]) -> tuple[ProviderKey, ...]:

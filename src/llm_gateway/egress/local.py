@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter, time_ns
 from typing import Any
 
@@ -16,7 +16,7 @@ from llm_gateway.egress import listings
 from llm_gateway.egress.respond import JSON, head, whole
 from llm_gateway.formats import _members
 from llm_gateway.routing.table import Table
-from llm_gateway.telemetry.vitals import Vitals
+from llm_gateway.telemetry.vitals import Vitals, joint
 
 SLICE = 0.002  # seconds
 
@@ -62,7 +62,7 @@ class Local:
         if operation in ("live", "ready"):
             return self._reply(x, {"status": "ok"})
         if operation == "health":
-            return self._reply(x, health(self._facts, self._vitals, perf_counter()))
+            return self._reply(x, health(self._facts, self._vitals, self._table.active, perf_counter()))
         if operation == "models":
             return self._models(x)
         if operation == "version":
@@ -145,11 +145,14 @@ def _named(body: bytes) -> str:
     return _members.text(members, "name" if "name" in members and "model" not in members else "model")
 
 
-def health(facts: Facts, vitals: Vitals, now: float) -> dict[str, Any]:
-    """The brief's JSON. `degraded` when a provider is unhealthy or Redis is configured and away."""
+def health(
+    facts: Facts, vitals: Vitals, active: Mapping[str, tuple[bool, float | None]], now: float
+) -> dict[str, Any]:
+    """The brief's JSON. `degraded` when a provider is unhealthy or Redis is configured and away. active: what probes found."""
+    found = {name: joint(passive, active.get(name)) for name, passive in vitals.report().items()}
     providers = [
         {"name": name, "healthy": healthy, "latency_ms": None if latency is None else round(latency)}
-        for name, (healthy, latency) in vitals.report().items()
+        for name, (healthy, latency) in found.items()
     ]
     redis = facts.redis()
     sound = redis is not False and all(provider["healthy"] for provider in providers)

@@ -99,6 +99,11 @@ def reachable(address: str, rules: Rules) -> bool:
     return _public(ip) or (rules.private and any(ip in network for network in _PRIVATE))
 
 
+def is_address(host: str) -> bool:
+    """Whether a place's host is an IP address, which is known before it is looked up."""
+    return _literal(host, 6 if ":" in host else 4) is not None
+
+
 def _public(ip: IPv4Address | IPv6Address) -> bool:
     if ip.version == 4:
         return not any(ip in network for network in _NOT_PUBLIC_4)

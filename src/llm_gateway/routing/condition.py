@@ -18,12 +18,12 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from llm_gateway.core.changes import Change, What
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.average import Average, Sample
 from llm_gateway.policies.breaker import Breaker, Terms
 from llm_gateway.policies.bucket import Bucket
 from llm_gateway.policies.gradient import Bounds, Gradient
-from llm_gateway.telemetry.changes import Change, What
 from llm_gateway.telemetry.vitals import CLIENTS_LIMIT, FAILURES
 
 MOST = 8192

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from time import perf_counter
 
+from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Pin
 from llm_gateway.models.own import Own
@@ -60,6 +61,17 @@ class Table:
         self._wished: dict[tuple[object, ...], Plan] = {}
         self._hits: dict[str, float] = {}
         self._turn = 0
+        self.active: dict[str, tuple[bool, float | None]] = {}
+
+    def hear(self, changes: list[Change]) -> None:
+        """What other workers found out, and the operator's probes."""
+        now = perf_counter()
+        for change in changes:
+            self.conditions.hear(change, now)
+
+    def probed(self, providers: dict[str, tuple[bool, float | None]]) -> None:
+        """What the operator's probes found, by provider, for /health."""
+        self.active = providers
 
     def course(self, x: Exchange) -> tuple[Plan, Course]:
         """The plan for a request and a fresh walk along it. Raises Fault NO_MODEL, INVALID, NOT_FOUND for a pin elsewhere, FORBIDDEN

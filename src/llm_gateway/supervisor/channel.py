@@ -8,7 +8,7 @@ framing always starts clean and nothing of a dead process's half-sent message is
 Invariants
 - Messages arrive whole and in order, or the link is lost.
 - `send` never blocks and never waits. A message that may be superseded (a report, a mean, a finding) is dropped while the other side
-  does not read; `Load` and `Credentials` are always kept, since there are few and nobody repeats them.
+  does not read; `Load`, `Credentials` and `Changed` are always kept, since there are few and nobody repeats them.
 - After `on_lost` nothing more arrives.
 """
 
@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.core.changes import Change
 
 HEADER = 4
 LIMIT = 64 << 20
@@ -59,7 +60,19 @@ class Credentials(Struct, frozen=True, tag="credentials"):
         return f"Credentials({', '.join(self.keys)})"
 
 
-Down = Load | Mean | Found | Credentials
+class Changed(Struct, frozen=True, tag="changed"):
+    """Up: what this worker found out. Down: what others did, or what held before this one came."""
+
+    changes: list[Change]
+
+
+class Probed(Struct, frozen=True, tag="probed"):
+    """What the operator's own requests found, by provider: healthy, and the latency in ms. Providers it does not ask are missing."""
+
+    providers: dict[str, tuple[bool, float | None]]
+
+
+Down = Load | Mean | Found | Credentials | Changed | Probed
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -85,7 +98,7 @@ class Report(Struct, frozen=True, tag="report"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-Up = Hello | Report
+Up = Hello | Report | Changed
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):
@@ -107,7 +120,7 @@ class Link(asyncio.Protocol, Generic[Received, Sent]):
 
     def send(self, message: Sent) -> bool:
         """False if the message was dropped: the link is lost, or the other side is behind and this one can be missed."""
-        if self._transport is None or (self._full and not isinstance(message, Load | Credentials)):
+        if self._transport is None or (self._full and not isinstance(message, Load | Credentials | Changed)):
             return False
         payload = self._encoder.encode(message)
         self._transport.write(len(payload).to_bytes(HEADER, "big") + payload)

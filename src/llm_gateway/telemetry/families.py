@@ -68,6 +68,14 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_config_reload_failures_total": Family("counter", "Reloads refused.", bare=True),
     "llm_gateway_credentials_expiry_seconds": Family("gauge", "Seconds until a provider's cloud credentials end."),
     "llm_gateway_credentials_failures_total": Family("counter", "Attempts to fetch cloud credentials that failed."),
+    "llm_gateway_provider_healthy": Family("gauge", "1 where traffic and probes find the provider healthy, else 0."),
+    "llm_gateway_probes_total": Family("counter", "Probes of providers, by result (up, refused, down)."),
+    "llm_gateway_probe_latency_seconds": Family("gauge", "From the last probe's request to its answer; missing where none came."),
+    "llm_gateway_events_total": Family("counter", "Events, by name."),
+    "llm_gateway_webhook_events_total": Family(
+        "counter", "What became of events at webhooks (delivered, failed: an attempt, given_up, dropped)."
+    ),
+    "llm_gateway_webhook_waiting_events": Family("gauge", "Events that a webhook has not taken yet."),
     "llm_gateway_worker_restarts_total": Family("counter", "Workers restarted.", bare=True),
     "llm_gateway_build_info": Family("gauge", "1, labelled with the version."),
 }

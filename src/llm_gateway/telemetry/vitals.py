@@ -1,13 +1,12 @@
-"""How each provider is doing, judged by the traffic that goes there anyway and by the operator's probes.
+"""How each provider is doing, judged by the traffic that goes there anyway.
 
 Law: 5 failures in a row make a provider unhealthy, one answer makes it healthy again; latency is an exponential mean over
-the answers, weight 1/8. A provider nobody used yet is healthy, with no latency but that of its probes. What clients can bring about
-at will (a model that does not exist, a deadline too short, too many requests) is neither a failure nor an answer.
+the answers, weight 1/8, and forgotten when none came for five minutes. A provider nobody used yet is healthy, with no latency.
+What clients can bring about at will (a model that does not exist, a deadline too short, too many requests) is neither a
+failure nor an answer.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from llm_gateway.core.errors import Fault, Kind
 
@@ -18,26 +17,24 @@ FAILURES = frozenset({
 })  # fmt: skip
 CLIENTS_LIMIT = "request_timeout"
 WEIGHT = 0.125
+MEMORY = 300.0  # seconds
 
 
 class Vital:
-    """waiting: it cannot be called yet, however well it may be; probed: what the last probes found, (up, latency in ms)."""
+    """waiting: it cannot be called yet, however well it may be."""
 
-    __slots__ = ("failures", "latency_ms", "probed", "waiting")
+    __slots__ = ("answers", "failures", "latency_ms", "seen", "since", "waiting")
 
     def __init__(self) -> None:
+        self.answers = self.seen = 0  # counted, and those there were when somebody last looked, which was new then
+        self.since = 0.0
         self.failures = 0
         self.waiting = False
         self.latency_ms: float | None = None
-        self.probed: tuple[bool, float | None] = (True, None)
 
     @property
     def healthy(self) -> bool:
-        return self.failures < FALL and not self.waiting and self.probed[0]
-
-    @property
-    def latency(self) -> float | None:
-        return self.latency_ms if self.latency_ms is not None else self.probed[1]
+        return self.failures < FALL and not self.waiting
 
 
 class Vitals:
@@ -54,6 +51,7 @@ class Vitals:
         vital = self._vitals.get(provider)
         if vital is not None:
             vital.failures = 0
+            vital.answers += 1
             old = vital.latency_ms
             vital.latency_ms = ms if old is None else old + WEIGHT * (ms - old)
 
@@ -62,15 +60,21 @@ class Vitals:
         if vital is not None and fault.kind in FAILURES and fault.code != CLIENTS_LIMIT:
             vital.failures += 1
 
-    def probed(self, found: Mapping[str, tuple[bool, float | None]]) -> None:
-        """What the operator's probes say. One answer of late outweighs an old failure."""
-        for name, said in found.items():
-            vital = self._vitals.get(name)
-            if vital is not None:
-                vital.probed = said
-                if said[0] and vital.failures >= FALL:
-                    vital.failures = 0
+    def age(self, now: float) -> None:
+        """Every second or so. Looked at from outside, so that an answer does not have to ask what time it is."""
+        for vital in self._vitals.values():
+            if vital.answers != vital.seen:
+                vital.seen, vital.since = vital.answers, now
+            elif vital.latency_ms is not None and now - vital.since > MEMORY:
+                vital.latency_ms = None
 
     def report(self) -> dict[str, tuple[bool, float | None]]:
         """By name: (healthy, latency in ms)."""
-        return {name: (vital.healthy, vital.latency) for name, vital in self._vitals.items()}
+        return {name: (vital.healthy, vital.latency_ms) for name, vital in self._vitals.items()}
+
+
+def joint(passive: tuple[bool, float | None], active: tuple[bool, float | None] | None) -> tuple[bool, float | None]:
+    """Traffic and probes together: healthy if both say so; the latency of traffic, else that of probes."""
+    if active is None:
+        return passive
+    return passive[0] and active[0], passive[1] if passive[1] is not None else active[1]

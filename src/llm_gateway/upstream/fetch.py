@@ -85,7 +85,7 @@ class Fetcher:
         context = await self._tls() if order.place.scheme == "https" else None
         for address in addresses[:MOST_ADDRESSES]:
             try:
-                connection = await self._pool.open(_bay(order.place, address, context))
+                connection = await self._pool.open(pinned(order.place, address, context))
             except Fault as fault:
                 if fault.kind is not Kind.UPSTREAM_CONNECT:
                     raise
@@ -155,7 +155,7 @@ class Download:
             self.done.set_result(outcome)
 
 
-def _bay(place: Place, address: Address, context: ssl.SSLContext | None) -> Bay:
+def pinned(place: Place, address: Address, context: ssl.SSLContext | None) -> Bay:
     """A bay of one use: nobody else finds it, and a connection that comes back to it is closed."""
     tls = Tls(server_name=place.host)
     bay = Bay(Origin(place.scheme, address.host, place.port, tls=tls, connect_timeout=CONNECT_SECONDS), context)

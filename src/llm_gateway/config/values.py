@@ -1,4 +1,4 @@
-"""The words of config.yaml that many options share: spans of time, sizes, ports, levels; and what a section is."""
+"""What values of config.yaml may look like, whatever section they stand in: times, sizes, ports, and what a section is."""
 
 from __future__ import annotations
 

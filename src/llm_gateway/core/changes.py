@@ -1,4 +1,4 @@
-"""What one process learns of an upstream and others should know: a value, told from worker to operator to the other workers."""
+"""What a worker finds out about a provider, key or model that the other workers should know: a value, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from msgspec import Struct
 
 What = Literal[
     "breaker_opened", "breaker_closed", "key_disabled", "key_restored", "cooling", "provider_down", "provider_up"
-]
+]  # fmt: skip
 
 
 class Change(Struct, frozen=True):
-    """`key`, `model` "": all of them. `seconds`: how long it holds from now on, 0: until the opposite is told. `reason`: a word
-    or two, never a secret."""
+    """`model` "": the whole key, or the whole provider where `key` is "" too. `seconds`: how long it holds from now, 0: until the
+    opposite change. `reason`: short, and no secret."""
 
     provider: str
     key: str

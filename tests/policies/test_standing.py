@@ -1,0 +1,54 @@
+"""What still holds, for those that come later."""
+
+from __future__ import annotations
+
+from llm_gateway.core.changes import Change, What
+from llm_gateway.policies.standing import ENDS, FAMILIES, Standing
+
+OPENED = Change("a", "k", "m", "breaker_opened", 10.0, "5 failures")
+
+
+def held(standing: Standing, now: float) -> list[tuple[str, str, float]]:
+    return [(change.provider, change.what, change.seconds) for change in standing.holding(now)]
+
+
+def test_what_has_an_end_is_told_with_what_is_left_of_it() -> None:
+    standing = Standing()
+    standing.note([OPENED], 100.0)
+    assert held(standing, 104.0) == [("a", "breaker_opened", 6.0)]
+    assert held(standing, 110.0) == []
+
+
+def test_what_has_no_end_holds_until_its_opposite() -> None:
+    standing = Standing()
+    standing.note([Change("a", "k", "", "key_disabled"), Change("b", "", "", "provider_down")], 0.0)
+    assert held(standing, 1e9) == [("a", "key_disabled", 0.0), ("b", "provider_down", 0.0)]
+    standing.note([Change("a", "k", "", "key_restored"), Change("b", "", "", "provider_up")], 0.0)
+    assert held(standing, 0.0) == []
+
+
+def test_the_last_one_counts_and_kinds_and_models_are_apart() -> None:
+    standing = Standing()
+    standing.note([OPENED, Change("a", "k", "m", "breaker_opened", 20.0), Change("a", "k", "m", "cooling", 5.0)], 0.0)
+    standing.note([Change("a", "k", "n", "breaker_closed"), Change("a", "k", "", "breaker_closed")], 0.0)
+    assert held(standing, 0.0) == [("a", "breaker_opened", 20.0), ("a", "cooling", 5.0)]
+
+
+def test_cooling_without_an_end_is_over() -> None:
+    standing = Standing()
+    standing.note([Change("a", "k", "m", "cooling", 5.0), Change("a", "k", "m", "cooling")], 0.0)
+    assert held(standing, 0.0) == []
+
+
+def test_a_provider_that_became_another_is_forgotten() -> None:
+    standing = Standing()
+    standing.note([OPENED, Change("b", "k", "m", "cooling", 5.0)], 0.0)
+    standing.forget(["a", "c"])
+    assert held(standing, 0.0) == [("b", "cooling", 5.0)]
+    assert repr(standing) == "<Standing b/k cooling>"
+
+
+def test_every_change_has_its_kind_and_every_end_a_beginning() -> None:
+    assert set(FAMILIES) == set(What.__args__)
+    for end in ENDS:
+        assert [what for what, family in FAMILIES.items() if family == FAMILIES[end] and what not in ENDS]
