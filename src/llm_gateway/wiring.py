@@ -29,6 +29,7 @@ from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
 from llm_gateway.formats.counting import AnthropicCount, GeminiCount
 from llm_gateway.formats.gemini import Gemini
+from llm_gateway.formats.marks import Marks, field
 from llm_gateway.formats.ollama import OllamaChat, OllamaGenerate
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
@@ -73,9 +74,9 @@ def table(
     snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool, fetched: Mapping[str, str] | None = None
 ) -> Table:
     """fetched: the credentials that the operator got for providers of clouds, by provider."""
-    retry = snapshot.retry
+    retry, marks = snapshot.retry, Marks(snapshot.secret)
     return Table(
-        [_seat(each, pool, (fetched or {}).get(each.name)) for each in snapshot.providers],
+        [_seat(each, pool, (fetched or {}).get(each.name), marks) for each in snapshot.providers],
         [_alias(each) for each in snapshot.aliases],
         Own(catalogue, snapshot.prices, snapshot.facts),
         metrics,
@@ -113,7 +114,7 @@ def _whose(provider: Provider) -> tuple[str, str, Cloud | None]:
     return provider.name, provider.base_url, provider.cloud
 
 
-def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
+def _seat(provider: Provider, pool: Pool, fetched: str | None, marks: Marks) -> Seat:
     keys = provider.keys or (_NO_KEY,)
     voice = speaker(provider.type)
     if provider.cloud is not None:
@@ -132,11 +133,13 @@ def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
             region=provider.region,
             headers=tuple((name.lower().encode(), value.encode()) for name, value in provider.headers),
             deployments=provider.deployments,
+            mark=marks.of(provider.name, key.id),
         )
         for key in keys
     )
     limits = Limits(provider.timeout, provider.silence, provider.first_chunk, provider.max_retries)
-    return Seat(provider.name, provider.type, voice, accounts, pool.bay(_origin(provider)), limits)
+    seals = {shape: field(name) for shape, name in SERVICES[provider.type].seals.items()}
+    return Seat(provider.name, provider.type, voice, accounts, pool.bay(_origin(provider)), limits, seals)
 
 
 def _origin(provider: Provider) -> Origin:

@@ -24,6 +24,8 @@ class Journal(Protocol):
 class Admission:
     def __init__(self, keys: Keys, formats: Mapping[str, Format], journal: Journal, seals: Seals) -> None:
         self.seals = seals
+        self._marks = seals.marks
+        self._marked = seals.marks.opening
         self._keys = keys
         self._formats = formats
         self._journal = journal
@@ -58,6 +60,8 @@ class Admission:
         x.model, x.stream = peek.model, peek.stream
         if x.route.sealed:
             self._unseal(x, peek)
+        if self._marked in x.body:
+            self._prefer(x)
         principal = x.principal
         if principal is not None and principal.signs:
             self._keys.verify(x)
@@ -79,6 +83,12 @@ class Admission:
                 found[sealed] = self._open(x, sealed, kind).id
         if found:
             x.peek = sealing.with_ids(peek, found)
+
+    def _prefer(self, x: Exchange) -> None:
+        """Thoughts that an account sealed: it goes first, unless an id binds the request already; the last one where several did."""
+        if mark := self._marks.last(x.body):
+            x.marked = x.peek
+            x.pin = x.pin or Pin(mark=mark)
 
     def _open(self, x: Exchange, sealed: str, param: str) -> Opened:
         opened = self.seals.open(tenant(x), sealed)

@@ -72,11 +72,13 @@ class Attempt(Struct, frozen=True, gc=False):
 
 
 class Pin(Struct, frozen=True, gc=False):
-    """The account that a request is bound to, since only it knows an id in it. `param`: the field that holds the id."""
+    """The account that a request is bound to, since only it knows an id in it. `param`: the field that holds the id. `mark`: of
+    the account that sealed its thoughts, which goes first; others may answer without those thoughts."""
 
-    provider: str
-    key_id: str
-    param: str
+    provider: str = ""
+    key_id: str = ""
+    param: str = ""
+    mark: bytes = b""
 
 
 class Exchange(Struct, kw_only=True):
@@ -108,6 +110,9 @@ class Exchange(Struct, kw_only=True):
     stream: bool = False
     model: str = ""
     pin: Pin | None = None
+    marked: Any = None  # the peek as it came, where it bears marks of accounts; `peek` is then what the account `mark` may see
+    mark: bytes = b""
+    lost: tuple[str, ...] = ()  # what that account may not see
 
     target: Any = None
     attempts: list[Attempt] = []

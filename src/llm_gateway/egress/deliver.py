@@ -30,6 +30,7 @@ from llm_gateway.formats import addressed, by_value
 from llm_gateway.formats.contract import Format, Outgoing, Passage
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
+from llm_gateway.formats.marks import Marked
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
 from llm_gateway.routing.plan import Plan
@@ -93,6 +94,8 @@ class Egress:
         spoken = form if x.route.format in forms else self._formats[forms[0]]
         x.target = target
         x.upstream_started = x.upstream_ms = 0.0
+        if x.marked is not None and x.mark != target.account.mark:
+            self._unmark(x, target)
         if form is not spoken:
             await self._type(x, form, spoken)
         elif form.name in target.by_value and self._inlay is not None:
@@ -184,6 +187,12 @@ class Egress:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _unmark(self, x: Exchange, target: Target) -> None:
+        """The request as this account may see it: its own seals without our marks, and no others'."""
+        x.mark = target.account.mark
+        members, x.lost = self._seals.marks.cleared(x.marked.members, x.mark)
+        x.peek, x.call, x.filled = replace(x.marked, members=members), None, None
+
     async def _type(self, x: Exchange, form: Format, spoken: Format) -> None:
         """The typed call, for another shape; with media by value, where that shape takes no addresses."""
         if x.call is None:
@@ -203,8 +212,9 @@ class Egress:
     def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
         if form is not spoken:
             outgoing = spoken.write_request(x.filled or x.call, model)
-            x.dropped = outgoing.dropped
+            x.dropped = (*x.lost, *outgoing.dropped)
             return outgoing
+        x.dropped = x.lost
         outgoing = form.forward(x.peek, model)
         for name in form.request_headers:
             if name in x.headers:
@@ -225,8 +235,11 @@ class Egress:
             passage = form.splice(x.peek)
             if x.route.sealed and isinstance(passage, SealedPassage):
                 passage.seal = self._sealing(x)
-            return passage
-        return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)), (x.id, x.model))
+        else:
+            passage = Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)), (x.id, x.model))
+        if x.target.seals and spoken.name in x.target.seals:
+            return Marked(passage, x.target.seals[spoken.name], x.target.account.mark)
+        return passage
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
         try:
@@ -266,6 +279,8 @@ class Egress:
 
     def _whole(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
         """A whole reply, as it came or crossed into the client's shape."""
+        if target.seals and spoken.name in target.seals:
+            relay.body = target.seals[spoken.name].marked(relay.body, target.account.mark)
         if form is spoken:
             summary = form.summarise(relay.body)
             if summary.fault is not None:

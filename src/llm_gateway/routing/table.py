@@ -108,6 +108,9 @@ class Table:
                 Kind.INVALID, f"The model {model[:100]!r} does not do this: none of its providers offers {operation}.", param="model"
             )
         stops = tuple(map(Stop, able))
+        if operation == STORED or len({(one.provider, one.key_id) for targets in able for one in targets}) > 1:
+            for target in (one for targets in able for one in targets):
+                target.seals = self.seats[target.provider].seals
         only = list(stops[0].keys) if len(stops) == 1 and len(stops[0].keys) == 1 else None
         if alias is None:
             return Plan(model, stops, only=only)
@@ -145,7 +148,10 @@ class Table:
 
 
 def _pinned(targets: list[Target], pin: Pin) -> list[Target]:
-    """Those of the account that made what the request refers to. Raises Fault NOT_FOUND."""
+    """Those of the account that made what the request refers to. Raises Fault NOT_FOUND. Where it only sealed thoughts, it goes
+    first and the others stay: they answer without."""
+    if pin.mark:
+        return sorted(targets, key=lambda target: target.account.mark != pin.mark)
     own = [target for target in targets if (target.provider, target.key_id) == (pin.provider, pin.key_id)]
     if not own:
         raise Fault(

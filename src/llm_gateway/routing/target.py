@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from llm_gateway.core.headers import render
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
+from llm_gateway.formats.marks import Field
 from llm_gateway.models.own import Own, Place
 from llm_gateway.models.prices import Rates, cost
 from llm_gateway.providers.contract import OPERATIONS, Account, Provider
@@ -33,7 +36,8 @@ class Limits(Struct, frozen=True):
 
 
 class Seat(Struct, frozen=True):
-    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits."""
+    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits. `seals`: by shape, where
+    its replies hold what only the account that made it can read."""
 
     name: str
     type: str
@@ -41,14 +45,16 @@ class Seat(Struct, frozen=True):
     accounts: tuple[Account, ...]
     bay: Bay
     limits: Limits
+    seals: Mapping[str, Field] = {}
 
 
 class Target:
-    """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
+    """Law: immutable in effect; `_heads` only remembers what `address` would say again. `seals`: the seat's, where its plan has
+    other accounts too, who could not read them."""
 
     __slots__ = (
         "_heads", "_own", "_place", "_priced_until", "_rates", "_tiers", "account", "bay", "by_value", "forms", "key_id", "limits", "lines", "meter",
-        "model", "provider", "speaker",
+        "model", "provider", "seals", "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +75,7 @@ class Target:
         self.by_value = seat.speaker.by_value
         self.limits = seat.limits
         self.meter = meter
+        self.seals: Mapping[str, Field] = {}
         self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
         self.lines = render(_said(account.provider, model, deprecated=_deprecated(own, place)))
         self._own = own
