@@ -1,11 +1,12 @@
 """Whose account can read a sealed thought: a mark of ours at the seal's beginning, put there on its way to the client and taken
 off on its way back.
 
-    gwSeal01 + 4 letters that say which gateway + 8 that say which account, then the provider's own seal
+    GWSEALED + 4 letters that say which gateway + 8 that say which account, then the provider's own seal
 
-Law: bytes in, bytes out; every other byte stays as it came. Letters and digits only, and twenty of them: where a seal is base64,
-which clients decode and encode again, a whole number of its groups. What bears no mark of this gateway's is none of its business:
-seals from before there were marks, and those of a gateway behind this one.
+Law: bytes in, bytes out; every other byte stays as it came. Letters only, and twenty of them: where a seal is base64, which
+clients decode and encode again, a whole number of its groups. Capitals, since text with few of them is searched in half the time.
+What bears no mark of this gateway's is none of its business: seals from before there were marks, and those of a gateway behind this
+one.
 
 Rejected: reading and writing the JSON again (a seal is found by its key as surely, and its neighbours keep their bytes);
 remembering digests of seals (per worker, and gone with it).
@@ -13,7 +14,6 @@ remembering digests of seals (per worker, and gone with it).
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
 from collections.abc import Mapping
@@ -27,8 +27,9 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Passage
 
 _LABEL = b"marks of accounts, version 1"
-_OPENING = b"gwSeal01"
+_OPENING = b"GWSEALED"
 _LETTERS = 8
+_CAPITALS = bytes.maketrans(b"0123456789abcdef", b"ABCDEFGHIJKLMNOP")
 # Google's own word for a call that another model, or nobody, sealed: https://ai.google.dev/gemini-api/docs/thought-signatures#faqs
 _UNSEALED = "skip_thought_signature_validator"
 _SIGNATURES = frozenset({"thoughtSignature", "thought_signature"})
@@ -46,7 +47,7 @@ class Marks:
         self._secret = secret
         self.opening = _OPENING + self._letters(b"")[:4]
         # At the beginning of a JSON string, also where another shape's client keeps the seal within a word of ours.
-        found = rb'(?<!\\)("(?:llm-gateway-seal-1:\w+:\w+:)?)(%b[a-z2-7]{%d})' % (self.opening, _LETTERS)
+        found = rb'(?<!\\)("(?:llm-gateway-seal-1:\w+:\w+:)?)(%b[A-P]{%d})' % (self.opening, _LETTERS)
         self._found = re.compile(found)
         self._read = re.compile(r"(?:llm-gateway-seal-1:\w+:\w+:)?" + self.opening.decode())
 
@@ -110,7 +111,7 @@ class Marks:
         return _GONE if kept == {"text": ""} else kept
 
     def _letters(self, text: bytes) -> bytes:
-        return base64.b32encode(hmac.digest(self._secret, _LABEL + b"\0" + text, "sha256")).lower()
+        return hmac.digest(self._secret, _LABEL + b"\0" + text, "sha256").hex().encode().translate(_CAPITALS)
 
 
 class Field(Struct, frozen=True):
@@ -129,7 +130,7 @@ def field(name: str) -> Field:
     partial = rb'(?:"\s*(?::\s*"?)?)?'
     for at in range(len(key) - 1, -1, -1):
         partial = b"(?:%b%b)?" % (re.escape(key[at : at + 1]), partial)
-    return Field(re.compile(rb'"%b"\s*:\s*"(?!")' % re.escape(key)), re.compile(b'"' + partial + rb"\Z"))
+    return Field(re.compile(rb'"%b"\s*:\s*"(?=[^"])' % re.escape(key)), re.compile(b'"' + partial + rb"\Z"))
 
 
 class Marked:
