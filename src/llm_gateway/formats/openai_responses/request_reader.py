@@ -23,6 +23,7 @@ from llm_gateway.core.types import (
 )
 from llm_gateway.formats import _members, _typed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import Steps, drained
 from llm_gateway.formats.contract import Peek
 from llm_gateway.formats.openai_responses import _content, _input, _wire
 
@@ -40,13 +41,17 @@ _NOTHING = frozenset({b"", b"null"})
 
 
 def read(peek: Peek) -> Conversation:
+    return drained(read_steps(peek))
+
+
+def read_steps(peek: Peek) -> Steps[Conversation]:
     request = _typed.decode(_decode, _members.join(peek.members))
     _refuse_stored(request)
     extras = _extras(request, peek.members)
     text = request.text or _wire.TextOptions()
     return Conversation(
         model=request.model,
-        messages=_messages(request, extras),
+        messages=(yield from _messages(request, extras)),
         tools=tuple(_tool(raw, f"tools[{at}]", extras) for at, raw in enumerate(request.tools or ())),
         tool_choice=_choice(request.tool_choice),
         parallel_tools=request.parallel_tool_calls,
@@ -102,14 +107,14 @@ def _extras(request: _wire.Request, members: dict[str, Raw]) -> dict[str, Raw]:
     return extras
 
 
-def _messages(request: _wire.Request, extras: dict[str, Raw]) -> tuple[Message, ...]:
+def _messages(request: _wire.Request, extras: dict[str, Raw]) -> Steps[tuple[Message, ...]]:
     messages: list[Message] = []
     if request.instructions:
         messages.append(Message("system", (Text(request.instructions),), at="instructions"))
     if isinstance(request.input, str):
         messages.append(Message("user", _content.read(request.input, "input", extras), at="input"))
     else:
-        messages += _input.read(request.input or [], extras)
+        messages += yield from _input.read(request.input or [], extras)
     return tuple(messages)
 
 
