@@ -26,8 +26,9 @@ from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
+from llm_gateway.egress.slices import LARGE, sliced
 from llm_gateway.formats import addressed, by_value
-from llm_gateway.formats.contract import Format, Outgoing, Passage
+from llm_gateway.formats.contract import Format, Outgoing, Passage, Stepwise
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.marks import Marked
@@ -100,7 +101,10 @@ class Egress:
             await self._type(x, form, spoken)
         elif form.name in target.by_value and self._inlay is not None:
             await self._enclose(x, form.name, self._inlay)
-        request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
+        if x.bytes_in <= LARGE:
+            request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
+        else:
+            request = await self._large(x, form, spoken, target)
         x.upstream_started = perf_counter()
         x.first_sent = x.first_sent or x.upstream_started
         x.tries += 1
@@ -196,7 +200,10 @@ class Egress:
     async def _type(self, x: Exchange, form: Format, spoken: Format) -> None:
         """The typed call, for another shape; with media by value, where that shape takes no addresses."""
         if x.call is None:
-            x.call = form.read_request(x.peek)
+            if x.bytes_in > LARGE and isinstance(form, Stepwise):
+                x.call = await sliced(form.read_steps(x.peek))
+            else:
+                x.call = form.read_request(x.peek)
         if self._inlay is None:
             return
         call = x.filled or x.call
@@ -220,6 +227,17 @@ class Egress:
             if name in x.headers:
                 outgoing.headers = (*outgoing.headers, (name, x.headers[name]))
         return outgoing
+
+    async def _large(self, x: Exchange, form: Format, spoken: Format, target: Target) -> bytes:
+        """The whole HTTP request with a large body: written in steps, and in a thread where it is hashed, which needs no lock."""
+        if form is not spoken and isinstance(spoken, Stepwise):
+            outgoing = await sliced(spoken.write_steps(x.filled or x.call, target.model))
+            x.dropped = (*x.lost, *outgoing.dropped)
+        else:
+            outgoing = self._outgoing(x, form, spoken, target.model)
+        if target.speaker.static:
+            return target.request(outgoing, x.wall)
+        return await asyncio.get_running_loop().run_in_executor(None, target.request, outgoing, x.wall)
 
     def _sealing(self, x: Exchange) -> Callable[[str], str]:
         target, owner = x.target, tenant(x)

@@ -110,7 +110,12 @@ def _messages(call: Conversation, dropped: list[str]) -> Steps[list[dict[str, An
     if not turns:
         raise invalid("'messages' has nothing to say: it needs a message with content.", "messages")
     _trim_prefill(turns[-1])
-    return [{"role": role, "content": _content(role, blocks)} for role, blocks in turns]
+    written: list[dict[str, Any]] = []
+    for at, (role, blocks) in enumerate(turns):
+        if at % STRIDE == STRIDE - 1:
+            yield
+        written.append({"role": role, "content": _content(role, blocks)})
+    return written
 
 
 def _content(role: str, blocks: list[_parts.Block | Raw]) -> str | list[_parts.Block | Raw]:

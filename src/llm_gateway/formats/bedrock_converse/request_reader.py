@@ -52,7 +52,8 @@ def read(peek: Peek) -> Conversation:
 
 
 def read_steps(peek: Peek) -> Steps[Conversation]:
-    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages")
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
     return (yield from _read(peek, request))
 
 

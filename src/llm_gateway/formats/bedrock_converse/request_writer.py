@@ -76,7 +76,8 @@ def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     if system := _system(call, writer, dropped):
         body["system"] = system
     _write_guard(call, body)
-    _write_tools(call, family, body, dropped)
+    called = yield from _called(call)
+    _write_tools(call, called, family, body, dropped)
     _write_model(call, model, body, dropped)
     if call.service_tier in _TIERS:
         body["serviceTier"] = {"type": _TIERS[call.service_tier]}
@@ -158,9 +159,17 @@ def _trim_prefill(turn: _Turn) -> None:
         last["text"] = last["text"].rstrip() or last["text"]
 
 
-def _write_tools(call: Conversation, family: Family, body: Fields, dropped: list[str]) -> None:
+def _called(call: Conversation) -> Steps[set[str]]:
+    names: set[str] = set()
+    for at, message in enumerate(call.messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
+        names.update(part.name for part in message.parts if isinstance(part, ToolCall))
+    return names
+
+
+def _write_tools(call: Conversation, called: set[str], family: Family, body: Fields, dropped: list[str]) -> None:
     choice = call.tool_choice
-    called = {part.name for message in call.messages for part in message.parts if isinstance(part, ToolCall)}
     tools: Blocks = []
     declared: set[str] = set()
     for at, tool in enumerate(call.tools):

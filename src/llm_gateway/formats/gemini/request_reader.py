@@ -47,7 +47,8 @@ def read(peek: Peek) -> Conversation:
 
 
 def read_steps(peek: Peek) -> Steps[Conversation]:
-    request = yield from _steps.decoded(_decode, _decode_content, peek.members, "contents", _casing.normal)
+    given = yield from _steps.items(peek.members.get("contents"))
+    request = yield from _steps.decoded(_decode, _decode_content, peek.members, "contents", given, _casing.normal)
     rest = {name: raw for name, raw in peek.members.items() if name != "contents"}
     return (yield from _read(peek, request, _decode_members(_casing.normal(_members.join(rest)))))
 

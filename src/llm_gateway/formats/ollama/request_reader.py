@@ -54,8 +54,9 @@ def read_chat(peek: Peek) -> Conversation:
 
 
 def read_chat_steps(peek: Peek) -> Steps[Conversation]:
-    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages")
-    trees = yield from _steps.trees(peek.members.get("messages", _wire.NONE))
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
+    trees = yield from _steps.trees(given)
     return (yield from _read_chat(peek, request, trees))
 
 
@@ -63,7 +64,7 @@ def _read_chat(peek: Peek, request: _wire.Request, trees: list[Any]) -> Steps[Co
     if not request.messages:
         raise invalid("'messages' must not be empty: only Ollama loads a model that is asked nothing.", "messages")
     extras = _extras(peek.members, _CHAT)
-    extras |= _typed.unread(trees, _MESSAGE, "messages")
+    extras |= yield from _steps.unread(trees, _MESSAGE, "messages")
     return Conversation(
         messages=(yield from _messages(request.messages)),
         tools=tuple(_tool(one, at) for at, one in enumerate(request.tools or ())),

@@ -66,8 +66,9 @@ def read(peek: Peek) -> Conversation:
 
 
 def read_steps(peek: Peek) -> Steps[Conversation]:
-    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages")
-    trees = yield from _steps.trees(peek.members["messages"])
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
+    trees = yield from _steps.trees(given)
     return (yield from _read(peek, request, trees))
 
 
@@ -119,7 +120,7 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def _extras(members: dict[str, Raw], messages: list[dict[str, Any]]) -> Steps[dict[str, Raw]]:
     extras = {name: raw for name, raw in members.items() if name not in _KNOWN and bytes(raw) != b"null"}
-    extras |= _typed.unread(messages, _MESSAGE, "messages")
+    extras |= yield from _steps.unread(messages, _MESSAGE, "messages")
     for at, message in enumerate(messages):
         content = message.get("content")
         parts: list[dict[str, Any]] = content if isinstance(content, list) else []

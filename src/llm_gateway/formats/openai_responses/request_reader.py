@@ -21,7 +21,7 @@ from llm_gateway.core.types import (
     Tool,
     ToolChoice,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats._steps import Steps, drained
 from llm_gateway.formats.contract import Peek
@@ -38,14 +38,23 @@ _KNOWN = _typed.names(_wire.Request)
 _FUNCTION, _CUSTOM = _typed.names(_wire.FunctionTool), _typed.names(_wire.CustomTool)
 _ALWAYS = frozenset({LOGPROBS, SEALED})  # a crossing heeds the first, and does the second unasked
 _NOTHING = frozenset({b"", b"null"})
+_NO_ITEMS = Raw(b"[]")
 
 
 def read(peek: Peek) -> Conversation:
-    return drained(read_steps(peek))
+    return drained(_read(peek, _typed.decode(_decode, _members.join(peek.members))))
 
 
 def read_steps(peek: Peek) -> Steps[Conversation]:
-    request = _typed.decode(_decode, _members.join(peek.members))
+    given = yield from _steps.items(peek.members.get("input"))
+    members = {**peek.members, "input": _NO_ITEMS} if given else peek.members
+    request = _typed.decode(_decode, _members.join(members))
+    if given:
+        request.input = given
+    return (yield from _read(peek, request))
+
+
+def _read(peek: Peek, request: _wire.Request) -> Steps[Conversation]:
     _refuse_stored(request)
     extras = _extras(request, peek.members)
     text = request.text or _wire.TextOptions()
