@@ -123,6 +123,15 @@ def test_errors_are_bedrocks_own(bedrock: Any) -> None:
         list(bedrock.converse_stream(modelId="broken/fault-cut_midstream", messages=ASK)["stream"])
 
 
+def test_a_long_body_is_checked_too(bedrock: Any, gateway: Gateway) -> None:
+    """Over 256 KiB it is hashed in a thread."""
+    long = [{"role": "user", "content": [{"text": "no play " * 50_000}]}]
+    assert bedrock.converse(modelId="echo/x", messages=long)["output"]["message"]["content"]
+    with pytest.raises(ClientError) as caught:
+        client(gateway, AWS_KEY, "wrong").converse(modelId="echo/x", messages=long)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
 @pytest.mark.parametrize("wrong", ["secret", "key"])
 def test_a_wrong_signature_is_refused(gateway: Gateway, secret: str, wrong: str) -> None:
     stranger = client(gateway, AWS_KEY if wrong == "secret" else "AKGWSOMEBODYELSE2222", "x" + secret[1:] if wrong == "secret" else secret)

@@ -98,6 +98,7 @@ class Exchange(Struct, kw_only=True):
     keep_alive: bool = True
     body: bytes = b""
     bytes_in: int = 0
+    body_hash: str = ""  # of a large body whose signature is to be checked: hashed beforehand, in a thread
     held: int = 0  # bytes of it that count against the memory for bodies
     prompt_estimate: int = 0  # tokens, once the body is released
     task: asyncio.Task[None] | None = None
