@@ -43,7 +43,9 @@ _ALL: frozenset[Operation] = frozenset({"embeddings", "images", "speech", "trans
 
 
 # OpenAI's are its organisation's ("organization_id did not match"), Azure's the resource's; nobody's are another vendor's.
-_RESPONSES_SEALS = MappingProxyType(dict.fromkeys((RESPONSES, "openai_response", "openai_response_input"), "encrypted_content"))
+_RESPONSES_SEALS: Mapping[str, str] = MappingProxyType({
+    RESPONSES: "encrypted_content", "openai_response": "encrypted_content", "openai_response_input": "encrypted_content",
+})  # fmt: skip
 # Google says nothing of it; "Corrupted thought signature" (400) is what users see on other accounts.
 _GOOGLES_SEALS = {"gemini": "thoughtSignature", "gemini_array": "thoughtSignature", CHAT: "thought_signature"}
 
