@@ -28,6 +28,7 @@ from llm_gateway.formats.bedrock_converse import BedrockConverse
 from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
 from llm_gateway.formats.counting import AnthropicCount, GeminiCount
+from llm_gateway.formats.counting_bedrock import BedrockCount
 from llm_gateway.formats.gemini import Gemini
 from llm_gateway.formats.marks import Marks, field
 from llm_gateway.formats.ollama import OllamaChat, OllamaGenerate
@@ -55,7 +56,7 @@ def formats() -> Mapping[str, Format]:
     shapes: tuple[Format, ...] = (
         OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), BedrockConverse(), OllamaChat(), OllamaGenerate(),
         OpenAIResponses(),
-        *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes(),
+        *stored.shapes(), AnthropicCount(), GeminiCount(), BedrockCount(), *jobs.shapes(),
         embeddings_openai.shape(), *embeddings_gemini.shapes(), *embeddings_cohere.shapes(), *embeddings_ollama.shapes(),
         embeddings_bedrock.shape(), embeddings_vertex.shape(),
     )  # fmt: skip

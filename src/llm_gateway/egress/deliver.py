@@ -34,7 +34,9 @@ from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.marks import Marked
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
+from llm_gateway.providers.faults import UNCOUNTED
 from llm_gateway.routing.plan import Plan
+from llm_gateway.routing.table import ESTIMATED
 from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.telemetry.vitals import Vitals
@@ -272,7 +274,10 @@ class Egress:
             return self._ended(x, target, relay)
         status = relay.status
         if status >= 400:
-            raise target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
+            refused = target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
+            if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
+                return self._counted(x, form, target)
+            raise refused
         if not 200 <= status < 300:
             raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
         if x.stream:

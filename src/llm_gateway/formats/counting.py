@@ -74,7 +74,7 @@ class AnthropicCount:
         return Outgoing(_members.join(members), f"{sent.path}/count_tokens", dropped=sent.dropped)
 
     def read_reply(self, body: bytes) -> Count:
-        return _read(body, "input_tokens", None)
+        return counted(body, "input_tokens", None)
 
     def write_reply(self, reply: Count, call: Conversation, now: int = 0) -> Outgoing:
         return Outgoing(_encode({"input_tokens": reply.input}), headers=JSON_HEADERS)
@@ -90,13 +90,13 @@ class AnthropicCount:
         return self._messages.read_error(status, body)
 
     def splice(self, peek: Peek) -> Passage:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_reader(self) -> StreamReader:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
-        raise _unstreamed()
+        raise unstreamed()
 
 
 class GeminiCount:
@@ -143,7 +143,7 @@ class GeminiCount:
         return Outgoing(body, _path(model), dropped=sent.dropped)
 
     def read_reply(self, body: bytes) -> Count:
-        return _read(body, "totalTokens", 0)  # protobuf's JSON leaves zeros out
+        return counted(body, "totalTokens", 0)  # protobuf's JSON leaves zeros out
 
     def write_reply(self, reply: Count, call: Conversation, now: int = 0) -> Outgoing:
         return Outgoing(_encode({"totalTokens": reply.input}), headers=JSON_HEADERS)
@@ -159,20 +159,20 @@ class GeminiCount:
         return self._content.read_error(status, body)
 
     def splice(self, peek: Peek) -> Passage:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_reader(self) -> StreamReader:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
-        raise _unstreamed()
+        raise unstreamed()
 
 
 def _path(model: str) -> str:
     return f"{content_path(model, stream=False).rpartition(':')[0]}:countTokens"
 
 
-def _read(body: bytes, name: str, missing: int | None) -> Count:
+def counted(body: bytes, name: str, missing: int | None) -> Count:
     try:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -183,5 +183,5 @@ def _read(body: bytes, name: str, missing: int | None) -> Count:
     return Count(count)
 
 
-def _unstreamed() -> Fault:
+def unstreamed() -> Fault:
     return Fault(Kind.INVALID, "Counts do not stream.", param="stream")
