@@ -14,6 +14,7 @@ from llm_gateway.admission.access import Admission
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress
+from llm_gateway.egress.slices import LARGE
 from llm_gateway.ingress import cors
 from llm_gateway.ingress.routes import match, voiced
 from llm_gateway.routing.table import Table
@@ -58,6 +59,8 @@ async def serve(x: Exchange, line: Line) -> None:
         if not x.route.body:
             last = line.egress.local(x)
             return
+        if x.bytes_in > LARGE:
+            await line.admission.hash(x)
         line.admission.read(x)
         plan, course = line.routing.course(x)
         line.egress.expect(x, plan, course)

@@ -33,7 +33,9 @@ from llm_gateway.formats.bedrock_converse import BedrockConverse
 from llm_gateway.formats.completions import Completions
 from llm_gateway.formats.contract import Format
 from llm_gateway.formats.counting import AnthropicCount, GeminiCount
+from llm_gateway.formats.counting_bedrock import BedrockCount
 from llm_gateway.formats.gemini import Gemini
+from llm_gateway.formats.marks import Marks, field
 from llm_gateway.formats.ollama import OllamaChat, OllamaGenerate
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
@@ -47,6 +49,7 @@ from llm_gateway.policies.gradient import Bounds
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
 from llm_gateway.providers.registry import provider as speaker
+from llm_gateway.providers.table import SERVICES
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Hedge, Rule, When
@@ -62,7 +65,7 @@ def formats() -> Mapping[str, Format]:
     shapes: tuple[Format, ...] = (
         OpenAIChat(), AnthropicMessages(), Gemini(), Gemini(array=True), Completions(), BedrockConverse(), OllamaChat(), OllamaGenerate(),
         OpenAIResponses(),
-        *stored.shapes(), AnthropicCount(), GeminiCount(), *jobs.shapes(),
+        *stored.shapes(), AnthropicCount(), GeminiCount(), BedrockCount(), *jobs.shapes(),
         embeddings_openai.shape(), *embeddings_gemini.shapes(), *embeddings_cohere.shapes(), *embeddings_ollama.shapes(),
         embeddings_bedrock.shape(), embeddings_vertex.shape(),
     )  # fmt: skip
@@ -82,9 +85,9 @@ def table(
     *, conditions: Conditions | None = None,
 ) -> Table:  # fmt: skip
     """fetched: the credentials that the operator got for providers of clouds, by provider; conditions: what is known of targets."""
-    retry = snapshot.retry
+    retry, marks = snapshot.retry, Marks(snapshot.secret)
     return Table(
-        [_seat(each, pool, (fetched or {}).get(each.name)) for each in snapshot.providers],
+        [_seat(each, pool, (fetched or {}).get(each.name), marks) for each in snapshot.providers],
         [_alias(each) for each in snapshot.aliases],
         Own(catalogue, snapshot.prices, snapshot.facts),
         metrics,
@@ -126,16 +129,18 @@ def _whose(provider: Provider) -> tuple[str, str, Cloud | None]:
     return provider.name, provider.base_url, provider.cloud
 
 
-def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
+def _seat(provider: Provider, pool: Pool, fetched: str | None, marks: Marks) -> Seat:
     voice = speaker(provider.type)
     if provider.cloud is not None and fetched is None:
         voice = Awaiting(voice)
     limits = Limits(provider.timeout, provider.silence, provider.first_chunk, provider.max_retries)
+    known = tuple(msgspec.structs.replace(each, mark=marks.of(provider.name, each.key_id)) for each in accounts(provider, fetched))
     return Seat(
-        provider.name, provider.type, voice, accounts(provider, fetched), pool.bay(origin(provider)), limits, provider.region, provider.zone,
+        provider.name, provider.type, voice, known, pool.bay(origin(provider)), limits, provider.region, provider.zone,
         tuple(key.weight for key in provider.keys), breaker.Terms(**msgspec.structs.asdict(provider.breaker)), _bounds(provider.concurrency),
         _rate(provider.rate_limit), {key.id: rate for key in provider.keys if (rate := _rate(key.rate_limit)) is not None},
         {model: rate for model, said in provider.model_limits.items() if (rate := _rate(said)) is not None},
+        {shape: field(name) for shape, name in SERVICES[provider.type].seals.items()},
     )  # fmt: skip
 
 

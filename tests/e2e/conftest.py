@@ -7,6 +7,7 @@ replay upstream as model `<interaction id>`, which answers with that interaction
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -128,21 +129,8 @@ def gateway(
             {"name": "boto", "aws": AWS_KEY},
         ],
     }
-    (place / "config.json").write_text(json.dumps(config))  # JSON is YAML
-    log = place / "gateway.log"
-    command = [os.environ.get("LLM_GATEWAY", str(Path(sys.executable).parent / "llm-gateway")), "serve", "--config", str(place / "config.json")]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=place, stdout=out, stderr=out)
-    try:
-        wait_for(port, process, log)
-        yield Gateway(f"http://127.0.0.1:{port}", log, place / "data")
-    finally:
-        process.terminate()
-        process.send_signal(2)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with running(place, config) as started:
+        yield started
 
 
 @pytest.fixture
@@ -168,6 +156,27 @@ def async_anthropic(gateway: Gateway) -> anthropic.AsyncAnthropic:
 @pytest.fixture
 def gemini_client(gateway: Gateway) -> genai.Client:
     return genai.Client(api_key=KEY, http_options=genai_types.HttpOptions(base_url=gateway.url, timeout=20_000))
+
+
+@contextlib.contextmanager
+def running(place: Path, config: dict[str, Any]) -> Iterator[Gateway]:
+    """`llm-gateway serve` with that configuration, until the block is left."""
+    port = config["server"]["port"]
+    (place / "config.json").write_text(json.dumps(config))  # JSON is YAML
+    log = place / "gateway.log"
+    command = [os.environ.get("LLM_GATEWAY", str(Path(sys.executable).parent / "llm-gateway")), "serve", "--config", str(place / "config.json")]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=place, stdout=out, stderr=out)
+    try:
+        wait_for(port, process, log)
+        yield Gateway(f"http://127.0.0.1:{port}", log, place / "data")
+    finally:
+        process.terminate()
+        process.send_signal(2)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def free_port() -> int:

@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 from e2e.conftest import AWS_KEY, KEY, Gateway
 from e2e.recorded import anthropic_content, chosen
 from replay.recordings import Interaction, Recordings
+from replay.server import ReplayUpstream
 
 ASK = [{"role": "user", "content": [{"text": "hi"}]}]
 
@@ -112,6 +113,37 @@ def test_bedrock_answers_in_others_shapes(openai_client: openai.OpenAI, anthropi
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text, each.id
 
 
+def test_tokens_are_counted_or_estimated(bedrock: Any, anthropic_client: anthropic.Anthropic, recordings: Recordings, replay: ReplayUpstream) -> None:
+    claude = "bedrock/us.anthropic.claude-sonnet-4-20250514-v1:0"
+    asked = {"converse": {"messages": ASK}}
+    theirs = next(each for each in recordings.select(provider="anthropic", api="count_tokens") if each.status == 200)
+    got = bedrock.count_tokens(modelId=f"anthropic/{theirs.id}", input=asked)
+    assert got["inputTokens"] == json.loads(theirs.body)["input_tokens"]
+    body = json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]})
+    got = bedrock.count_tokens(modelId=f"anthropic/{theirs.id}", input={"invokeModel": {"body": body.encode()}})
+    assert got["inputTokens"] == json.loads(theirs.body)["input_tokens"]
+    assert replay.received[-1].json()["messages"] == [{"role": "user", "content": "hi"}]
+
+    refusals = {"support counting": 200, "identifier is invalid": 400}
+    for each in recordings.select(provider="bedrock", api="count_tokens"):
+        status = next(status for words, status in refusals.items() if words in each.body.decode())
+        replay.queue(each.id)
+        if status == 200:  # models and regions that do not count
+            got = bedrock.count_tokens(modelId=claude, input=asked)
+            assert got["inputTokens"] > 0
+            assert got["ResponseMetadata"]["HTTPHeaders"]["x-gateway-estimated"] == "true"
+        else:
+            with pytest.raises(ClientError, match="identifier is invalid"):
+                bedrock.count_tokens(modelId=claude, input=asked)
+        assert replay.received[-1].path == "/model/anthropic.claude-sonnet-4-20250514-v1%3A0/count-tokens"
+        assert replay.received[-1].json() == {"input": asked}
+    counted = next(each for each in recordings.select(provider="bedrock", api="count_tokens") if b"counting" in each.body)
+    replay.queue(counted.id)
+    assert anthropic_client.messages.count_tokens(model=claude, messages=[{"role": "user", "content": "hi"}]).input_tokens > 0
+    assert replay.received[-1].json() == {"input": asked}
+    assert bedrock.count_tokens(modelId="bedrock/amazon.nova-lite-v1:0", input=asked)["inputTokens"] > 0  # not asked at all
+
+
 def test_errors_are_bedrocks_own(bedrock: Any) -> None:
     with pytest.raises(ClientError) as caught:
         bedrock.converse(modelId="nobody/knows", messages=ASK)
@@ -121,6 +153,15 @@ def test_errors_are_bedrocks_own(bedrock: Any) -> None:
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     with pytest.raises(Exception, match=r"(?i)upstream|stream"):
         list(bedrock.converse_stream(modelId="broken/fault-cut_midstream", messages=ASK)["stream"])
+
+
+def test_a_long_body_is_checked_too(bedrock: Any, gateway: Gateway) -> None:
+    """Over 256 KiB it is hashed in a thread."""
+    long = [{"role": "user", "content": [{"text": "no play " * 50_000}]}]
+    assert bedrock.converse(modelId="echo/x", messages=long)["output"]["message"]["content"]
+    with pytest.raises(ClientError) as caught:
+        client(gateway, AWS_KEY, "wrong").converse(modelId="echo/x", messages=long)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
 @pytest.mark.parametrize("wrong", ["secret", "key"])

@@ -6,12 +6,15 @@ The clouds' token services are on loopback (tests/clouds.py), their models are t
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import signal
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +141,27 @@ def failing(gateway: Running) -> bool:
     return len(counted) == 3 and min(counted.values()) > 0
 
 
+def check_signature_of_a_long_one(gateway: Running) -> None:
+    """A body over 256 KiB, which is hashed in a thread: its signature, made again from what arrived."""
+    gateway.upstream.queue(gateway.ids[CONVERSE])
+    long = [{"role": "user", "content": "no play " * 50_000}]
+    status, body, _ = gateway.post("/v1/chat/completions", {"model": f"bedrock/{gateway.ids[CONVERSE]}", "messages": long, "max_tokens": 20})
+    assert status == 200, body
+    got = gateway.upstream.received[-1]
+    given = dict(part.partition("=")[::2] for part in authorization(got).partition(" ")[2].split(", "))
+    key, date, region, service, end = given["Credential"].split("/")
+    names = given["SignedHeaders"].split(";")
+    lines = "".join(f"{name}:{got.header(name)}\n" for name in names)
+    path = urllib.parse.quote(got.path, safe="/~-._")
+    canonical = f"POST\n{path}\n\n{lines}\n{given['SignedHeaders']}\n{hashlib.sha256(got.body).hexdigest()}"
+    scope = f"{date}/{region}/{service}/{end}"
+    text = f"AWS4-HMAC-SHA256\n{got.header('x-amz-date')}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    step = f"AWS4secret-{int(key.removeprefix('ASIAFAKE'))}".encode()
+    for part in (date, region, service, end):
+        step = hmac.digest(step, part.encode(), "sha256")
+    assert hmac.digest(step, text.encode(), "sha256").hex() == given["Signature"]
+
+
 def test_from_nothing_to_credentials_and_on_to_the_next(gateway: Running) -> None:
     """One story, since each step needs the one before."""
     before = len(gateway.upstream.received)
@@ -162,6 +186,7 @@ def test_from_nothing_to_credentials_and_on_to_the_next(gateway: Running) -> Non
     assert "/eu-central-1/bedrock/aws4_request" in authorization(signed)
     assert authorization(signed).startswith("AWS4-HMAC-SHA256 Credential=ASIAFAKE")
     assert signed.header("x-amz-security-token").startswith("session-")
+    check_signature_of_a_long_one(gateway)
     google = eventually(lambda: gateway.seen(GEMINI, "vertex"), 20)
     assert authorization(google).startswith("Bearer google-")
     assert google.path == f"/v1/projects/a-project/locations/europe-west4/publishers/google/models/{gateway.ids[GEMINI]}:generateContent"

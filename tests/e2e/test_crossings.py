@@ -31,6 +31,21 @@ def test_openai_sdk_reads_anthropic_replies(openai_client: openai.OpenAI, record
             assert got.choices[0].finish_reason == "tool_calls", each.id
 
 
+def test_a_long_conversation_arrives_whole(
+    openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic, recordings: Recordings, replay: ReplayUpstream
+) -> None:
+    """Over 256 KiB requests are read and written in steps."""
+    said = [{"role": ("user", "assistant")[turn % 2], "content": f"{turn}: {'no play ' * 150}é"} for turn in range(501)]
+    there = chosen(recordings, "anthropic", "messages", streaming=False)[0].id
+    openai_client.chat.completions.create(model=f"anthropic/{there}", messages=[{"role": "system", "content": "Be dull."}, *said], max_tokens=64)
+    sent = replay.received[-1].json()
+    assert (sent["system"], sent["messages"], sent["max_tokens"]) == ("Be dull.", said, 64)
+    back = chosen(recordings, "openai", "chat_completions", streaming=False)[0].id
+    anthropic_client.messages.create(model=f"openai/{back}", system="Be dull.", messages=said, max_tokens=64)
+    sent = replay.received[-1].json()
+    assert sent["messages"] == [{"role": "system", "content": "Be dull."}, *said]
+
+
 async def test_openai_sdk_reads_anthropic_streams(async_openai: openai.AsyncOpenAI, recordings: Recordings) -> None:
     cases = chosen(recordings, "anthropic", "messages", streaming=True)
     assert len(cases) >= 8

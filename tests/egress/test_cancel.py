@@ -121,7 +121,7 @@ async def test_a_bug_is_told_as_a_500_and_booked(tmp_path: Path, capsys: pytest.
     client = Browser()
     x = exchange(client, "up/m", stream=False)
 
-    def burst(_: Any, __: Any) -> None:
+    def burst(*_: Any) -> None:
         raise KeyError("a bug")
 
     worker.line.egress.expect = burst  # type: ignore[method-assign]

@@ -59,9 +59,9 @@ def by_boto(body: bytes, name: str = "ConverseStream") -> tuple[list[dict[str, A
     return events, None
 
 
-def reply_by_boto(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> dict[str, Any]:
+def reply_by_boto(body: bytes, status: int = 200, headers: dict[str, str] | None = None, name: str = "Converse") -> dict[str, Any]:
     told = {"status_code": status, "headers": headers or {}, "body": body}
-    parsed: dict[str, Any] = create_parser("rest-json").parse(told, operation("Converse").output_shape)
+    parsed: dict[str, Any] = create_parser("rest-json").parse(told, operation(name).output_shape)
     return parsed
 
 

@@ -29,6 +29,7 @@ import msgspec
 
 from llm_gateway.config.snapshot import (
     Alias,
+    Breaker,
     Key,
     Listener,
     Logging,
@@ -259,6 +260,8 @@ def provider(name: str, url: str, **more: Any) -> Provider:
         "first_chunk": 1.0,
         "timeout": 2.0,
         "max_retries": 0,
+        # What one test does to a target must not be held against it in the next.
+        "breaker": Breaker(enabled=False, key_ejection=0.0, cooling=False),
     } | more
     return Provider(name=name, base_url=url, keys=(ProviderKey("0", "sk-upstream"),), **more)
 

@@ -231,8 +231,8 @@ def _counted(one: Interaction, form: str, client: str) -> None:
     count = shapes()[form].read_reply(one.body)
     tree = sdks.reply(client, shapes()[client].write_reply(count, CALL, NOW).body)
     recorded = json.loads(one.body)
-    number = recorded.get("input_tokens", recorded.get("totalTokens"))
-    _must(tree.get("input_tokens", tree.get("totalTokens")) == number, f"{tree}, recorded {number}")
+    number, told = (next(each[name] for name in ("input_tokens", "totalTokens", "inputTokens") if name in each) for each in (recorded, tree))
+    _must(told == number, f"{tree}, recorded {number}")
 
 
 def _embedded(one: Interaction, form: str, client: str) -> tuple[str, str]:

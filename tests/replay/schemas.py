@@ -67,6 +67,8 @@ def complaint(shape: str, body: bytes, model: str = "") -> str:
         tree = {name: value for name, value in tree.items() if name not in _OLDER or not isinstance(value, _OLDER[name])}
     if shape == "bedrock_converse":
         return by_botocore(tree)
+    if shape == "bedrock_count":
+        return by_botocore(tree, "CountTokens")
     if shape in _OLLAMA:
         return _ollama(_OLLAMA[shape], tree)
     if shape == "gemini":

@@ -93,8 +93,8 @@ def _leniently(kind: Any, shape: str, tree: Any) -> Any:
 
 def reply(shape: str, body: bytes, *, own: bool = False) -> JSON:
     """own: it passed in its own shape. Raises what the SDK raises."""
-    if shape == "bedrock_converse":
-        return reply_by_boto(body)
+    if shape.startswith("bedrock"):
+        return reply_by_boto(body, name="CountTokens" if shape == "bedrock_count" else "Converse")
     kind = REPLIES.get(shape)
     tree = json.loads(body)
     if kind is None:

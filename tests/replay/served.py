@@ -15,7 +15,7 @@ CHAT = (
     "ollama_generate",
 )  # fmt: skip
 EMBEDDINGS = ("openai_embeddings", "gemini_embed", "gemini_embed_batch", "cohere_embed", "ollama_embed", "ollama_embeddings")
-COUNTS = ("anthropic_count", "gemini_count")
+COUNTS = ("anthropic_count", "gemini_count", "bedrock_count")
 CLIENTS = {"chat": CHAT, "embeddings": EMBEDDINGS, "count": COUNTS, "moderation": ("openai_moderation",), "images": ("openai_images",)}
 
 # Shapes that upstreams speak and no client of ours does.
@@ -80,9 +80,7 @@ def served(one: Interaction) -> Served | str:
     if api == "embeddings":
         return _embedded(one, kind)
     if api == "count_tokens":
-        if provider == "bedrock":
-            return "Bedrock's count-tokens is not asked; counts of its models are estimated"
-        return Served("anthropic_count" if provider == "anthropic" else "gemini_count", "count", kind)
+        return Served({"anthropic": "anthropic_count", "bedrock": "bedrock_count"}.get(provider, "gemini_count"), "count", kind)
     form = _FORMS[api]
     operation = next(name for name, forms in CLIENTS.items() if form in forms)
     return Served(form, operation, kind, wrapped=(provider, api) == ("vertex", "messages"))

@@ -185,9 +185,10 @@ def test_own_prices_lie_over_the_catalogues(table) -> None:
 
 
 def test_an_alias_has_limits_of_its_own(table) -> None:
-    text = ROUTER.replace("fast: {", "fast: {timeout: {total: 120, first_chunk: 5}, ")
-    plan, _ = table(text).course(asked("fast"))
-    assert (plan.timeout, plan.first_chunk) == (120, 5)
+    text = ROUTER.replace("fast: {", "fast: {timeout: {total: 120, first_chunk: 5, silence: 3, attempt: 4}, ")
+    plan, course = table(text).course(asked("fast"))
+    limits = course.target.limits
+    assert (plan.timeout, limits.first_chunk, limits.silence, limits.attempt) == (120, 5, 3, 4)
 
 
 def test_an_alias_has_prices_of_its_own(table) -> None:

@@ -84,7 +84,8 @@ def test_a_target_prints_without_its_key(target) -> None:
 
 
 def test_an_aliases_limit_for_the_first_chunk() -> None:
-    assert Limits(10, 20, 30, 4).within(1.5) == Limits(10, 20, 1.5, 4)
+    assert Limits(10, 20, 30, 4).within(None, None, 1.5) == Limits(10, 20, 1.5, 4)
+    assert Limits(10, 20, 30, 4).within(1, 2, None) == Limits(1, 2, 30, 4)
 
 
 NOW = 1_795_176_000.0  # 20 November 2026

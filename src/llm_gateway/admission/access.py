@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Pin, Principal
+from llm_gateway.core.sigv4 import body_hash
 from llm_gateway.formats.contract import Format, Peek
 from llm_gateway.formats.openai_responses import sealing
 
@@ -24,6 +26,8 @@ class Journal(Protocol):
 class Admission:
     def __init__(self, keys: Keys, formats: Mapping[str, Format], journal: Journal, seals: Seals) -> None:
         self.seals = seals
+        self._marks = seals.marks
+        self._marked = seals.marks.opening
         self._keys = keys
         self._formats = formats
         self._journal = journal
@@ -48,6 +52,11 @@ class Admission:
         opened = self._open(x, peek.model, "response_id")
         x.peek, x.stream, x.model = replace(peek, model=opened.id), peek.stream, opened.provider
 
+    async def hash(self, x: Exchange) -> None:
+        """A large body that was signed, in a thread: hashing needs no lock, and takes 5 ms for ten megabytes."""
+        if x.principal is not None and x.principal.signs:
+            x.body_hash = await asyncio.get_running_loop().run_in_executor(None, body_hash, x.body)
+
     def read(self, x: Exchange) -> None:
         """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL, NOT_FOUND."""
         if x.route.asked:
@@ -58,6 +67,8 @@ class Admission:
         x.model, x.stream = peek.model, peek.stream
         if x.route.sealed:
             self._unseal(x, peek)
+        if self._marked in x.body:
+            self._prefer(x)
         principal = x.principal
         if principal is not None and principal.signs:
             self._keys.verify(x)
@@ -83,6 +94,12 @@ class Admission:
                 found[sealed] = self._open(x, sealed, kind).id
         if found:
             x.peek = sealing.with_ids(peek, found)
+
+    def _prefer(self, x: Exchange) -> None:
+        """Thoughts that an account sealed: it goes first, unless an id binds the request already; the last one where several did."""
+        if mark := self._marks.last(x.body):
+            x.marked = x.peek
+            x.pin = x.pin or Pin(mark=mark)
 
     def _open(self, x: Exchange, sealed: str, param: str) -> Opened:
         opened = self.seals.open(tenant(x), sealed)

@@ -65,7 +65,7 @@ class Keys:
     def verify(self, x: Exchange) -> None:
         """Checks the AWS signature of a request whose body is in. Raises Fault UNAUTHENTICATED."""
         path, query = x.path.decode("latin-1"), x.query.decode("latin-1")
-        request = Request(x.method.decode("latin-1"), path, query, x.headers, sigv4.body_hash(x.body))
+        request = Request(x.method.decode("latin-1"), path, query, x.headers, x.body_hash or sigv4.body_hash(x.body))
         secret = aws_secret(self._secret, sigv4.access_key(x.headers) or "")
         wrong = sigv4.verify(request, secret, x.wall)
         if wrong is not None:

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from llm_gateway.formats.marks import Marks
+
 _LABEL = b"sealed ids, version 1"
 
 
@@ -38,9 +40,10 @@ def load_cipher(secret: bytes) -> tuple[Cipher, type[Exception]]:
 
 
 class Seals:
-    """Loads its cipher when told to, or when the first id comes by."""
+    """Loads its cipher when told to, or when the first id comes by. `marks`: what providers seal themselves is only marked."""
 
     def __init__(self, secret: bytes) -> None:
+        self.marks = Marks(secret)
         self._secret = secret
         self._loaded: tuple[Cipher, type[Exception]] | None = None
 

@@ -75,11 +75,13 @@ class Attempt(Struct, frozen=True, gc=False):
 
 
 class Pin(Struct, frozen=True, gc=False):
-    """The account that a request is bound to, since only it knows an id in it. `param`: the field that holds the id."""
+    """The account that a request is bound to, since only it knows an id in it. `param`: the field that holds the id. `mark`: of
+    the account that sealed its thoughts, which goes first; others may answer without those thoughts."""
 
-    provider: str
-    key_id: str
-    param: str
+    provider: str = ""
+    key_id: str = ""
+    param: str = ""
+    mark: bytes = b""
 
 
 class Exchange(Struct, kw_only=True):
@@ -99,6 +101,7 @@ class Exchange(Struct, kw_only=True):
     keep_alive: bool = True
     body: bytes = b""
     bytes_in: int = 0
+    body_hash: str = ""  # of a large body whose signature is to be checked: hashed beforehand, in a thread
     held: int = 0  # bytes of it that count against the memory for bodies
     prompt_estimate: int = 0  # tokens, once the body is released
     task: asyncio.Task[None] | None = None
@@ -111,6 +114,9 @@ class Exchange(Struct, kw_only=True):
     stream: bool = False
     model: str = ""
     pin: Pin | None = None
+    marked: Any = None  # the peek as it came, where it bears marks of accounts; `peek` is then what the account `mark` may see
+    mark: bytes = b""
+    lost: tuple[str, ...] = ()  # what that account may not see
 
     target: Any = None
     attempts: list[Attempt] = []

@@ -29,15 +29,19 @@ from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
+from llm_gateway.egress.slices import LARGE, sliced
 from llm_gateway.formats import addressed, by_value
-from llm_gateway.formats.contract import Format, Outgoing, Passage
+from llm_gateway.formats.contract import Format, Outgoing, Passage, Stepwise
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
+from llm_gateway.formats.marks import Marked
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
 from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.quota import PAIRS, pause
+from llm_gateway.providers.faults import UNCOUNTED
 from llm_gateway.routing.plan import Course, Hedge, Plan, Shadow
+from llm_gateway.routing.planner import ESTIMATED
 from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.telemetry.vitals import Vitals
@@ -114,11 +118,16 @@ class Egress:
         spoken = form if x.route.format in forms else self._formats[forms[0]]
         x.target = target
         x.upstream_started = x.upstream_ms = 0.0
+        if x.marked is not None and x.mark != target.account.mark:
+            self._unmark(x, target)
         if form is not spoken:
             await self._type(x, form, spoken)
         elif form.name in target.by_value and self._inlay is not None:
             await self._enclose(x, form.name, self._inlay)
-        request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
+        if x.bytes_in <= LARGE:
+            request = target.request(self._outgoing(x, form, spoken, target.model), x.wall)
+        else:
+            request = await self._large(x, form, spoken, target)
         x.upstream_started = perf_counter()
         x.first_sent = x.first_sent or x.upstream_started
         x.tries += 1
@@ -226,10 +235,19 @@ class Egress:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _unmark(self, x: Exchange, target: Target) -> None:
+        """The request as this account may see it: its own seals without our marks, and no others'."""
+        x.mark = target.account.mark
+        members, x.lost = self._seals.marks.cleared(x.marked.members, x.mark)
+        x.peek, x.call, x.filled = replace(x.marked, members=members), None, None
+
     async def _type(self, x: Exchange, form: Format, spoken: Format) -> None:
         """The typed call, for another shape; with media by value, where that shape takes no addresses."""
         if x.call is None:
-            x.call = form.read_request(x.peek)
+            if x.bytes_in > LARGE and isinstance(form, Stepwise):
+                x.call = await sliced(form.read_steps(x.peek))
+            else:
+                x.call = form.read_request(x.peek)
         if self._inlay is None:
             return
         call = x.filled or x.call
@@ -245,14 +263,25 @@ class Egress:
     def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
         if form is not spoken:
             outgoing = spoken.write_request(x.filled or x.call, model)
-            x.dropped = (*x.unheard, *outgoing.dropped)
+            x.dropped = (*x.unheard, *x.lost, *outgoing.dropped)
             return outgoing
-        x.dropped = x.unheard
+        x.dropped = (*x.unheard, *x.lost) if x.unheard else x.lost
         outgoing = form.forward(x.peek, model)
         for name in form.request_headers:
             if name in x.headers:
                 outgoing.headers = (*outgoing.headers, (name, x.headers[name]))
         return outgoing
+
+    async def _large(self, x: Exchange, form: Format, spoken: Format, target: Target) -> bytes:
+        """The whole HTTP request with a large body: written in steps, and in a thread where it is hashed, which needs no lock."""
+        if form is not spoken and isinstance(spoken, Stepwise):
+            outgoing = await sliced(spoken.write_steps(x.filled or x.call, target.model))
+            x.dropped = (*x.lost, *outgoing.dropped)
+        else:
+            outgoing = self._outgoing(x, form, spoken, target.model)
+        if target.speaker.static:
+            return target.request(outgoing, x.wall)
+        return await asyncio.get_running_loop().run_in_executor(None, target.request, outgoing, x.wall)
 
     def _sealing(self, x: Exchange) -> Callable[[str], str]:
         target, owner = x.target, tenant(x)
@@ -268,8 +297,11 @@ class Egress:
             passage = form.splice(x.peek)
             if x.route.sealed and isinstance(passage, SealedPassage):
                 passage.seal = self._sealing(x)
-            return passage
-        return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)), (x.id, x.model))
+        else:
+            passage = Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)), (x.id, x.model))
+        if x.target.seals and spoken.name in x.target.seals:
+            return Marked(passage, x.target.seals[spoken.name], x.target.account.mark)
+        return passage
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
         try:
@@ -284,7 +316,10 @@ class Egress:
             return self._ended(x, target, relay)
         status = relay.status
         if status >= 400:
-            raise target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
+            refused = target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
+            if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
+                return self._counted(x, form, target)
+            raise refused
         headers = relay.headers
         if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
             target.condition.cool(perf_counter(), pause(headers, x.wall), "quota")
@@ -321,6 +356,8 @@ class Egress:
 
     def _whole(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
         """A whole reply, as it came or crossed into the client's shape."""
+        if target.seals and spoken.name in target.seals:
+            relay.body = target.seals[spoken.name].marked(relay.body, target.account.mark)
         if form is spoken:
             summary = form.summarise(relay.body)
             if summary.fault is not None:

@@ -50,10 +50,11 @@ def names(kind: type[Struct]) -> frozenset[str]:
     return frozenset(kind.__struct_encode_fields__) | tag
 
 
-def unread(items: Iterable[Any], known: frozenset[str], path: str) -> dict[str, Raw]:
-    """The members of decoded objects that their wire struct does not have, by path: `messages[2].prefix`."""
+def unread(items: Iterable[Any], known: frozenset[str], path: str, first: int = 0) -> dict[str, Raw]:
+    """The members of decoded objects that their wire struct does not have, by path: `messages[2].prefix`. first: the number of the
+    first of them."""
     found: dict[str, Raw] = {}
-    for position, item in enumerate(items):
+    for position, item in enumerate(items, first):
         if isinstance(item, dict) and not item.keys() <= known:
             for name in item.keys() - known:
                 if item[name] is not None:

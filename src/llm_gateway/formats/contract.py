@@ -7,7 +7,8 @@ deeper than `Peek`: its members are re-joined, so what was checked is what is se
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Generator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Raw, Struct
 
@@ -134,6 +135,14 @@ class Shape(Protocol[Call, Answer]):
     def write_reply(self, reply: Answer, call: Call, now: int = 0) -> Outgoing: ...
     def stream_reader(self) -> StreamReader: ...
     def stream_writer(self, call: Call, now: int = 0) -> StreamWriter: ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A shape whose requests can be long conversations: read and written in steps, between which others may have the loop."""
+
+    def read_steps(self, peek: Peek) -> Generator[None, None, Any]: ...
+    def write_steps(self, call: Any, model: str) -> Generator[None, None, Outgoing]: ...
 
 
 Format = Shape[Any, Any]

@@ -15,6 +15,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Conversation, Usage
 from llm_gateway.formats import _members
 from llm_gateway.formats._replies import JSON_HEADERS
+from llm_gateway.formats._steps import Steps, drained
 from llm_gateway.formats.anthropic_messages import AnthropicMessages
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
 from llm_gateway.formats.gemini import Gemini
@@ -58,15 +59,22 @@ class AnthropicCount:
         return Outgoing(sent.body, f"{sent.path}/count_tokens")
 
     def read_request(self, peek: Peek) -> Conversation:
-        return self._messages.read_request(Peek({"max_tokens": Raw(b"1"), **peek.members}, peek.model))
+        return drained(self.read_steps(peek))
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
-        sent = self._messages.write_request(call, model)
+        return drained(self.write_steps(call, model))
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return self._messages.read_steps(Peek({"max_tokens": Raw(b"1"), **peek.members}, peek.model))
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        sent = yield from self._messages.write_steps(call, model)
+        yield
         members = {name: raw for name, raw in _members.decode(sent.body).items() if name not in _GENERATING}
         return Outgoing(_members.join(members), f"{sent.path}/count_tokens", dropped=sent.dropped)
 
     def read_reply(self, body: bytes) -> Count:
-        return _read(body, "input_tokens", None)
+        return counted(body, "input_tokens", None)
 
     def write_reply(self, reply: Count, call: Conversation, now: int = 0) -> Outgoing:
         return Outgoing(_encode({"input_tokens": reply.input}), headers=JSON_HEADERS)
@@ -82,13 +90,13 @@ class AnthropicCount:
         return self._messages.read_error(status, body)
 
     def splice(self, peek: Peek) -> Passage:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_reader(self) -> StreamReader:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
-        raise _unstreamed()
+        raise unstreamed()
 
 
 class GeminiCount:
@@ -118,18 +126,24 @@ class GeminiCount:
         return Outgoing(_members.join(members), _path(model))
 
     def read_request(self, peek: Peek) -> Conversation:
-        members = _members.object_(peek.members, _REQUEST) or peek.members
-        return self._content.read_request(Peek(members, peek.model))
+        return drained(self.read_steps(peek))
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
-        sent = self._content.write_request(call, model)
+        return drained(self.write_steps(call, model))
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return self._content.read_steps(Peek(_members.object_(peek.members, _REQUEST) or peek.members, peek.model))
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        sent = yield from self._content.write_steps(call, model)
+        yield
         members: dict[str, Any] = _members.decode(sent.body)
         asked = {name: members[name] for name in _ASKED if name in members}
         body = _encode({_REQUEST: {"model": f"models/{model}", **asked}})
         return Outgoing(body, _path(model), dropped=sent.dropped)
 
     def read_reply(self, body: bytes) -> Count:
-        return _read(body, "totalTokens", 0)  # protobuf's JSON leaves zeros out
+        return counted(body, "totalTokens", 0)  # protobuf's JSON leaves zeros out
 
     def write_reply(self, reply: Count, call: Conversation, now: int = 0) -> Outgoing:
         return Outgoing(_encode({"totalTokens": reply.input}), headers=JSON_HEADERS)
@@ -145,20 +159,20 @@ class GeminiCount:
         return self._content.read_error(status, body)
 
     def splice(self, peek: Peek) -> Passage:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_reader(self) -> StreamReader:
-        raise _unstreamed()
+        raise unstreamed()
 
     def stream_writer(self, call: Conversation, now: int = 0) -> StreamWriter:
-        raise _unstreamed()
+        raise unstreamed()
 
 
 def _path(model: str) -> str:
     return f"{content_path(model, stream=False).rpartition(':')[0]}:countTokens"
 
 
-def _read(body: bytes, name: str, missing: int | None) -> Count:
+def counted(body: bytes, name: str, missing: int | None) -> Count:
     try:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -169,5 +183,5 @@ def _read(body: bytes, name: str, missing: int | None) -> Count:
     return Count(count)
 
 
-def _unstreamed() -> Fault:
+def unstreamed() -> Fault:
     return Fault(Kind.INVALID, "Counts do not stream.", param="stream")

@@ -9,7 +9,8 @@ Where the chat shapes meet, beyond the table:
 - tool results: OpenAI has messages of role `tool`, text only; images in them follow in a user message, `is_error` becomes
   a leading "Error: ". Anthropic has blocks first in a user message.
 - consecutive messages of one role become one for Anthropic; empty text and empty messages are left out.
-- reasoning: signed or sealed thoughts go back only to who sealed them. OpenAI's shape carries Anthropic's to the client in
+- reasoning: signed or sealed thoughts go back only to who sealed them, to the very account where only that can read them
+  (`marks.py`). OpenAI's shape carries Anthropic's to the client in
   `reasoning_details`, and back; towards an OpenAI upstream they are dropped. Unsigned ones go as `reasoning_content`;
   Anthropic refuses those, so they are dropped.
 - cache marks: kept for Anthropic, dropped for OpenAI, which caches by itself.

@@ -279,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
         """Forgets the request's body, and what was derived from it."""
         self.server.body_bytes -= x.held
         x.held = 0
-        x.body, x.peek, x.call, x.filled = b"", None, None, None
+        x.body, x.peek, x.marked, x.call, x.filled = b"", None, None, None, None
 
     def finish(self, x: Exchange, data: bytes) -> None:
         """The last bytes of the reply to `x`; the next request may start."""

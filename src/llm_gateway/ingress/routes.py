@@ -81,6 +81,7 @@ _GEMINI: dict[str, Methods] = {
     ":streamGenerateContent": _post("chat", GEMINI, "streamGenerateContent", stream=True),
 }
 _BEDROCK: dict[str, Methods] = {
+    "/count-tokens": _post("count", "bedrock_count", "/model/{id}/count-tokens", stream=False),
     "/converse": _post("chat", BEDROCK, "/model/{id}/converse", stream=False),
     "/converse-stream": _post("chat", BEDROCK, "/model/{id}/converse-stream", stream=True),
 }

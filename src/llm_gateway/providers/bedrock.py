@@ -26,11 +26,12 @@ from llm_gateway.core.sigv4 import Credentials, Request, Scope
 from llm_gateway.formats.bedrock_converse import errors
 from llm_gateway.formats.contract import Format, Outgoing
 from llm_gateway.providers.contract import Account, Operation, Wire
-from llm_gateway.providers.faults import RATE_LIMITED, read_fault
+from llm_gateway.providers.faults import RATE_LIMITED, UNCOUNTED, read_fault
 
-_CONVERSE, _MESSAGES = "bedrock_converse", "anthropic_messages"
+_CONVERSE, _MESSAGES, _COUNT = "bedrock_converse", "anthropic_messages", "bedrock_count"
 # Vectors come from InvokeModel, in the shape of who made the model.
 _EMBEDDINGS = (("titan-embed-text", ("bedrock_titan_embed",)), ("cohere.embed", ("bedrock_cohere_embed",)))
+_UNCOUNTED = b"support counting tokens"
 _NATIVE = "/model/"  # what every path of Converse begins with
 _VERSION = Raw(b'"bedrock-2023-05-31"')
 _REGION = "us-east-1"
@@ -48,6 +49,8 @@ class Bedrock:
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         if operation == "embeddings":
             return next((shapes for part, shapes in _EMBEDDINGS if part in model), ())
+        if operation == "count" and "anthropic.claude" in model and not model.startswith("arn:"):
+            return (_COUNT,)
         if operation != "chat":
             return ()
         return (_CONVERSE, _MESSAGES) if "claude" in model else (_CONVERSE,)
@@ -70,6 +73,8 @@ class Bedrock:
             fault.body, fault.content_type = told.body, told.content_type
         if fault.kind is Kind.UPSTREAM_RATE_LIMIT:
             fault.message = RATE_LIMITED
+        elif _UNCOUNTED in body:  # older models, and regions that do not count yet
+            fault.code = UNCOUNTED
         return fault
 
     def probe(self, account: Account) -> Wire | None:

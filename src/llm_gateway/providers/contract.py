@@ -18,7 +18,8 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 class Account(Struct, frozen=True, kw_only=True):
     """One provider as configured, with one of its keys. `root`: path prefix without trailing slash ("/v1", ""). `authority`:
-    what goes into Host, for those who sign it. `token`: the key is what a cloud gave us for who we are, not a key of the service's."""
+    what goes into Host, for those who sign it. `token`: the key is what a cloud gave us for who we are, not a key of the service's.
+    `mark`: what its seals are known by."""
 
     provider: str
     type: str
@@ -31,6 +32,7 @@ class Account(Struct, frozen=True, kw_only=True):
     region: str | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
     deployments: Mapping[str, str] = {}
+    mark: bytes = b""
 
 
 class Wire(Struct):

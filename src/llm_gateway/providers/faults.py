@@ -29,6 +29,7 @@ FROM_UPSTREAM = {
     Kind.INTERNAL: Kind.UPSTREAM_ERROR,
     Kind.UNAVAILABLE: Kind.OVERLOADED,
 }
+UNCOUNTED = "no_count"  # the code of a refusal to count: an estimate takes its place
 RATE_LIMITED = "The provider's rate limit for this gateway is reached; try again later."
 
 

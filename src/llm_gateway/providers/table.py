@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -41,9 +42,18 @@ _SOUNDS: frozenset[Operation] = frozenset({"speech", "transcription"})
 _ALL: frozenset[Operation] = frozenset({"embeddings", "images", "speech", "transcription", "moderation", "response"})
 
 
+# OpenAI's are its organisation's ("organization_id did not match"), Azure's the resource's; nobody's are another vendor's.
+_RESPONSES_SEALS: Mapping[str, str] = MappingProxyType({
+    RESPONSES: "encrypted_content", "openai_response": "encrypted_content", "openai_response_input": "encrypted_content",
+})  # fmt: skip
+# Google says nothing of it; "Corrupted thought signature" (400) is what users see on other accounts.
+_GOOGLES_SEALS = {"gemini": "thoughtSignature", "gemini_array": "thoughtSignature", CHAT: "thought_signature"}
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """`chat`: the shapes it takes conversations in, the one to cross to first; `only`: patterns of model names
-    that take them in other shapes; `offers`: what else it does, in OpenAI's shapes or, for rerank, in Cohere's."""
+    that take them in other shapes; `offers`: what else it does, in OpenAI's shapes or, for rerank, in Cohere's. `seals`: by shape,
+    the member of its replies that only the account which made it can read back."""
 
     protocol: Protocol = "openai"
     base_url: str = ""
@@ -63,6 +73,7 @@ class Service(Struct, frozen=True, kw_only=True):
     region_env: tuple[str, ...] = ()
     resource: str = ""
     options: frozenset[str] = frozenset()
+    seals: Mapping[str, str] = _RESPONSES_SEALS
 
     def place(self, region: str) -> str:
         """The base URL in `region`."""
@@ -177,6 +188,7 @@ SERVICES: dict[str, Service] = {
         base_url="https://generativelanguage.googleapis.com/v1beta",
         key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         catalogue="google",
+        seals=_GOOGLES_SEALS,
     ),
     "gemini": Service(
         protocol="gemini",
@@ -184,6 +196,7 @@ SERVICES: dict[str, Service] = {
         key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         implied=False,
         catalogue="google",
+        seals=_GOOGLES_SEALS,
     ),
     # Sources: https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations and the hosts in Anthropic's SDK.
     "vertex": Service(
@@ -199,6 +212,7 @@ SERVICES: dict[str, Service] = {
         },
         region_env=("GOOGLE_CLOUD_LOCATION", "CLOUD_ML_REGION"),
         resource="/projects/{project}/locations/{region}",
+        seals=_GOOGLES_SEALS,
         options=frozenset({"project", "credentials"}),
     ),
     "groq": _compatible(

@@ -27,10 +27,7 @@ CONTEXT = "context"
 
 def order(plan: Plan, x: Exchange, turn: int, hit: float = 0.0) -> list[Target]:
     """All targets, best first. hit: the caller's share of cached prompt tokens."""
-    stops = able(plan, x, plan.stops)
-    rest = able(plan, x, plan.fallbacks)
-    if not stops:
-        stops, rest = rest, ()
+    stops, rest = (plan.stops, plan.fallbacks) if not plan.checks else able(plan, x)
     sticky = ask.session(x, prefix=plan.sticky == "prefix") if plan.sticky != "none" else b""
     targets: list[Target] = []
     for stop in (*_ranked(plan, x, stops, turn, sticky, hit), *rest):
@@ -46,12 +43,14 @@ def sift(plan: Plan, x: Exchange, stops: Sequence[Stop]) -> list[tuple[Stop, str
     return [(stop, _why_not(stop, wanted, room)) for stop in stops]
 
 
-def able(plan: Plan, x: Exchange, stops: tuple[Stop, ...]) -> tuple[Stop, ...]:
-    """Those that can serve it. Where none is said to be able, all are asked: the provider knows best, and says it well."""
-    if not plan.checks:
-        return stops
-    found = tuple(stop for stop, why in sift(plan, x, stops) if not why)
-    return found or stops
+def able(plan: Plan, x: Exchange) -> tuple[tuple[Stop, ...], tuple[Stop, ...]]:
+    """Stops and fallbacks that can serve it. Where none is said to be able, all are asked: the provider knows best, and says it well."""
+    good = {id(stop) for stop, why in sift(plan, x, (*plan.stops, *plan.fallbacks)) if not why}
+    if not good:
+        return plan.stops, plan.fallbacks
+    stops = tuple(stop for stop in plan.stops if id(stop) in good)
+    rest = tuple(stop for stop in plan.fallbacks if id(stop) in good)
+    return (stops, rest) if stops else (rest[:1], rest[1:])
 
 
 def matches(when: When, x: Exchange, said: frozenset[str]) -> bool:

@@ -72,7 +72,7 @@ class Planner:
         if alias is None:
             if not stops:
                 raise _unable(model, operation)
-            return _made(Plan(model, stops))
+            return self._sealed(_made(Plan(model, stops)), operation)
         return self._aliased(alias, stops, operation)
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Planner:
             hedge=alias.hedge, shadow=self._shadow(alias, operation), cascade=alias.cascade,
             policy=replace(self._policy, max_attempts=alias.attempts) if alias.attempts is not None else None,
         )  # fmt: skip
-        return _made(plan)
+        return self._sealed(_made(plan), operation)
 
     def _shadow(self, alias: Alias, operation: str) -> Shadow | None:
         """None for what its target does not do."""
@@ -124,6 +124,14 @@ class Planner:
         """Those that do the operation at all."""
         stops = (self._stop(goal, asked) for goal in goals)
         return tuple(stop for stop in stops if operation == ESTIMATED or stop.keys[0].forms[operation])
+
+    def _sealed(self, plan: Plan, operation: str) -> Plan:
+        """What only one account can read is told apart where there are several."""
+        targets = [target for stop in plan.all() for target in stop.keys]
+        if operation == STORED or len({(one.provider, one.key_id) for one in targets}) > 1:
+            for target in targets:
+                target.seals = self.seats[target.provider].seals
+        return plan
 
     def _stop(self, goal: Goal, asked: str) -> Stop:
         seat = self.seats[goal.provider]

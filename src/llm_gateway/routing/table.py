@@ -191,7 +191,10 @@ class Table:
 
 
 def _pinned(targets: list[Target], pin: Pin) -> list[Target]:
-    """Those of the account that made what the request refers to. Raises Fault NOT_FOUND."""
+    """Those of the account that made what the request refers to. Raises Fault NOT_FOUND. Where it only sealed thoughts, it goes
+    first and the others stay: they answer without."""
+    if pin.mark:
+        return sorted(targets, key=lambda target: target.account.mark != pin.mark)
     own = [target for target in targets if (target.provider, target.key_id) == (pin.provider, pin.key_id)]
     if not own:
         raise Fault(

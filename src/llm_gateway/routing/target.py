@@ -10,6 +10,7 @@ from msgspec import Struct
 from llm_gateway.core.headers import render
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
+from llm_gateway.formats.marks import Field
 from llm_gateway.models.own import Own, Place
 from llm_gateway.models.prices import Rates, cost
 from llm_gateway.policies.breaker import Terms
@@ -48,7 +49,9 @@ class Seat(Struct, frozen=True):
     """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits. `weights`: of the accounts;
     `bounds` None: as many calls at once as there are.
 
-    `rate`: of all its accounts together; `rates`: by key id, of one; `models`: by model, of each account with it."""
+    `rate`: of all its accounts together; `rates`: by key id, of one; `models`: by model, of each account with it.
+
+    `seals`: by shape, where its replies hold what only the account that made it can read."""
 
     name: str
     type: str
@@ -64,14 +67,51 @@ class Seat(Struct, frozen=True):
     rate: Rate | None = None
     rates: Mapping[str, Rate] = {}
     models: Mapping[str, Rate] = {}
+    seals: Mapping[str, Field] = {}
 
 
 class Target:
-    """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
+    """Law: immutable in effect; `_heads` only remembers what `address` would say again. `seals`: the seat's, where its plan has
+    other accounts too, who could not read them."""
 
     __slots__ = (
-        "_heads", "_own", "_place", "_priced_until", "_rates", "_tiers", "account", "bay", "by_value", "condition", "forms", "key_id", "limits", "lines",
-        "meter", "model", "provider", "speaker",
+        "_heads",
+        "_heads",
+        "_own",
+        "_own",
+        "_place",
+        "_place",
+        "_priced_until",
+        "_priced_until",
+        "_rates",
+        "_rates",
+        "_tiers",
+        "_tiers",
+        "account",
+        "account",
+        "bay",
+        "bay",
+        "by_value",
+        "by_value",
+        "condition",
+        "condition",
+        "forms",
+        "forms",
+        "key_id",
+        "key_id",
+        "limits",
+        "limits",
+        "lines",
+        "lines",
+        "meter",
+        "meter",
+        "model",
+        "model",
+        "provider",
+        "provider",
+        "seals",
+        "speaker",
+        "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +136,7 @@ class Target:
         self.by_value = seat.speaker.by_value
         self.limits = seat.limits if limits is None else limits
         self.meter = meter
+        self.seals: Mapping[str, Field] = {}
         self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
         self.lines = render(_said(account.provider, model, deprecated=_deprecated(own, place)))
         self._own = own

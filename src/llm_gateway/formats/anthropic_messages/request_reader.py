@@ -19,11 +19,13 @@ from llm_gateway.core.types import (
     ToolChoice,
     ToolResult,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.anthropic_messages import _blocks, _wire
 from llm_gateway.formats.contract import Peek
 
 _decode = msgspec.json.Decoder(_wire.Request).decode
+_decode_message = msgspec.json.Decoder(_wire.Message).decode
 _decode_tool = msgspec.json.Decoder(_wire.ToolSpec).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _KNOWN = _typed.names(_wire.Request)
@@ -31,13 +33,22 @@ _TOOL = _typed.names(_wire.ToolSpec)
 
 
 def read(peek: Peek) -> Conversation:
-    request = _typed.decode(_decode, _members.join(peek.members))
+    return drained(_read(peek, _typed.decode(_decode, _members.join(peek.members))))
+
+
+def read_steps(peek: Peek) -> Steps[Conversation]:
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
+    return (yield from _read(peek, request))
+
+
+def _read(peek: Peek, request: _wire.Request) -> Steps[Conversation]:
     extras = {name: raw for name, raw in peek.members.items() if name not in _KNOWN and bytes(raw) != b"null"}
     choice = request.tool_choice
     user = (request.metadata or {}).get("user_id")
     return Conversation(
         model=request.model,
-        messages=_messages(request, extras),
+        messages=(yield from _messages(request, extras)),
         tools=tuple(_tool(raw, f"tools[{at}]", extras) for at, raw in enumerate(request.tools or ())),
         tool_choice=_choice(choice),
         parallel_tools=False if choice is not None and choice.disable_parallel_tool_use else None,
@@ -58,7 +69,7 @@ def read(peek: Peek) -> Conversation:
     )
 
 
-def _messages(request: _wire.Request, extras: dict[str, Raw]) -> tuple[Message, ...]:
+def _messages(request: _wire.Request, extras: dict[str, Raw]) -> Steps[tuple[Message, ...]]:
     messages: list[Message] = []
     if system := _blocks.read(request.system, "system", extras):
         messages.append(Message("system", system, at="system"))
@@ -68,6 +79,8 @@ def _messages(request: _wire.Request, extras: dict[str, Raw]) -> tuple[Message, 
             messages += _turns(parts, f"messages[{at}]")
         else:
             messages.append(Message(message.role, parts, at=f"messages[{at}]"))
+        if at % STRIDE == STRIDE - 1:
+            yield
     return tuple(messages)
 
 

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Raw, structs
 
 from llm_gateway.core.types import CacheMark, Conversation, Text, Tool, ToolChoice
-from llm_gateway.formats import crossings
+from llm_gateway.formats import _steps, crossings
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.anthropic_messages import _parts, _thinking
 from llm_gateway.formats.anthropic_messages._blocks import SHAPE
 from llm_gateway.formats.contract import Outgoing
@@ -27,12 +28,23 @@ _THINKING_TOP_P = 0.95  # the least that Anthropic takes while thinking
 
 
 def write(call: Conversation, model: str) -> Outgoing:
+    body, dropped = drained(_write(call, model))
+    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
+    body, dropped = yield from _write(call, model)
+    written = yield from _steps.encoded(body, "messages")
+    return Outgoing(written, PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _write(call: Conversation, model: str) -> Steps[tuple[dict[str, Any], list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
     call = _with_a_turn(call, dropped)
     body: dict[str, Any] = {"model": model, "max_tokens": call.max_tokens or _thinking.DEFAULT_TOKENS}
     if system := _system(call, dropped):
         body["system"] = system
-    body["messages"] = _messages(call, dropped)
+    body["messages"] = yield from _messages(call, dropped)
     _write_tools(call, body)
     _write_output(call, body, dropped)
     if not _thinking.write(call, model, body):
@@ -48,7 +60,7 @@ def write(call: Conversation, model: str) -> Outgoing:
         body["cache_control"] = _parts.mark(call.cache)
     if call.format == SHAPE:
         body |= {name: raw for name, raw in call.extras.items() if "[" not in name}
-    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+    return body, dropped
 
 
 def _with_a_turn(call: Conversation, dropped: list[str]) -> Conversation:
@@ -78,9 +90,11 @@ def _system(call: Conversation, dropped: list[str]) -> str | list[_parts.Block |
     return blocks
 
 
-def _messages(call: Conversation, dropped: list[str]) -> list[dict[str, Any]]:
+def _messages(call: Conversation, dropped: list[str]) -> Steps[list[dict[str, Any]]]:
     turns: list[tuple[str, list[_parts.Block | Raw]]] = []
-    for message in call.messages:
+    for at, message in enumerate(call.messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
         if message.role in _SYSTEM:
             continue
         if message.name is not None:
@@ -96,7 +110,12 @@ def _messages(call: Conversation, dropped: list[str]) -> list[dict[str, Any]]:
     if not turns:
         raise invalid("'messages' has nothing to say: it needs a message with content.", "messages")
     _trim_prefill(turns[-1])
-    return [{"role": role, "content": _content(role, blocks)} for role, blocks in turns]
+    written: list[dict[str, Any]] = []
+    for at, (role, blocks) in enumerate(turns):
+        if at % STRIDE == STRIDE - 1:
+            yield
+        written.append({"role": role, "content": _content(role, blocks)})
+    return written
 
 
 def _content(role: str, blocks: list[_parts.Block | Raw]) -> str | list[_parts.Block | Raw]:

@@ -13,6 +13,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._splice import Splice
+from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.anthropic_messages import _usage, errors, replies, request_reader, request_writer
 from llm_gateway.formats.anthropic_messages.stream_reader import MessageReader
 from llm_gateway.formats.anthropic_messages.stream_writer import MessageWriter
@@ -42,6 +43,12 @@ class AnthropicMessages:
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
         return request_writer.write(call, model)
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return request_reader.read_steps(peek)
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        return request_writer.write_steps(call, model)
 
     def splice(self, peek: Peek) -> Passage:
         return Splice(MessageWatch())

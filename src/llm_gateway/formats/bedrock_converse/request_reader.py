@@ -24,7 +24,8 @@ from llm_gateway.core.types import (
     ToolChoice,
     ToolResult,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.bedrock_converse import _families, _reading, _wire
 from llm_gateway.formats.bedrock_converse._reading import SHAPE
 from llm_gateway.formats.contract import Peek
@@ -33,6 +34,7 @@ Extras = dict[str, Raw]
 GUARD = "guardrailConfig"
 MORE = "additionalModelRequestFields"
 _decode = msgspec.json.Decoder(_wire.Request).decode
+_decode_message = msgspec.json.Decoder(_wire.Message).decode
 _decode_tool = msgspec.json.Decoder(_wire.ToolSpec).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_name = msgspec.json.Decoder(_wire.Named).decode
@@ -46,7 +48,16 @@ _TOOL = _typed.names(_wire.ToolSpec)
 
 
 def read(peek: Peek) -> Conversation:
-    request = _typed.decode(_decode, _members.join(peek.members))
+    return drained(_read(peek, _typed.decode(_decode, _members.join(peek.members))))
+
+
+def read_steps(peek: Peek) -> Steps[Conversation]:
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
+    return (yield from _read(peek, request))
+
+
+def _read(peek: Peek, request: _wire.Request) -> Steps[Conversation]:
     extras = _extras(peek.members)
     asked = request.inference_config or _wire.Inference()
     output = request.output_config or _wire.OutputConfig()
@@ -54,7 +65,7 @@ def read(peek: Peek) -> Conversation:
     more = _more(request.additional_model_request_fields or {}, extras)
     return Conversation(
         model=peek.model,
-        messages=_messages(request, extras),
+        messages=(yield from _messages(request, extras)),
         tools=_tools(config.tools or [], extras),
         tool_choice=_choice(config.tool_choice),
         max_tokens=asked.max_tokens,
@@ -90,7 +101,7 @@ def _more(fields: dict[str, Raw], extras: Extras) -> dict[str, Any]:
     return told
 
 
-def _messages(request: _wire.Request, extras: Extras) -> tuple[Message, ...]:
+def _messages(request: _wire.Request, extras: Extras) -> Steps[tuple[Message, ...]]:
     messages: list[Message] = []
     if request.guardrail_config:
         raw = Raw(msgspec.json.encode(request.guardrail_config))
@@ -106,6 +117,8 @@ def _messages(request: _wire.Request, extras: Extras) -> tuple[Message, ...]:
             messages += _turns(parts, f"messages[{at}]")
         else:
             messages.append(Message(message.role, parts, at=f"messages[{at}]"))
+        if at % STRIDE == STRIDE - 1:
+            yield
     return tuple(messages)
 
 

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw, structs
 
 from llm_gateway.core.types import Conversation, Message, Opaque, Text, Tool, ToolCall, ToolResult
-from llm_gateway.formats import crossings
+from llm_gateway.formats import _steps, crossings
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.bedrock_converse import _families, _writing
 from llm_gateway.formats.bedrock_converse._families import Family
 from llm_gateway.formats.bedrock_converse._reading import SHAPE
@@ -56,15 +57,27 @@ def path(model: str, *, stream: bool) -> str:
 
 
 def write(call: Conversation, model: str) -> Outgoing:
+    body, dropped = drained(_write(call, model))
+    return Outgoing(msgspec.json.encode(body), path(model, stream=call.stream), dropped=tuple(dict.fromkeys(dropped)))
+
+
+def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
+    body, dropped = yield from _write(call, model)
+    written = yield from _steps.encoded(body, "messages")
+    return Outgoing(written, path(model, stream=call.stream), dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
     call = _with_a_turn(call, dropped)
     family = _families.of(model)
     writer = PartWriter(dropped, family, own=call.format == SHAPE)
-    body: Fields = {"messages": _messages(call, writer, family, dropped)}
+    body: Fields = {"messages": (yield from _messages(call, writer, family, dropped))}
     if system := _system(call, writer, dropped):
         body["system"] = system
     _write_guard(call, body)
-    _write_tools(call, family, body, dropped)
+    called = yield from _called(call)
+    _write_tools(call, called, family, body, dropped)
     _write_model(call, model, body, dropped)
     if call.service_tier in _TIERS:
         body["serviceTier"] = {"type": _TIERS[call.service_tier]}
@@ -72,7 +85,7 @@ def write(call: Conversation, model: str) -> Outgoing:
         dropped.append("service_tier")
     if call.format == SHAPE:
         _restore(call.extras, body)
-    return Outgoing(msgspec.json.encode(body), path(model, stream=call.stream), dropped=tuple(dict.fromkeys(dropped)))
+    return body, dropped
 
 
 def _with_a_turn(call: Conversation, dropped: list[str]) -> Conversation:
@@ -106,9 +119,11 @@ def _write_guard(call: Conversation, body: Fields) -> None:
                 body[GUARD] = part.raw
 
 
-def _messages(call: Conversation, writer: PartWriter, family: Family, dropped: list[str]) -> list[Fields]:
+def _messages(call: Conversation, writer: PartWriter, family: Family, dropped: list[str]) -> Steps[list[Fields]]:
     turns: list[_Turn] = []
-    for message in call.messages:
+    for at, message in enumerate(call.messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
         if message.role in _SYSTEM or message.at == GUARD:
             continue
         if message.name is not None:
@@ -144,9 +159,17 @@ def _trim_prefill(turn: _Turn) -> None:
         last["text"] = last["text"].rstrip() or last["text"]
 
 
-def _write_tools(call: Conversation, family: Family, body: Fields, dropped: list[str]) -> None:
+def _called(call: Conversation) -> Steps[set[str]]:
+    names: set[str] = set()
+    for at, message in enumerate(call.messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
+        names.update(part.name for part in message.parts if isinstance(part, ToolCall))
+    return names
+
+
+def _write_tools(call: Conversation, called: set[str], family: Family, body: Fields, dropped: list[str]) -> None:
     choice = call.tool_choice
-    called = {part.name for message in call.messages for part in message.parts if isinstance(part, ToolCall)}
     tools: Blocks = []
     declared: set[str] = set()
     for at, tool in enumerate(call.tools):

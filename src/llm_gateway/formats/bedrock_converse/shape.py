@@ -12,6 +12,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.bedrock_converse import errors, replies, request_reader, request_writer
 from llm_gateway.formats.bedrock_converse.splice import FrameSplice
 from llm_gateway.formats.bedrock_converse.stream_reader import ConverseReader
@@ -50,6 +51,12 @@ class BedrockConverse:
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
         return request_writer.write(call, model)
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return request_reader.read_steps(peek)
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        return request_writer.write_steps(call, model)
 
     def splice(self, peek: Peek) -> Passage:
         return FrameSplice()

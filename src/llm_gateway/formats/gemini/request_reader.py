@@ -21,14 +21,16 @@ from llm_gateway.core.types import (
     ToolChoice,
     ToolResult,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Peek
 from llm_gateway.formats.gemini import _casing, _ids, _reading, _schema, _thinking, _wire
 from llm_gateway.formats.gemini._reading import SHAPE
 
 Extras = dict[str, Raw]
 _decode = msgspec.json.Decoder(_wire.Request).decode
+_decode_content = msgspec.json.Decoder(_wire.Content).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_function = msgspec.json.Decoder(_wire.Function).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -41,8 +43,18 @@ _EMPTY = frozenset({b"", b"null"})
 
 def read(peek: Peek) -> Conversation:
     body = _casing.normal(_members.join(peek.members))
-    request = _typed.decode(_decode, body)
-    members = _decode_members(body)
+    return drained(_read(peek, _typed.decode(_decode, body), _decode_members(body)))
+
+
+def read_steps(peek: Peek) -> Steps[Conversation]:
+    given = yield from _steps.items(peek.members.get("contents"))
+    request = yield from _steps.decoded(_decode, _decode_content, peek.members, "contents", given, _casing.normal)
+    rest = {name: raw for name, raw in peek.members.items() if name != "contents"}
+    return (yield from _read(peek, request, _decode_members(_casing.normal(_members.join(rest)))))
+
+
+def _read(peek: Peek, request: _wire.Request, members: dict[str, Raw]) -> Steps[Conversation]:
+    """members: the body's, but for its contents."""
     extras: Extras = {
         name: raw.copy() for name, raw in members.items() if name not in _KNOWN and bytes(raw) not in _EMPTY
     }
@@ -52,7 +64,7 @@ def read(peek: Peek) -> Conversation:
             extras[f"generationConfig.{name}"] = raw.copy()
     return Conversation(
         model=peek.model,
-        messages=_messages(request, members, extras),
+        messages=(yield from _messages(request, members, extras)),
         tools=_tools(request.tools or [], extras),
         tool_choice=_choice(request.tool_config),
         max_tokens=asked.max_output_tokens or None,
@@ -76,7 +88,7 @@ def read(peek: Peek) -> Conversation:
     )
 
 
-def _messages(request: _wire.Request, members: dict[str, Raw], extras: Extras) -> tuple[Message, ...]:
+def _messages(request: _wire.Request, members: dict[str, Raw], extras: Extras) -> Steps[tuple[Message, ...]]:
     messages: list[Message] = []
     if (cached := members.get("cachedContent")) is not None and bytes(cached) not in _EMPTY:
         # The prompt's beginning, kept by the account that made it: other shapes must refuse it, not leave it out.
@@ -98,6 +110,8 @@ def _messages(request: _wire.Request, members: dict[str, Raw], extras: Extras) -
             messages.append(Message("assistant", parts, at=path))
         else:
             messages += _turns(parts, path, calls)
+        if at % STRIDE == STRIDE - 1:
+            yield
     return tuple(messages)
 
 

@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Raw
 
 from llm_gateway.core.types import Conversation, Message, Opaque, Text, Tool
-from llm_gateway.formats import crossings
+from llm_gateway.formats import _steps, crossings
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.gemini import _thinking
 from llm_gateway.formats.gemini._reading import SHAPE
@@ -34,19 +35,29 @@ def path(model: str, *, stream: bool) -> str:
 
 
 def write(call: Conversation, model: str) -> Outgoing:
+    body, dropped = drained(_write(call, model))
+    return Outgoing(msgspec.json.encode(body), path(model, stream=call.stream), dropped=tuple(dict.fromkeys(dropped)))
+
+
+def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
+    body, dropped = yield from _write(call, model)
+    written = yield from _steps.encoded(body, "contents")
+    return Outgoing(written, path(model, stream=call.stream), dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
     writer = PartWriter(dropped, sealed=_thinking.seals(model))
     body: Fields = {}
     if system := _system(call, writer, dropped):
         body["systemInstruction"] = {"parts": system}
-    body["contents"] = _contents(call, writer, body, dropped)
+    body["contents"] = yield from _contents(call, writer, body, dropped)
     _write_tools(call, body)
     if asked := _generation(call, model, dropped):
         body["generationConfig"] = asked
     if call.format == SHAPE:
         body |= {name: raw for name, raw in call.extras.items() if "[" not in name and "." not in name}
-    said = path(model, stream=call.stream)
-    return Outgoing(msgspec.json.encode(body), said, dropped=tuple(dict.fromkeys(dropped)))
+    return body, dropped
 
 
 def _system(call: Conversation, writer: PartWriter, dropped: list[str]) -> list[Fields | Raw]:
@@ -67,10 +78,12 @@ def _system(call: Conversation, writer: PartWriter, dropped: list[str]) -> list[
     return parts
 
 
-def _contents(call: Conversation, writer: PartWriter, body: Fields, dropped: list[str]) -> list[Fields]:
+def _contents(call: Conversation, writer: PartWriter, body: Fields, dropped: list[str]) -> Steps[list[Fields]]:
     turns: list[tuple[str, list[Fields | Raw]]] = []
     only_system = all(message.role in _SYSTEM for message in call.messages)
-    for message in call.messages:
+    for at, message in enumerate(call.messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
         if message.role in _SYSTEM and not only_system:
             continue
         if message.role in _SYSTEM:  # Gemini wants someone to answer

@@ -28,14 +28,16 @@ from llm_gateway.core.types import (
     ToolCall,
     ToolResult,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Peek
 from llm_gateway.formats.ollama import _media, _wire
 from llm_gateway.formats.ollama.replies import CHAT, GENERATE
 
 Extras = dict[str, Raw]
 _decode = msgspec.json.Decoder(_wire.Request).decode
+_decode_message = msgspec.json.Decoder(_wire.Message).decode
 _OWN = ("suffix", "template", "raw", "context")  # of generate, and of nobody else
 _SHARED = frozenset({"model", "stream", "format", "think", "logprobs", "top_logprobs", "options"})
 _CHAT = _SHARED | {"messages", "tools"}
@@ -48,12 +50,23 @@ _EMPTY = frozenset({b"", b"null", b'""', b"[]", b"{}", b"false"})
 
 def read_chat(peek: Peek) -> Conversation:
     request = _typed.decode(_decode, _members.join(peek.members))
+    return drained(_read_chat(peek, request, _typed.tree(peek.members["messages"]) if request.messages else []))
+
+
+def read_chat_steps(peek: Peek) -> Steps[Conversation]:
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
+    trees = yield from _steps.trees(given)
+    return (yield from _read_chat(peek, request, trees))
+
+
+def _read_chat(peek: Peek, request: _wire.Request, trees: list[Any]) -> Steps[Conversation]:
     if not request.messages:
         raise invalid("'messages' must not be empty: only Ollama loads a model that is asked nothing.", "messages")
     extras = _extras(peek.members, _CHAT)
-    extras |= _typed.unread(_typed.tree(peek.members["messages"]), _MESSAGE, "messages")
+    extras |= yield from _steps.unread(trees, _MESSAGE, "messages")
     return Conversation(
-        messages=_messages(request.messages),
+        messages=(yield from _messages(request.messages)),
         tools=tuple(_tool(one, at) for at, one in enumerate(request.tools or ())),
         format=CHAT,
         extras=extras,
@@ -116,10 +129,12 @@ def _asked(request: _wire.Request, peek: Peek, extras: Extras) -> dict[str, Any]
     }
 
 
-def _messages(messages: list[_wire.Message]) -> tuple[Message, ...]:
+def _messages(messages: list[_wire.Message]) -> Steps[tuple[Message, ...]]:
     waiting: list[ToolCall] = []
     read: list[Message] = []
     for at, message in enumerate(messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
         path = f"messages[{at}]"
         parts = _content(message, path)
         if message.role == "tool":

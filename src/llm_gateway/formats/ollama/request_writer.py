@@ -28,8 +28,9 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _arguments, crossings
+from llm_gateway.formats import _arguments, _steps, crossings
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.ollama import _thinking
 from llm_gateway.formats.ollama.replies import CHAT, GENERATE, SHAPES
@@ -52,12 +53,29 @@ _OPTIONS = (
 
 
 def write_chat(call: Conversation, model: str) -> Outgoing:
+    body, dropped = drained(_write_chat(call, model))
+    return Outgoing(msgspec.json.encode(body), CHAT_PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def write_chat_steps(call: Conversation, model: str) -> Steps[Outgoing]:
+    body, dropped = yield from _write_chat(call, model)
+    written = yield from _steps.encoded(body, "messages")
+    return Outgoing(written, CHAT_PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _write_chat(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, CHAT)
     names: dict[str, str] = {}
-    body: Fields = {"model": model, "messages": [one for each in call.messages for one in _message(each, names, dropped)]}
+    messages: list[Fields] = []
+    for at, message in enumerate(call.messages):
+        messages += _message(message, names, dropped)
+        if at % STRIDE == STRIDE - 1:
+            yield
+    body: Fields = {"model": model, "messages": messages}
     if tools := _tools(call, dropped):
         body["tools"] = tools
-    return _finished(call, CHAT_PATH, body, dropped)
+    _finish(call, CHAT_PATH, body, dropped)
+    return body, dropped
 
 
 def write_generate(call: Conversation, model: str) -> Outgoing:
@@ -78,10 +96,11 @@ def write_generate(call: Conversation, model: str) -> Outgoing:
         body["images"] = said["images"]
     for part in own:
         body |= _decode_members(part.raw)
-    return _finished(call, GENERATE_PATH, body, dropped)
+    _finish(call, GENERATE_PATH, body, dropped)
+    return Outgoing(msgspec.json.encode(body), GENERATE_PATH, dropped=tuple(dict.fromkeys(dropped)))
 
 
-def _finished(call: Conversation, path: str, body: Fields, dropped: list[str]) -> Outgoing:
+def _finish(call: Conversation, path: str, body: Fields, dropped: list[str]) -> None:
     options: Fields = {name: value for name, ours in _OPTIONS if (value := getattr(call, ours)) is not None}
     if call.stop:
         options["stop"] = list(call.stop)
@@ -106,7 +125,6 @@ def _finished(call: Conversation, path: str, body: Fields, dropped: list[str]) -
                 body[name] = raw
     if options:
         body["options"] = options
-    return Outgoing(msgspec.json.encode(body), path, dropped=tuple(dict.fromkeys(dropped)))
 
 
 def _message(message: Message, names: dict[str, str], dropped: list[str]) -> list[Fields]:

@@ -13,6 +13,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
 from llm_gateway.formats.ollama import errors, replies, request_reader, request_writer
 from llm_gateway.formats.ollama.splice import LineSplice
@@ -45,6 +46,12 @@ class OllamaChat:
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
         return request_writer.write_chat(call, model)
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return request_reader.read_chat_steps(peek)
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        return request_writer.write_chat_steps(call, model)
 
     def splice(self, peek: Peek) -> Passage:
         return LineSplice()

@@ -32,13 +32,15 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Peek
 from llm_gateway.formats.openai_chat import _media, _reasoning, _wire
 
 SHAPE = "openai_chat"
 _decode = msgspec.json.Decoder(_wire.Request).decode
+_decode_message = msgspec.json.Decoder(_wire.Message).decode
 _EFFORTS: dict[str, Effort] = {effort: effort for effort in get_args(Effort)}
 _KNOWN = _typed.names(_wire.Request)
 _MESSAGE = _typed.names(_wire.Message) | {"annotations"}
@@ -60,11 +62,23 @@ _PARTS = {
 
 def read(peek: Peek) -> Conversation:
     request = _typed.decode(_decode, _members.join(peek.members))
+    return drained(_read(peek, request, _typed.tree(peek.members["messages"])))
+
+
+def read_steps(peek: Peek) -> Steps[Conversation]:
+    given = yield from _steps.items(peek.members.get("messages"))
+    request = yield from _steps.decoded(_decode, _decode_message, peek.members, "messages", given)
+    trees = yield from _steps.trees(given)
+    return (yield from _read(peek, request, trees))
+
+
+def _read(peek: Peek, request: _wire.Request, trees: list[dict[str, Any]]) -> Steps[Conversation]:
+    """trees: the messages, for what the typed ones have no place for."""
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
     return Conversation(
         model=request.model,
-        messages=_messages(request.messages),
+        messages=(yield from _messages(request.messages)),
         tools=_tools(request, peek),
         tool_choice=_choice(request),
         parallel_tools=request.parallel_tool_calls,
@@ -92,7 +106,7 @@ def read(peek: Peek) -> Conversation:
         verbosity=request.verbosity,
         functions=bool(request.functions) and not request.tools,
         format=SHAPE,
-        extras=_extras(peek.members),
+        extras=(yield from _extras(peek.members, trees)),
     )
 
 
@@ -104,10 +118,9 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
-def _extras(members: dict[str, Raw]) -> dict[str, Raw]:
+def _extras(members: dict[str, Raw], messages: list[dict[str, Any]]) -> Steps[dict[str, Raw]]:
     extras = {name: raw for name, raw in members.items() if name not in _KNOWN and bytes(raw) != b"null"}
-    messages: list[dict[str, Any]] = _typed.tree(members["messages"])
-    extras |= _typed.unread(messages, _MESSAGE, "messages")
+    extras |= yield from _steps.unread(messages, _MESSAGE, "messages")
     for at, message in enumerate(messages):
         content = message.get("content")
         parts: list[dict[str, Any]] = content if isinstance(content, list) else []
@@ -116,10 +129,12 @@ def _extras(members: dict[str, Raw]) -> dict[str, Raw]:
             for name in part.keys() - known:
                 if part[name] is not None:
                     extras[f"messages[{at}].content[{position}].{name}"] = Raw(msgspec.json.encode(part[name]))
+        if at % STRIDE == STRIDE - 1:
+            yield
     return extras
 
 
-def _messages(messages: list[_wire.Message]) -> tuple[Message, ...]:
+def _messages(messages: list[_wire.Message]) -> Steps[tuple[Message, ...]]:
     read: list[Message] = []
     legacy = ""  # the id we gave to the last function_call, which had none
     for at, message in enumerate(messages):
@@ -139,6 +154,8 @@ def _messages(messages: list[_wire.Message]) -> tuple[Message, ...]:
                 if message.content is None:
                     raise _typed.missing(f"{path}.content")
                 read.append(Message(message.role, _content(message, path), message.name, path))
+        if at % STRIDE == STRIDE - 1:
+            yield
     return tuple(read)
 
 

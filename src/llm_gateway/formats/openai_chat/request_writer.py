@@ -30,8 +30,9 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import crossings
+from llm_gateway.formats import _steps, crossings
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.openai_chat import _media, _reasoning
 from llm_gateway.formats.openai_chat.request_reader import SHAPE
@@ -60,8 +61,19 @@ _PLAIN = (
 
 
 def write(call: Conversation, model: str) -> Outgoing:
+    body, dropped = drained(_write(call, model))
+    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
+    body, dropped = yield from _write(call, model)
+    written = yield from _steps.encoded(body, "messages")
+    return Outgoing(written, PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
-    body: Fields = {"model": model, "messages": _messages(call, dropped)}
+    body: Fields = {"model": model, "messages": (yield from _messages(call, dropped))}
     body |= {field: value for field in _PLAIN if (value := getattr(call, field)) is not None}
     if call.max_tokens is not None:
         body["max_completion_tokens" if _OWN_MODELS.match(model) else "max_tokens"] = call.max_tokens
@@ -72,13 +84,15 @@ def write(call: Conversation, model: str) -> Outgoing:
         body["stream_options"] = {"include_usage": True}
     if call.format == SHAPE:
         body |= {name: raw for name, raw in call.extras.items() if "[" not in name}
-    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+    return body, dropped
 
 
-def _messages(call: Conversation, dropped: list[str]) -> list[Fields]:
+def _messages(call: Conversation, dropped: list[str]) -> Steps[list[Fields]]:
     written: list[Fields] = []
     pending: list[Part] = []  # images from tool results, which only a user message may hold
-    for message in call.messages:
+    for at, message in enumerate(call.messages):
+        if at % STRIDE == STRIDE - 1:
+            yield
         if message.role != "tool" and pending:
             written.append({"role": "user", "content": _parts(Message("user", tuple(pending), at=message.at), dropped)})
             pending = []

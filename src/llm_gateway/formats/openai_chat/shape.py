@@ -14,6 +14,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._splice import Splice
+from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
 from llm_gateway.formats.openai_chat import _usage, errors, replies, request_reader, request_writer
 from llm_gateway.formats.openai_chat.stream_reader import ChatReader
@@ -51,6 +52,12 @@ class OpenAIChat:
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
         return request_writer.write(call, model)
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return request_reader.read_steps(peek)
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        return request_writer.write_steps(call, model)
 
     def splice(self, peek: Peek) -> Passage:
         return Splice(ChatWatch(asked=peek.wants_usage))

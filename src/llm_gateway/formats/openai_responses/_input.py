@@ -16,6 +16,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Message, Opaque, Part, Text, ToolCall, ToolResult
 from llm_gateway.formats import _typed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import STRIDE, Steps
 from llm_gateway.formats.openai_responses import _content, _seals, _thoughts, _wire
 from llm_gateway.formats.openai_responses._content import Extras
 
@@ -31,11 +32,13 @@ _RESULTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _OWN = frozenset({"mcp_list_tools", "mcp_approval_request", "program"})
 
 
-def read(items: list[Raw], extras: Extras) -> list[Message]:
+def read(items: list[Raw], extras: Extras) -> Steps[list[Message]]:
     messages: list[Message] = []
     said: list[Part] = []
     start = ""
     for number, raw in enumerate(items):
+        if number % STRIDE == STRIDE - 1:
+            yield
         path = f"input[{number}]"
         turn = _turn(raw, path, said, extras)
         if turn is None:

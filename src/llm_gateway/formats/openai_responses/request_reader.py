@@ -21,8 +21,9 @@ from llm_gateway.core.types import (
     Tool,
     ToolChoice,
 )
-from llm_gateway.formats import _members, _typed
+from llm_gateway.formats import _members, _steps, _typed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import Steps, drained
 from llm_gateway.formats.contract import Peek
 from llm_gateway.formats.openai_responses import _content, _input, _wire
 
@@ -37,16 +38,29 @@ _KNOWN = _typed.names(_wire.Request)
 _FUNCTION, _CUSTOM = _typed.names(_wire.FunctionTool), _typed.names(_wire.CustomTool)
 _ALWAYS = frozenset({LOGPROBS, SEALED})  # a crossing heeds the first, and does the second unasked
 _NOTHING = frozenset({b"", b"null"})
+_NO_ITEMS = Raw(b"[]")
 
 
 def read(peek: Peek) -> Conversation:
-    request = _typed.decode(_decode, _members.join(peek.members))
+    return drained(_read(peek, _typed.decode(_decode, _members.join(peek.members))))
+
+
+def read_steps(peek: Peek) -> Steps[Conversation]:
+    given = yield from _steps.items(peek.members.get("input"))
+    members = {**peek.members, "input": _NO_ITEMS} if given else peek.members
+    request = _typed.decode(_decode, _members.join(members))
+    if given:
+        request.input = given
+    return (yield from _read(peek, request))
+
+
+def _read(peek: Peek, request: _wire.Request) -> Steps[Conversation]:
     _refuse_stored(request)
     extras = _extras(request, peek.members)
     text = request.text or _wire.TextOptions()
     return Conversation(
         model=request.model,
-        messages=_messages(request, extras),
+        messages=(yield from _messages(request, extras)),
         tools=tuple(_tool(raw, f"tools[{at}]", extras) for at, raw in enumerate(request.tools or ())),
         tool_choice=_choice(request.tool_choice),
         parallel_tools=request.parallel_tool_calls,
@@ -102,14 +116,14 @@ def _extras(request: _wire.Request, members: dict[str, Raw]) -> dict[str, Raw]:
     return extras
 
 
-def _messages(request: _wire.Request, extras: dict[str, Raw]) -> tuple[Message, ...]:
+def _messages(request: _wire.Request, extras: dict[str, Raw]) -> Steps[tuple[Message, ...]]:
     messages: list[Message] = []
     if request.instructions:
         messages.append(Message("system", (Text(request.instructions),), at="instructions"))
     if isinstance(request.input, str):
         messages.append(Message("user", _content.read(request.input, "input", extras), at="input"))
     else:
-        messages += _input.read(request.input or [], extras)
+        messages += yield from _input.read(request.input or [], extras)
     return tuple(messages)
 
 

@@ -30,7 +30,8 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import crossings
+from llm_gateway.formats import _steps, crossings
+from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.openai_responses import _content, _thoughts
 from llm_gateway.formats.openai_responses._wire import TIERS
@@ -48,9 +49,20 @@ _SEALING = re.compile(r"(?:.*[/.])?(?:o\d|gpt-(?:[5-9]|\d\d)(?!.*chat)|codex|gro
 
 
 def write(call: Conversation, model: str) -> Outgoing:
+    body, dropped = drained(_write(call, model))
+    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
+    body, dropped = yield from _write(call, model)
+    written = yield from _steps.encoded(body, "input")
+    return Outgoing(written, PATH, dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
     items = _Items(call, dropped)
-    body: Fields = {"model": model, "input": items.written(), "store": False}
+    body: Fields = {"model": model, "input": (yield from items.written()), "store": False}
     if items.instructions is not None:
         body["instructions"] = items.instructions
     body |= {
@@ -71,7 +83,7 @@ def write(call: Conversation, model: str) -> Outgoing:
         body["stream"] = True
     if call.format == SHAPE:
         body |= {name: raw for name, raw in call.extras.items() if "[" not in name}
-    return Outgoing(msgspec.json.encode(body), PATH, dropped=tuple(dict.fromkeys(dropped)))
+    return body, dropped
 
 
 class _Items:
@@ -83,9 +95,11 @@ class _Items:
         self._custom: set[str] = set()
         self.instructions: str | None = None
 
-    def written(self) -> list[Fields | Raw]:
+    def written(self) -> Steps[list[Fields | Raw]]:
         items: list[Fields | Raw] = []
-        for message in self._call.messages:
+        for at, message in enumerate(self._call.messages):
+            if at % STRIDE == STRIDE - 1:
+                yield
             if message.name is not None:
                 self._dropped.append(f"{message.at}.name")
             if message.role == "assistant":

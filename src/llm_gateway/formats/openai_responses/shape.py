@@ -15,6 +15,7 @@ from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
 from llm_gateway.formats._framed import Framed
 from llm_gateway.formats._members import invalid
+from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.contract import Outgoing, Peek, StreamReader, StreamWriter, Summary
 from llm_gateway.formats.openai_responses import errors, replies, request_reader, request_writer
 from llm_gateway.formats.openai_responses.stream_reader import ResponseReading
@@ -49,6 +50,12 @@ class OpenAIResponses:
 
     def write_request(self, call: Conversation, model: str) -> Outgoing:
         return request_writer.write(call, model)
+
+    def read_steps(self, peek: Peek) -> Steps[Conversation]:
+        return request_reader.read_steps(peek)
+
+    def write_steps(self, call: Conversation, model: str) -> Steps[Outgoing]:
+        return request_writer.write_steps(call, model)
 
     def splice(self, peek: Peek) -> SealedPassage:
         return SealedPassage()
