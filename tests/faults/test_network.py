@@ -9,7 +9,7 @@ import pytest
 
 from faults.conftest import Seen
 from faults.house import Gateway, House, Upstream
-from faults.space import Space, Wire
+from faults.space import Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("spaces")]
 
@@ -18,7 +18,7 @@ class Far:
     """A gateway with a good upstream at hand and one behind a wire."""
 
     def __init__(self, house: House, **provider: object) -> None:
-        self.near, self.far = Space(), Space()
+        self.near, self.far = house.space(), house.space()
         self.wire: Wire = house.wire(self.near, self.far)
         self.upstream: Upstream = house.upstream(host=self.wire.far, space=self.far)
         self.good: Upstream = house.upstream(space=self.near)
@@ -88,7 +88,7 @@ def test_five_percent_of_packets_lost_fail_nobody(house: House, seen: Seen) -> N
 
 @pytest.mark.row(9)
 def test_a_slow_link_is_not_taken_for_silence(house: House, seen: Seen) -> None:
-    """8 kB/s each way; a stream of 120 kB, and a reply of 64 kB whose upstream may be silent for 3 s."""
+    """8 kB/s each way on the wire to the upstream; a stream of 120 kB; its upstream may be silent for 3 s."""
     far = Far(house, timeout_seconds=3)
     far.gateway.ask("far/ok")
     far.wire.order(rate=8000)
