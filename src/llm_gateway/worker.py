@@ -67,7 +67,9 @@ class Worker:
         self.log = AccessLog(snapshot.logging.output) if snapshot.logging.access else None
         self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
-        self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
+        prefix = f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}"
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.server = Server(snapshot.server, self._start, prefix, workers=snapshot.workers, files=files)
         self.pool = Pool(self.server.small)
         self.fetcher = Fetcher(self.pool)
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
@@ -94,7 +96,7 @@ class Worker:
         local = Local(table, self.vitals, facts)
         inlay = wiring.inlay(snapshot, self.fetcher, self.metrics)
         egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
-        egress.relays = relays
+        egress.relays, egress.overload = relays, self.server.overload
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
@@ -178,7 +180,7 @@ class Worker:
                 if snapshot.generation != self.snapshot.generation or snapshot.digest != self.snapshot.digest:
                     self.adopt(snapshot)
             case channel.Mean(connections):
-                self.server.shedding = len(self.server.connections) > max(8.0, connections * CROWDED)
+                self.server.uneven = len(self.server.connections) > max(8.0, connections * CROWDED)
             case channel.Found(redis):
                 self.redis = redis
             case channel.Credentials(keys):
@@ -193,7 +195,10 @@ class Worker:
             before = perf_counter()
             await asyncio.sleep(TICK)
             now = perf_counter()
-            self._lag = max(self._lag, now - before - TICK)
+            lag = now - before - TICK
+            self._lag = max(self._lag, lag)
+            self.server.overload.beat(lag)
+            self.server.strain()
             self.line.egress.tick(now)
             beat += 1
             if beat % 2 == 0:
@@ -223,6 +228,7 @@ class Worker:
             "llm_gateway_log_dropped_total": {"": self.log.dropped if self.log is not None else 0},
             "llm_gateway_gc_pause_seconds_max": {"": self.garbage.longest},
             "llm_gateway_loop_lag_seconds_max": {"": self._lag},
+            "llm_gateway_overload_refused_total": {f'reason="{reason}"': n for reason, n in server.overload.refused.items()},
         }
         self._lag = 0.0
         if self.link is not None:

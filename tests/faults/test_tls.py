@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import socket
 import ssl
@@ -25,11 +25,11 @@ def authority() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def upstreams(block: House, authority: trustme.CA) -> dict[str, Upstream]:
-    day = datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC)
+    day = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
     leaves = {
         "good": authority.issue_cert("localhost"),
         "untrusted": trustme.CA().issue_cert("localhost"),
-        "expired": authority.issue_cert("localhost", not_before=day, not_after=day + datetime.timedelta(days=30)),
+        "expired": authority.issue_cert("localhost", not_before=day, not_after=day + dt.timedelta(days=30)),
         "another": authority.issue_cert("another.example"),
     }
     made = {}

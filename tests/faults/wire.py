@@ -23,7 +23,7 @@ class Wire:
     def __init__(self, ends: tuple[int, int]) -> None:
         self.ends = ends
         self.orders = {"delay": 0.0, "loss": 0.0, "rate": 0.0, "cut": 0.0}
-        self.free = {fd: 0.0 for fd in ends}  # when the way out at this end has sent what it was given
+        self.free = dict.fromkeys(ends, 0.0)  # when the way out at this end has sent what it was given
         self.dice = random.Random(8)
         self.due: list[tuple[float, int, int, bytes]] = []
         self.serial = 0

@@ -32,6 +32,7 @@ from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
+from llm_gateway.policies.overload import STREAMS, Overload
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
@@ -65,6 +66,7 @@ class Egress:
     ) -> None:  # fmt: skip
         """inlay: None if nothing may be fetched."""
         self.relays: set[Relay] = set()
+        self.overload = Overload()
         self.timing = timing
         self.local = local.answer
         self._local = local
@@ -75,7 +77,11 @@ class Egress:
         self._inlay = inlay
 
     def expect(self, x: Exchange, plan: Plan) -> None:
-        """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`."""
+        """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`.
+
+        Raises Fault OVERLOADED where it would be a stream too many."""
+        if x.stream and self.overload.streams >= self.overload.full:
+            raise self.overload.refuse(STREAMS)
         whole_request = min(self.timing.whole, plan.timeout or self.timing.whole)
         asked = x.headers.get(b"x-gateway-timeout")
         if asked is not None:
@@ -111,6 +117,7 @@ class Egress:
             done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
         )  # fmt: skip
         self.relays.add(relay)
+        self.overload.streams += x.stream
         try:
             connection.send(request, relay)
             await relay.done
@@ -119,6 +126,7 @@ class Egress:
             raise
         finally:
             self.relays.discard(relay)
+            self.overload.streams -= x.stream
             x.client.sink = None  # the last bytes may fill the client's buffer: no longer this connection's affair
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
