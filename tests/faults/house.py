@@ -97,6 +97,16 @@ class Upstream(Running):
         finally:
             client.close()
 
+    def told(self, mood: str) -> None:
+        """What requests for the model `moody` meet from now on."""
+        client = http.client.HTTPConnection(self.host, self.port)
+        client.sock = self.connect(self.port, self.host)
+        try:
+            client.request("POST", "/told", mood)
+            client.getresponse().read()
+        finally:
+            client.close()
+
 
 @dataclass
 class Gateway(Running):

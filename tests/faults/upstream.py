@@ -3,7 +3,8 @@
     python upstream.py --host 127.0.0.1 --port 0 [--cert chain.pem]        prints the port it listens on
 
 Law: what it does is `replay.faulty`'s, chosen by the model's name; here stand only what needs a process (counting what was
-written, connections left by the other side) and faults too large for others. `GET /seen` answers with the counts.
+written, connections left by the other side) and faults too large for others. `GET /seen` answers with the counts, `POST
+/told` says what requests for the model `moody` meet from now on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Upstream(FaultyUpstream):
     def __init__(self) -> None:
         super().__init__()
         self.models: Counter[str] = Counter()
+        self.mood = "ok"
         self.left = 0
         self.written = 0
 
@@ -38,6 +40,10 @@ class Upstream(FaultyUpstream):
             counts = {"models": self.models, "open": self.open - 1, "left": self.left, "written": self.written}
             body = json.dumps(counts).encode()
             writer.write(head_bytes(200, (JSON, ("content-length", str(len(body))))) + body)
+            return
+        if request.path == "/told":
+            self.mood = request.body.decode()
+            writer.write(head_bytes(200, (JSON, ("content-length", "2"))) + b"{}")
             return
         self.models[str(request.json().get("model"))] += 1
         self.gone.clear()
@@ -62,6 +68,15 @@ class Upstream(FaultyUpstream):
         raw = event("WIDE").replace(b"WIDE", WIDE.encode())
         for byte in b"".join([*map(chunk, (event(WIDE), raw, *END)), b"0\r\n\r\n"]):
             await send(writer, bytes([byte]))
+
+    def _choose(self, request: Received) -> str:
+        return self.mood if request.json().get("model") == "moody" else super()._choose(request)
+
+    async def late(self, writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+        """`late:<seconds>,<status>`: that status, after a while."""
+        seconds, code = argument.split(",")
+        await asyncio.sleep(float(seconds))
+        await faulty.status(writer, request, code)
 
     async def limited(self, writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
         """A 429 whose Retry-After is the argument, whatever it says."""
@@ -88,7 +103,7 @@ async def main() -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(chosen.cert)
     upstream = Upstream()
-    for each in (upstream.paced, upstream.wide, upstream.limited, upstream.huge):
+    for each in (upstream.paced, upstream.wide, upstream.late, upstream.limited, upstream.huge):
         faulty.FAULTS[each.__name__] = each
     await upstream.start(chosen.port, chosen.host, tls)
     print(upstream.port, flush=True)

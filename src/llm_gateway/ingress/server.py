@@ -130,7 +130,12 @@ class Server:
         if len(self.connections) > self._full:
             connection.surplus = True
             self.gate = self._guarded
-            if len(self.connections) > self._most:
+            if len(self.connections) > self._most + SPARE_FILES // 2:
+                # Those who are told so, and whose answer is on its way, must not take the last descriptors either: a loop that
+                # cannot accept spins.
+                self.overload.refuse(CONNECTIONS)
+                connection.transport.abort()
+            elif len(self.connections) > self._most:
                 connection.refuse(self.overload.refuse(CONNECTIONS))
 
     def strain(self) -> None:
