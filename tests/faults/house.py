@@ -228,7 +228,7 @@ class House:
         place = self.folder / f"gateway-{self._serial}"
         place.mkdir(parents=True)
         with space.inside() if space is not None else contextlib.nullcontext():
-            port, metrics_port = free_port(), free_port()
+            port, metrics_port = free_ports(2)
         data = Path(sections.pop("data_dir", place / "data"))
         config = {
             "server": {"host": "127.0.0.1", "port": port, "metrics_port": metrics_port, **sections.pop("server", {})},
@@ -314,10 +314,16 @@ def kill(pid: int, number: int) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """All different: each is held while the next is looked for."""
+    with contextlib.ExitStack() as held:
+        socks = [held.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

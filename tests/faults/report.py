@@ -44,10 +44,10 @@ Line = Mapping[str, Any]
 def page(lines: Sequence[Line], machine: str) -> str:
     """The whole page from what the tests said."""
     tested = {row for line in lines for row in line["rows"] if line["outcome"] != "skipped"}
-    made = _INTRO.format(machine=machine, tests=len(lines), rows=len(tested & MATRIX.keys()))
+    made = _INTRO.format(machine=machine, tests=sum(line["outcome"] != "skipped" for line in lines), rows=len(tested & MATRIX.keys()))
     for number, (fault, promised) in MATRIX.items():
         mine = [line for line in lines if number in line["rows"]]
-        seen = "<br>".join(map(_seen, mine)) if mine else f"*Not covered:* {OPEN.get(number, 'no test of it ran.')}"
+        seen = "<br>".join(dict.fromkeys(map(_seen, mine))) if mine else f"*Not covered:* {OPEN.get(number, 'no test of it ran.')}"
         made += _row(str(number), fault, promised, seen, mine)
     for line in (each for each in lines if not MATRIX.keys() & set(each["rows"])):
         made += _row("", ", ".join(map(str, line["rows"])), "", _seen(line), [line])

@@ -75,7 +75,7 @@ def test_a_drain_that_takes_too_long_ends_in_error_events_and_a_second_signal_at
         under_way = streams(other, pool, 20, "up/fault-paced:600,0.1")
         began = time.perf_counter()
         other.send(signal.SIGTERM)
-        time.sleep(0.5)
+        time.sleep(1.2)  # sooner it would be taken for an echo of the first
         other.send(signal.SIGTERM)
         other.process.wait(10)
         took = time.perf_counter() - began

@@ -89,7 +89,7 @@ def test_what_cannot_be_verified_gets_no_request(
     if wrong == "plain":
         assert b"sk-upstream" not in plain.heard
         assert b"POST" not in plain.heard
-    seen(f"{wrong}: 502 `{answer.code}` after {1e3 * answer.seconds:.0f} ms, no byte of the request sent; the fallback answers")
+    seen(f"`{wrong}`: 502 `{answer.code}` after {1e3 * answer.seconds:.0f} ms, no byte of the request sent; the fallback answers")
 
 
 @pytest.mark.row(17)

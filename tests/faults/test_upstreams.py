@@ -56,9 +56,9 @@ def test_a_refused_or_reset_connection_costs_little(gateway: Gateway, seen: Seen
     """A port on which nobody listens; an upstream that answers with RST."""
     answers = [gateway.ask(model) for _ in range(10)]
     assert [(each.status, each.headers["x-gateway-provider"]) for each in answers] == [(200, "good")] * 10
-    fastest = min(each.seconds for each in answers)
-    seen(f"{model}: 10 of 10 answered by the fallback, the whole request in {1e3 * fastest:.0f} to {1e3 * max(e.seconds for e in answers):.0f} ms")
-    assert fastest < 0.1
+    taken = sorted(each.seconds for each in answers)
+    seen(f"{model}: 10 of 10 answered by the fallback, the whole request in {1e3 * taken[0]:.0f} ms at best, {1e3 * taken[5]:.0f} ms in the middle")
+    assert taken[5] < 0.1
 
 
 @pytest.mark.row(3)
@@ -172,7 +172,7 @@ def test_rubbish_is_a_502_and_costs_no_memory(gateway: Gateway, upstream: Upstre
     answer = gateway.ask(f"faulty/fault-{fault}")
     grown = gateway.rss() - before
     assert answer.status == 502
-    seen(f"{fault}: 502 `{answer.code}` after {1e3 * answer.seconds:.0f} ms, RSS {grown:+.1f} MB")
+    seen(f"`{fault}`: 502 `{answer.code}` after {1e3 * answer.seconds:.0f} ms, RSS {grown:+.1f} MB")
     assert grown < 50
 
 
