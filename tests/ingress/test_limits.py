@@ -258,10 +258,11 @@ def test_over_92_percent_keep_alive_ends_and_over_95_connections_are_refused(sma
 
 def test_streams_are_bounded_and_others_go_on(few: Gateway):
     with contextlib.ExitStack() as stack:
-        for _ in range(9):
-            peer = stack.enter_context(few.connect())
+        peers = [stack.enter_context(few.connect()) for _ in range(40)]
+        for peer in peers:  # at once: none is connected upstream when the last is judged
             peer.send(request("faulty/fault-stall_midstream", stream=True))
-            assert peer.until(b"two").startswith(b"HTTP/1.1 200")
+        heads = [peer.until(b"\r\n\r\n")[9:12] for peer in peers]
+        assert (heads.count(b"200"), heads.count(b"503")) == (9, 31)
         refused = few.ask(request("faulty/m", stream=True))
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert few.ask(request("faulty/m")).status == 200

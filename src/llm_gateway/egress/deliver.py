@@ -237,11 +237,14 @@ class Egress:
         return Crossing(spoken.stream_reader(), form.stream_writer(x.call, int(x.wall)), (x.id, x.model))
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
+        self.overload.streams += x.stream  # so that many at once do not all find room while none is connected yet
         try:
             async with asyncio.timeout(max(x.deadline - perf_counter(), SHORTEST_TIMEOUT)):
                 return await self._pool.open(target.bay)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+        finally:
+            self.overload.streams -= x.stream
 
     def _reply(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
         """What the upstream said: the reply's last bytes, or a Fault."""
