@@ -30,6 +30,17 @@ class Gateway:
     door: Door
     metrics_port: int
     data: Path
+    command: list[str]
+
+    def again(self, tree: list[int], patience: float = 30.0) -> None:
+        """Starts it anew once all of the old one, `tree`, is gone. RuntimeError if that does not end."""
+        deadline = time.monotonic() + patience
+        while self.process.popen.poll() is None or any(self.process.command(pid) for pid in tree):
+            if time.monotonic() > deadline:
+                raise RuntimeError("what was left of the gateway does not end")
+            time.sleep(0.01)
+        self.process = start("ours", self.command, self.data.parent, None)
+        wait_for_port(self.door.port, self.process)
 
     def worker(self, patience: float = 10.0) -> int:
         """The process that serves. RuntimeError if there is none for so long."""
@@ -53,7 +64,7 @@ class Gateway:
     def rows(self) -> Counter[str]:
         """Journal rows by request id; a last line that was cut is not one."""
         found: Counter[str] = Counter()
-        for file in sorted((self.data / "journal").glob("*.jsonl")):
+        for file in sorted((self.data / "journal").glob("*.jsonl")):  # of all its lives
             for line in file.read_bytes().split(b"\n")[:-1]:
                 found[json.loads(line)["request_id"]] += 1
         return found
@@ -78,14 +89,15 @@ def running(folder: Path) -> Iterator[Gateway]:
         "keys": [{"name": "endurance", "key": KEY, "tenant": "default"}],
     }
     (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
-    command = str(Path(sys.executable).parent / "llm-gateway")
-    process = start("ours", [command, "serve", "--config", str(folder / "config.json")], folder, None)
+    command = [str(Path(sys.executable).parent / "llm-gateway"), "serve", "--config", str(folder / "config.json")]
+    process = start("ours", command, folder, None)
     door = Door(port, model="mock/mock-100x10", headers={"Authorization": f"Bearer {KEY}"})
+    gateway = Gateway(process, door, metrics_port, folder / "data", command)
     try:
         wait_for_port(port, process)
         check(door)
-        yield Gateway(process, door, metrics_port, folder / "data")
+        yield gateway
     finally:
-        process.stop(8.0)
+        gateway.process.stop(8.0)
         plain.process.stop()
         streaming.process.stop()

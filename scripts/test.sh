@@ -8,4 +8,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v nginx >/d
         echo "nginx could not be installed: tests that need it will skip" >&2
 fi
 # Two at a time, a file at a time: most tests wait for processes and sockets, and a file may share a gateway.
-exec .venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile "$@"
+# The slow ones are `make faults`'; ARGS="-m slow ..." asks for them, since the last -m counts.
+exec .venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile -m "not slow" "$@"

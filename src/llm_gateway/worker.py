@@ -72,7 +72,9 @@ class Worker:
         self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.shadows = Shadows(self.metrics, self.ledger.settle)
-        self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
+        prefix = f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}"
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.server = Server(snapshot.server, self._start, prefix, workers=snapshot.workers, files=files)
         self.pool = Pool(self.server.small)
         self.fetcher = Fetcher(self.pool)
         self.conditions = Conditions()
@@ -102,7 +104,7 @@ class Worker:
         local = Local(table, self.vitals, facts)
         inlay = wiring.inlay(snapshot, self.fetcher, self.metrics)
         egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
-        egress.relays = relays
+        egress.relays, egress.overload = relays, self.server.overload
         egress.shadows = self.shadows
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
@@ -188,7 +190,7 @@ class Worker:
                 if snapshot.generation != self.snapshot.generation or snapshot.digest != self.snapshot.digest:
                     self.adopt(snapshot)
             case channel.Mean(connections):
-                self.server.shedding = len(self.server.connections) > max(8.0, connections * CROWDED)
+                self.server.uneven = len(self.server.connections) > max(8.0, connections * CROWDED)
             case channel.Found(redis):
                 self.redis = redis
             case channel.Credentials(keys):
@@ -216,7 +218,10 @@ class Worker:
             before = perf_counter()
             await asyncio.sleep(TICK)
             now = perf_counter()
-            self._lag = max(self._lag, now - before - TICK)
+            lag = now - before - TICK
+            self._lag = max(self._lag, lag)
+            self.server.overload.beat(lag)
+            self.server.strain()
             self.line.egress.tick(now)
             if self.conditions.changes:
                 self.tell(self.conditions.take())
@@ -249,6 +254,7 @@ class Worker:
             "llm_gateway_log_dropped_total": {"": self.log.dropped if self.log is not None else 0},
             "llm_gateway_gc_pause_seconds_max": {"": self.garbage.longest},
             "llm_gateway_loop_lag_seconds_max": {"": self._lag},
+            "llm_gateway_overload_refused_total": {f'reason="{reason}"': n for reason, n in server.overload.refused.items()},
             **self.line.routing.gauges(),
         }
         self._lag = 0.0

@@ -225,6 +225,14 @@ def small(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield started
 
 
+@pytest.fixture(scope="module")
+def few(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """10 streams."""
+    folder = tmp_path_factory.mktemp("few")
+    with running(snapshot(folder, (provider("faulty", upstreams.faulty.url, silence=20.0),), server=server(max_streams=10))) as started:
+        yield started
+
+
 def test_over_92_percent_keep_alive_ends_and_over_95_connections_are_refused(small: Gateway):
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(small.connect()) for _ in range(92)]
@@ -236,9 +244,30 @@ def test_over_92_percent_keep_alive_ends_and_over_95_connections_are_refused(sma
         assert more[0].all() == b""
         eventually(lambda: _status(small) == 200)
         rest = [stack.enter_context(small.connect()) for _ in range(4)]
+        rest[-1].send(request("faulty/m"))
         refused = rest[-1].reply()
-        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert (refused.status, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
+        rest[-2].send(HEALTH)
+        assert rest[-2].reply().status == 200
+        peers[1].send(request("faulty/m"))  # who was here before goes on
+        assert peers[1].reply().status == 200
+        beyond = [stack.enter_context(small.connect()) for _ in range(8)]
+        assert beyond[-1].reply().status == 503  # without a word
     eventually(lambda: _status(small) == 200)
+
+
+def test_streams_are_bounded_and_others_go_on(few: Gateway):
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(few.connect()) for _ in range(40)]
+        for peer in peers:  # at once: none is connected upstream when the last is judged
+            peer.send(request("faulty/fault-stall_midstream", stream=True))
+        heads = [peer.until(b"\r\n\r\n")[9:12] for peer in peers]
+        assert (heads.count(b"200"), heads.count(b"503")) == (9, 31)
+        refused = few.ask(request("faulty/m", stream=True))
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert few.ask(request("faulty/m")).status == 200
+        eventually(lambda: few.ask(request("faulty/m")).headers.get("connection") == "close", 3)
+    eventually(lambda: few.ask(request("faulty/m", stream=True)).status == 200)
 
 
 def _status(gateway: Gateway) -> int:

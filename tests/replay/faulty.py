@@ -13,6 +13,7 @@ import functools
 import gzip
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -276,8 +277,8 @@ class FaultyUpstream:
             assert each.partition(":")[0] in FAULTS, each
         self._script.extend(faults)
 
-    async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=HEAD_LIMIT)
+    async def start(self, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._serve, host, port, limit=HEAD_LIMIT, ssl=tls, backlog=1000)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

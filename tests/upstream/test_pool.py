@@ -6,6 +6,7 @@ import asyncio
 import base64
 import datetime as dt
 import gc
+import resource
 import socket
 import ssl
 import time
@@ -239,6 +240,19 @@ async def test_connecting_is_given_up_in_time(hanging: int):
             await connection(pool, Origin("http", SLOW, hanging, connect_timeout=0.1))
         assert failed.value.code == "upstream_connect_timeout"
         assert repr(pool.bay(Origin("http", SLOW, hanging, connect_timeout=0.1))).endswith("0 open, 0 idle, 0 waiting>")
+
+
+async def test_without_a_descriptor_it_is_our_fault_and_not_the_upstreams():
+    async with pooling() as pool, serving(answering(OK)) as port:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(Fault) as failed:
+                await connection(pool, local(port))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (failed.value.kind, failed.value.code, failed.value.retry_after) == (Kind.UNAVAILABLE, "no_descriptors", 1.0)
+        assert isinstance(await connection(pool, local(port)), Connection)
 
 
 # -- TLS -----------------------------------------------------------------------------------------------------------------

@@ -108,6 +108,8 @@ def _server(root: schema.Root) -> snapshot.Server:
     return snapshot.Server(
         listeners=tuple(listeners),
         max_connections=server.max_connections,
+        max_streams=server.max_streams,
+        max_loop_lag=server.max_loop_lag_seconds,
         timeout=server.timeout_seconds,
         max_body=server.max_body_bytes,
         max_header_bytes=server.max_header_bytes,

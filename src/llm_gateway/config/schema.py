@@ -45,7 +45,15 @@ class Server(Section):
     zone: Region | None = Field(default=None, description="The zone within the region.")
     cors: Cors = Field(default=Cors(), description="Cross-origin requests of browsers.")
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        default=10_000, description="Open client connections per worker."
+        default=10_000,
+        description="Open client connections per worker; half of the descriptors it may open, if that is less. Health is answered up to it, "
+        "other new connections are refused above 95 % of it.",
+    )
+    max_streams: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Streams relayed at once per worker; above 95 % of it, 503. Unset: as many as connections."
+    )
+    max_loop_lag_seconds: Seconds = Field(
+        default=1.0, description="A worker that is late by so much, again and again, answers new requests with 503; 0: never."
     )
     timeout_seconds: Seconds = Field(default=590.0, description="Whole request; just below the SDKs' 600.")
     max_body_bytes: Bytes = Field(default=32 << 20, description="Largest request body; more is 413.")
@@ -56,8 +64,10 @@ class Server(Section):
     body_timeout_seconds: Seconds = Field(default=30.0, description="Longest gap within a request body; then 408.")
     idle_timeout_seconds: Seconds = Field(default=75.0, description="Keep-alive of an idle client connection.")
     send_timeout_seconds: Seconds = Field(default=60.0, description="A client that reads nothing for so long is cut.")
-    body_memory_bytes: Bytes = Field(
-        default=256 << 20, description="Request bodies held at once per worker; above it, wait, then 503."
+    body_memory_bytes: Bytes | None = Field(
+        default=None,
+        description="Request bodies held at once per worker; above it, 503. Unset: its share of a quarter of the container's memory (cgroup), "
+        "256 MiB where that has no limit.",
     )
 
 

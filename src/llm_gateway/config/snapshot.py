@@ -41,10 +41,12 @@ class Cors(Struct, frozen=True):
 
 
 class Server(Struct, frozen=True, kw_only=True):
-    """Sizes in bytes, times in seconds."""
+    """Sizes in bytes, times in seconds. body_memory: None is a quarter of what the container has."""
 
     listeners: tuple[Listener, ...]
     max_connections: int = 10_000
+    max_streams: int | None = None
+    max_loop_lag: float = 1.0
     timeout: float = 590.0
     max_body: int = 32 << 20
     max_header_bytes: int = 32 << 10
@@ -54,7 +56,7 @@ class Server(Struct, frozen=True, kw_only=True):
     body_timeout: float = 30.0
     idle_timeout: float = 75.0
     send_timeout: float = 60.0
-    body_memory: int = 256 << 20
+    body_memory: int | None = None
     trusted_proxies: tuple[str, ...] = ()
     cors: Cors = Cors()
     lame_duck: float = 10.0

@@ -38,6 +38,7 @@ from llm_gateway.formats.marks import Marked
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
 from llm_gateway.policies.cascade import Escalation
+from llm_gateway.policies.overload import STREAMS, Overload
 from llm_gateway.policies.quota import PAIRS, pause
 from llm_gateway.providers.faults import UNCOUNTED
 from llm_gateway.routing.plan import Course, Hedge, Plan, Shadow
@@ -84,6 +85,7 @@ class Egress:
     ) -> None:  # fmt: skip
         """inlay: None if nothing may be fetched."""
         self.relays: set[Relay] = set()
+        self.overload = Overload()
         self.timing = timing
         self.local = local.answer
         self._local = local
@@ -96,7 +98,11 @@ class Egress:
         self.shadows: Shadows | None = None
 
     def expect(self, x: Exchange, plan: Plan, course: Course) -> None:
-        """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`."""
+        """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`.
+
+        Raises Fault OVERLOADED where it would be a stream too many."""
+        if x.stream and self.overload.streams >= self.overload.full:
+            raise self.overload.refuse(STREAMS)
         whole_request = min(self.timing.whole, plan.timeout or self.timing.whole)
         asked = x.headers.get(b"x-gateway-timeout")
         if asked is not None:
@@ -142,6 +148,7 @@ class Egress:
         self.relays.add(relay)
         condition = target.condition
         condition.busy += 1
+        self.overload.streams += x.stream
         try:
             connection.send(request, relay)
             await relay.done
@@ -151,6 +158,7 @@ class Egress:
         finally:
             condition.busy -= 1
             self.relays.discard(relay)
+            self.overload.streams -= x.stream
             x.client.sink = None  # the last bytes may fill the client's buffer: no longer this connection's affair
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
             if passage is not None:
@@ -304,11 +312,14 @@ class Egress:
         return passage
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
+        self.overload.streams += x.stream  # so that many at once do not all find room while none is connected yet
         try:
             async with asyncio.timeout(max(x.deadline - perf_counter(), SHORTEST_TIMEOUT)):
                 return await self._pool.open(target.bay)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+        finally:
+            self.overload.streams -= x.stream
 
     def _reply(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
         """What the upstream said: the reply's last bytes, or a Fault."""

@@ -54,14 +54,14 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "active", "alive", "between", "discarding", "expecting", "head_bytes", "headers", "held", "incoming", "mark", "midway",
         "on_message_begin", "opening", "parser", "parts", "paused", "peer", "phase", "queue", "reading", "repeats", "resting",
-        "server", "sink", "tls", "touched", "trailers", "transport", "trusted", "url",
+        "server", "sink", "surplus", "tls", "touched", "trailers", "transport", "trusted", "url",
     )  # fmt: skip
 
     def __init__(self, server: Server, *, tls: bool = False, peer: str | None = None) -> None:
         self.server = server
         self.tls = tls
         self.peer = peer or ""
-        self.trusted = False
+        self.trusted = self.surplus = False
         self.phase = IDLE
         self.alive = False
         self.paused = False
@@ -209,7 +209,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._check_opening(line, method, url)
             self._check(x, parser.get_http_version())
             server.gate(x)
-            strict.check_body(x.headers, server.config, server.body_bytes)
+            strict.check_body(x.headers, server.config.max_body)
+            if server.body_bytes > server.body_memory:
+                raise server.no_room()
         except Fault as fault:
             self._refuse_early(x, fault)
             return
@@ -232,8 +234,8 @@ class Connection(asyncio.BufferedProtocol):
         server.body_bytes += size
         if self.held > server.config.max_body:
             self._refuse_early(x, strict.too_large(server.config.max_body))
-        elif server.body_bytes > server.config.body_memory:
-            self._refuse_early(x, strict.no_room())
+        elif server.body_bytes > server.body_memory:
+            self._refuse_early(x, server.no_room())
         elif size > SMALL_PIECE or not self.parts:
             self.parts.append(body)
         else:
@@ -269,7 +271,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def hold(self, x: Exchange, size: int) -> bool:
         """Counts bytes that a request brought along by address like those of its body."""
-        room = x is self.active and self.alive and self.server.body_bytes + size <= self.server.config.body_memory
+        room = x is self.active and self.alive and self.server.body_bytes + size <= self.server.body_memory
         if room:
             self.server.body_bytes += size
             x.held += size

@@ -15,21 +15,23 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import aiofastnet
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.ingress import memory
 from llm_gateway.ingress.http1 import BODY, CLOSED, HEAD, IDLE, LINGER, Connection
 from llm_gateway.ingress.proxy import ProxyHead
+from llm_gateway.policies.overload import BODIES, CONNECTIONS, LAG, REFUSE, STOP_KEEP_ALIVE, Overload
 
 if TYPE_CHECKING:
     from llm_gateway.core.exchange import Exchange
 
 SWEEP = 0.5
 LINGER_SECONDS = 2.0
-STOP_KEEP_ALIVE, REFUSE = 0.92, 0.95
 SMALL, LARGE = 16 << 10, 256 << 10
+SPARE_FILES = 64  # of a worker's own: its listeners, journal, channel, threads' and what is open for a moment
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -39,6 +41,10 @@ class Limits(Protocol):
 
     @property
     def max_connections(self) -> int: ...
+    @property
+    def max_streams(self) -> int | None: ...
+    @property
+    def max_loop_lag(self) -> float: ...
     @property
     def max_body(self) -> int: ...
     @property
@@ -56,7 +62,7 @@ class Limits(Protocol):
     @property
     def send_timeout(self) -> float: ...
     @property
-    def body_memory(self) -> int: ...
+    def body_memory(self) -> int | None: ...
     @property
     def trusted_proxies(self) -> tuple[str, ...]: ...
 
@@ -64,14 +70,19 @@ class Limits(Protocol):
 class Server:
     """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request.
 
-    A reply ends its connection while `draining`, `shedding` (more than our share) or with more than `crowded` open.
-    Until the first `adopt` every request is refused."""
+    A reply ends its connection while `draining`, `shedding` (`uneven`: more than our share, or too much of something) or with
+    more than `crowded` open. While a connection beyond REFUSE is open or the loop is late, requests pass `_guarded` instead of
+    the gate alone, so that others pay nothing for it. workers, files: how many share the machine's memory, and the descriptors
+    that this one may open. Until the first `adopt` every request is refused."""
 
     def __init__(
         self,
         config: Limits,
         start: Callable[[Exchange], asyncio.Task[None]],
         prefix: str,
+        *,
+        workers: int = 1,
+        files: int = 1 << 20,
     ) -> None:
         self.start = start
         self.connections: set[Connection] = set()
@@ -82,7 +93,10 @@ class Server:
         self.body_bytes = 0
         self.draining = False
         self.host = b""  # the last good Host value
-        self.shedding = False
+        self.shedding = self.uneven = False
+        self.overload = Overload()
+        self._workers = workers
+        self._files = files
         self.epoch = time.time_ns() / 1e9 - time.perf_counter()
         self._prefix = prefix
         self._serial = 0
@@ -94,10 +108,15 @@ class Server:
     def adopt(self, config: Limits, gate: Callable[[Exchange], None]) -> None:
         """Takes new limits and a new gate over; open connections keep going under them."""
         self.config = config
-        self.gate = gate
+        self._gate = self.gate = gate
+        self.body_memory = config.body_memory or memory.bodies(self._workers, config.max_body)
+        self.overload.adopt(config.max_streams, config.max_loop_lag)
         self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.trusted_proxies)
-        self.crowded = int(config.max_connections * STOP_KEEP_ALIVE)
-        self._full = int(config.max_connections * REFUSE)
+        # A request may need a second descriptor, for its upstream: connections that could not be served are not accepted.
+        self._most = min(config.max_connections, max((self._files - SPARE_FILES) // 2, 1))
+        self.crowded = int(self._most * STOP_KEEP_ALIVE)
+        self._full = int(self._most * REFUSE)
+        self.strain()
 
     def next_id(self) -> str:
         self._serial += 1
@@ -109,7 +128,35 @@ class Server:
         if self._trusted:
             connection.trusted = self._is_trusted(connection.peer)
         if len(self.connections) > self._full:
-            connection.refuse(Fault(Kind.OVERLOADED, "Too many open connections; try again.", retry_after=1.0))
+            connection.surplus = True
+            self.gate = self._guarded
+            if len(self.connections) > self._most + SPARE_FILES // 2:
+                # Those who are told so, and whose answer is on its way, must not take the last descriptors either: a loop that
+                # cannot accept spins.
+                self.overload.refuse(CONNECTIONS)
+                connection.transport.abort()
+            elif len(self.connections) > self._most:
+                connection.refuse(self.overload.refuse(CONNECTIONS))
+
+    def strain(self) -> None:
+        """After each beat of the clock: whether there is too much to do."""
+        overload = self.overload
+        self.shedding = self.uneven or overload.crowded or self.body_bytes > self.body_memory * STOP_KEEP_ALIVE
+        self.gate = self._guarded if overload.late or len(self.connections) > self._full else self._gate
+
+    def _guarded(self, x: Exchange) -> None:
+        """Health is always told; anything else is refused when the loop is late, or on a connection too many."""
+        self._gate(x)
+        if x.route.open:
+            return
+        if self.overload.late:
+            raise self.overload.refuse(LAG)
+        if cast("Connection", x.client).surplus:
+            x.keep_alive = False
+            raise self.overload.refuse(CONNECTIONS)
+
+    def no_room(self) -> Fault:
+        return self.overload.refuse(BODIES)
 
     def forwarded(self, header: bytes | None, peer: str) -> str:
         """The rightmost address of X-Forwarded-For that is not one of our own proxies; `peer` if there is none."""

@@ -6,7 +6,6 @@ Source: RFC 9112 sections 2, 3 and 6, RFC 9110 sections 7.2, 8.4 and 10.1.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import httptools
 
@@ -17,15 +16,6 @@ SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authoriz
                      b"content-encoding", b"x-api-key", b"api-key", b"x-goog-api-key", b"idempotency-key"))  # fmt: skip
 HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%!$&'()*+,;=")
 METHODS = frozenset((b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"))
-
-
-class Limits(Protocol):
-    """Bytes."""
-
-    @property
-    def max_body(self) -> int: ...
-    @property
-    def body_memory(self) -> int: ...
 
 
 def check_host(host: bytes | None, *, http10: bool) -> None:
@@ -41,11 +31,11 @@ def check_single(headers: Mapping[bytes, bytes]) -> None:
             raise Fault(Kind.INVALID, f"Header {name.decode()} may be sent only once.", param=name.decode())
 
 
-def check_body(headers: Mapping[bytes, bytes], limits: Limits, held: int) -> None:
-    """Refuses a body by what the head says of it. held: bytes of bodies in memory now."""
+def check_body(headers: Mapping[bytes, bytes], largest: int) -> None:
+    """Refuses a body by what the head says of it."""
     length = headers.get(b"content-length")
-    if length is not None and int(length) > limits.max_body:
-        raise too_large(limits.max_body)
+    if length is not None and int(length) > largest:
+        raise too_large(largest)
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise Fault(
@@ -56,8 +46,6 @@ def check_body(headers: Mapping[bytes, bytes], limits: Limits, held: int) -> Non
     expect = headers.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise Fault(Kind.EXPECTATION, "Only Expect: 100-continue is understood.", param="Expect")
-    if held > limits.body_memory:
-        raise no_room()
 
 
 def too_large(limit: int) -> Fault:
@@ -66,10 +54,6 @@ def too_large(limit: int) -> Fault:
 
 def long_uri(limit: int) -> Fault:
     return Fault(Kind.URI_TOO_LONG, f"At most {limit} bytes of URI are allowed.")
-
-
-def no_room() -> Fault:
-    return Fault(Kind.OVERLOADED, "Too many request bodies are held in memory; try again.", retry_after=1.0)
 
 
 def origin_form(x: Exchange) -> bytes:

@@ -63,6 +63,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "llm_gateway_gc_pause_seconds_max": Family("gauge", "Longest garbage collection since start.", bare=True),
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),
+    "llm_gateway_overload_refused_total": Family(
+        "counter", "Requests and connections refused for want of room, by reason (connections, streams, loop_lag, body_memory)."
+    ),
     "llm_gateway_media_fetches_total": Family(
         "counter", "Media fetched for targets that take no addresses, by outcome (fetched, refused, failed, timeout, too_large, full)."
     ),

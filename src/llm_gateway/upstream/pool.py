@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import os
 import socket
 import ssl
@@ -303,6 +304,8 @@ def _connect_fault(origin: Origin, error: BaseException) -> Fault:
     if isinstance(error, ssl.SSLError):
         reason = getattr(error, "verify_message", "") or error.reason or "TLS handshake failed"
         return Fault(Kind.UPSTREAM_TLS, f"The TLS connection to {where} failed: {reason}.")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Fault(Kind.UNAVAILABLE, "The gateway has no file descriptors left; try again.", code="no_descriptors", retry_after=1.0)
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else error
         return Fault(Kind.UPSTREAM_CONNECT, f"Could not connect to {where}: {reason}.")
