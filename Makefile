@@ -46,8 +46,8 @@ replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each res
 	$(BIN)/python tests/replay/report.py
 	EVERY_CUT=1 $(BIN)/python -m pytest -q -n auto tests/formats -k cut $(ARGS)
 
-faults: $(VENV)/.stamp-dev ## upstreams and clients that break, against real processes
-	$(BIN)/python -m pytest -q tests/e2e/test_broken.py tests/egress tests/upstream tests/ingress $(ARGS)
+faults: $(VENV)/.stamp-dev ## upstreams and clients that break, workers killed and gateways replaced under load
+	$(BIN)/python -m pytest -q tests/e2e/test_broken.py tests/e2e/test_rolling.py tests/egress tests/upstream tests/ingress $(ARGS)
 
 clients: $(VENV)/.stamp-dev $(CLIENTS_VENV)/.stamp ## LiteLLM, LangChain, pydantic-ai, the Node SDKs and Vercel's AI SDK against the gateway
 	LLM_GATEWAY=$(CURDIR)/$(BIN)/llm-gateway $(CLIENTS_VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/clients $(ARGS)
