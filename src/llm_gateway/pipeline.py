@@ -59,11 +59,14 @@ async def serve(x: Exchange, line: Line) -> None:
             last = line.egress.local(x)
             return
         line.admission.read(x)
-        plan, course = line.routing.course(x.model, x.route.operation, x.pin)
+        plan, course = line.routing.course(x)
         line.egress.expect(x, plan)
+        x.fallbacks = course.fallbacks
         while True:
             try:
                 last = await line.egress.attempt(x, course.target)
+                if x.measured:
+                    line.routing.learn(x, course.target)
                 return
             except Fault as fault:
                 left = line.egress.record(x, course.target, fault)

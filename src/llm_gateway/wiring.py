@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from llm_gateway.admission.auth import Keys
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Cloud, Provider, Snapshot
+from llm_gateway.config.snapshot import Cloud, Concurrency, Provider, Snapshot
+from llm_gateway.config.snapshot import Rule as SnapshotRule
+from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.exchange import Principal
 from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
@@ -34,11 +38,16 @@ from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.models.own import Own
+from llm_gateway.policies import breaker
 from llm_gateway.policies.addresses import Rules
+from llm_gateway.policies.gradient import Bounds
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
 from llm_gateway.providers.registry import provider as speaker
-from llm_gateway.routing.table import Alias, Table
+from llm_gateway.routing.alias import Alias, Goal
+from llm_gateway.routing.condition import Conditions
+from llm_gateway.routing.plan import Rule, When
+from llm_gateway.routing.table import Table
 from llm_gateway.routing.target import Limits, Seat
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.fetch import Fetcher
@@ -65,9 +74,10 @@ def keys(snapshot: Snapshot) -> Keys:
 
 
 def table(
-    snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool, fetched: Mapping[str, str] | None = None
-) -> Table:
-    """fetched: the credentials that the operator got for providers of clouds, by provider."""
+    snapshot: Snapshot, catalogue: Catalogue, metrics: Metrics, pool: Pool, fetched: Mapping[str, str] | None = None,
+    *, conditions: Conditions | None = None,
+) -> Table:  # fmt: skip
+    """fetched: the credentials that the operator got for providers of clouds, by provider; conditions: what is known of targets."""
     retry = snapshot.retry
     return Table(
         [_seat(each, pool, (fetched or {}).get(each.name)) for each in snapshot.providers],
@@ -78,6 +88,9 @@ def table(
             retry.max_attempts, retry.base, retry.cap, retry.wait_retry_after, retry.budget, retry.budget_min
         ),
         default=snapshot.default_provider,
+        conditions=conditions,
+        here=(snapshot.region, snapshot.zone),
+        residency=snapshot.residency,
     )
 
 
@@ -113,15 +126,40 @@ def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
     if provider.cloud is not None and fetched is None:
         voice = Awaiting(voice)
     limits = Limits(provider.timeout, provider.silence, provider.first_chunk, provider.max_retries)
-    return Seat(provider.name, provider.type, voice, accounts(provider, fetched), pool.bay(origin(provider)), limits)
+    return Seat(
+        provider.name, provider.type, voice, accounts(provider, fetched), pool.bay(origin(provider)), limits, provider.region, provider.zone,
+        tuple(key.weight for key in provider.keys), breaker.Terms(**msgspec.structs.asdict(provider.breaker)), _bounds(provider.concurrency),
+    )  # fmt: skip
+
+
+def _bounds(concurrency: Concurrency | None) -> Bounds | None:
+    return Bounds(concurrency.initial, concurrency.min, concurrency.max) if concurrency is not None else None
 
 
 def _alias(alias: SnapshotAlias) -> Alias:
     return Alias(
         alias.name,
-        tuple((target.provider, target.model) for target in alias.targets),
-        tuple((target.provider, target.model) for target in alias.fallbacks),
-        alias.first_chunk,
-        alias.timeout,
+        _goals(alias.targets),
+        _goals(alias.fallbacks),
+        _goals(alias.context_fallbacks),
+        _goals(alias.content_filter_fallbacks),
+        first_chunk=alias.first_chunk,
+        timeout=alias.timeout,
+        strategy=alias.strategy,
+        sticky=alias.sticky,
+        weights=alias.weights,
+        residency=alias.residency,
+        rules=tuple(Rule(_when(rule), rule.use) for rule in alias.rules),
+        attempts=alias.attempts,
+        retries=alias.retries,
     )
 
+
+def _goals(targets: tuple[SnapshotTarget, ...]) -> tuple[Goal, ...]:
+    return tuple(Goal(each.provider, each.model, each.weight, each.region, each.zone) for each in targets)
+
+
+def _when(rule: SnapshotRule) -> When:
+    return When(
+        frozenset(rule.tags), frozenset(rule.tenants), frozenset(rule.keys), frozenset(rule.needs), rule.over, rule.under, rule.stream
+    )

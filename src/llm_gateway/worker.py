@@ -39,6 +39,7 @@ from llm_gateway.egress.relay import Relay
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
+from llm_gateway.routing.condition import Conditions
 from llm_gateway.supervisor import boot, channel, control
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
@@ -71,6 +72,7 @@ class Worker:
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
         self.fetcher = Fetcher(self.pool)
+        self.conditions = Conditions()
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
@@ -90,7 +92,7 @@ class Worker:
         self.line.routing.probed(active)  # of providers that are gone too: nobody asks for those
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
-        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched)
+        table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched, conditions=self.conditions)
         self.vitals.adopt(tuple(table.seats), wiring.waiting(table))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
         timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
@@ -207,6 +209,8 @@ class Worker:
             now = perf_counter()
             self._lag = max(self._lag, now - before - TICK)
             self.line.egress.tick(now)
+            if self.conditions.changes:
+                self.tell(self.conditions.take())
             beat += 1
             if beat % 2 == 0:
                 self.server.sweep(now)

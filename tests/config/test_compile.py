@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llm_gateway.config import schema
+from llm_gateway.config import operations, schema, schema_resilience, schema_routing, values
 from llm_gateway.config.problems import PATTERNS
 from llm_gateway.config.snapshot import Media, Snapshot
 from llm_gateway.models.catalogue import Facts
@@ -138,7 +138,8 @@ def test_media_by_url_are_fetched_unless_said_otherwise(compile_text, problems_o
 
 
 def test_every_pattern_of_the_schema_has_words_for_who_breaks_it():
-    patterns = re.findall(r"pattern=(r?)\"(.+?)\"", Path(schema.__file__).read_text())
+    files = (schema, values, operations, schema_resilience, schema_routing)
+    patterns = [found for file in files for found in re.findall(r"pattern=(r?)\"(.+?)\"", Path(file.__file__).read_text())]
     assert len(patterns) >= 8
     assert {text for _, text in patterns} <= PATTERNS.keys()
 

@@ -72,7 +72,11 @@ class Gateway:
             "providers": providers,
             "models": {f"{name}-then-two": {"targets": [f"{name}/x"], "fallbacks": ["two/y"]} for name in chains},
             "keys": [{"name": "f", "key": KEY}],
-            "resilience": {"retry": {"base_seconds": 0.02, "cap_seconds": 0.05}},
+            # What a test did to a target must not be held against it in the next; tests/routing/test_breakers.py has the holds.
+            "resilience": {
+                "retry": {"base_seconds": 0.02, "cap_seconds": 0.05},
+                "breaker": {"enabled": False, "key_ejection": 0, "cooling": False},
+            },
         }
         (folder / "config.json").write_text(json.dumps(config))
         command = [Path(sys.executable).with_name("llm-gateway"), "serve", "-c", str(folder / "config.json")]

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.policies.breaker import Terms
 from llm_gateway.policies.retry import STALE, Policy
+from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Course, Tally
+from routing.conftest import asked
 
 MODELS = """
 providers:
@@ -23,7 +26,7 @@ AT_ONCE = Policy(base=0.0)
 @pytest.fixture
 def course(table):
     def made(policy: Policy = AT_ONCE, tally: Tally | None = None) -> Course:
-        plan, _ = table(MODELS).course("m")
+        plan, _ = table(MODELS).course(asked("m"))
         targets = plan.targets(0)
         tally = tally or Tally()
         tally.active += 1
@@ -52,7 +55,7 @@ def test_what_may_pass_is_tried_twice_more_then_moved_on_from(course) -> None:
 
 
 def test_where_there_is_only_another_key_it_is_tried(table) -> None:
-    _, one = table(MODELS).course("one/x")
+    _, one = table(MODELS).course(asked("one/x"))
     one.policy = AT_ONCE
     first, second = (target.key_id for target in one.targets)
     assert walk(one, *[Kind.OVERLOADED] * 5) == f"one.{first} one.{first} one.{first} one.{second} one.{second} !"
@@ -160,6 +163,7 @@ def test_every_walk_is_bounded_and_only_goes_forward(faults, most: int, left: fl
 
         def __init__(self, provider: str) -> None:
             self.provider, self.model = provider, "m"
+            self.condition = Conditions().of((provider, "k", "m"), (), Terms())
 
     targets = [Place(name) for name in "aabc"]
     policy = Policy(max_attempts=most)

@@ -7,10 +7,11 @@ import pytest
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Usage
 from llm_gateway.routing import table as module
+from routing.conftest import asked
 
 
 def places(table, model: str) -> list[str]:
-    _, course = table.course(model)
+    _, course = table.course(asked(model))
     return [f"{target.provider}/{target.model}" for target in course.targets]
 
 
@@ -77,7 +78,7 @@ def test_a_provider_of_another_name_is_found_by_its_type(table) -> None:
 
 def refusal(table, model: str) -> Fault:
     with pytest.raises(Fault) as caught:
-        table.course(model)
+        table.course(asked(model))
     assert (caught.value.kind, caught.value.param) == (Kind.NO_MODEL, "model")
     assert table.tally.active == 0
     return caught.value
@@ -108,7 +109,7 @@ KEYS = "providers: {openai: {keys: [{key: sk-1, name: a}, {key: sk-2, name: b}, 
 
 def test_keys_take_turns_and_stand_in_for_each_other(table) -> None:
     made = table(KEYS)
-    orders = ["".join(target.key_id for target in made.course("gpt-4o")[1].targets) for _ in range(6)]
+    orders = ["".join(target.key_id for target in made.course(asked("gpt-4o"))[1].targets) for _ in range(6)]
     assert sorted(orders[:3]) == ["abc", "bca", "cab"]
     assert orders[:3] == orders[3:]
 
@@ -116,25 +117,25 @@ def test_keys_take_turns_and_stand_in_for_each_other(table) -> None:
 def test_a_plan_is_made_once_and_how_many_are_kept_is_bounded(table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PLANS", 10)
     made = table()
-    assert made.course("gpt-4o")[0] is made.course("gpt-4o")[0]
+    assert made.course(asked("gpt-4o"))[0] is made.course(asked("gpt-4o"))[0]
     for number in range(50):
-        made.course(f"openai/model-{number}")
+        made.course(asked(f"openai/model-{number}"))
     assert len(made._plans) <= 10
 
 
 def test_labels_are_the_catalogues_or_the_configurations_never_the_clients(table, metrics) -> None:
     made = table()
     for number in range(300):
-        made.course(f"openai/gpt-4o-{number}")
-        made.course(f"openai/whatever-{number}")
-        made.course(f"openai/GPT-4O-mini-{number}")
-    made.course("gpt-4o-2024-08-06")
-    made.course("claude-sonnet-4-5-20250929")
+        made.course(asked(f"openai/gpt-4o-{number}"))
+        made.course(asked(f"openai/whatever-{number}"))
+        made.course(asked(f"openai/GPT-4O-mini-{number}"))
+    made.course(asked("gpt-4o-2024-08-06"))
+    made.course(asked("claude-sonnet-4-5-20250929"))
     assert {key for key in metrics.targets if key[0] == "openai"} == {
         ("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("openai", "other"),
     }  # fmt: skip
     assert ("anthropic", "claude-sonnet-4-5") in metrics.targets
-    table(ROUTER).course("fast")
+    table(ROUTER).course(asked("fast"))
     assert ("local", "llama") in metrics.targets
 
 
@@ -152,14 +153,14 @@ prices: {vllm-eu/qwen3-8b: {input: 0.02, output: 0.06}}
      ("vllm-eu/qwen3-8b", "qwen3-8b"), ("vllm-eu/llama", "other")],
 )  # fmt: skip
 def test_labels_know_resold_models_deployments_and_own_prices(table, metrics, model: str, label: str) -> None:
-    table(NAMED).course(model)
+    table(NAMED).course(asked(model))
     assert list(metrics.targets) == [(model.partition("/")[0], label)]
 
 
 def test_counters_survive_a_reload(table, metrics) -> None:
-    _, course = table().course("gpt-4o")
+    _, course = table().course(asked("gpt-4o"))
     course.target.meter.requests += 3
-    _, again = table().course("gpt-4o")
+    _, again = table().course(asked("gpt-4o"))
     assert again.target.meter is course.target.meter
     assert metrics.targets["openai", "gpt-4o"].requests == 3
 
@@ -174,7 +175,7 @@ prices: {local/llama: {input: 1, output: 2}, gpt-4o: {output: 1000}}
 def test_own_prices_lie_over_the_catalogues(table) -> None:
     made = table(PRICED)
     cost = {
-        name: made.course(name)[1].target.price(Usage(input=1_000_000, output=1_000_000), 1_764_000_000)
+        name: made.course(asked(name))[1].target.price(Usage(input=1_000_000, output=1_000_000), 1_764_000_000)
         for name in ("fast", "local/other", "gpt-4o", "gpt-4o-mini")
     }
     assert cost["fast"] == 3_000_000_000
@@ -185,14 +186,14 @@ def test_own_prices_lie_over_the_catalogues(table) -> None:
 
 def test_an_alias_has_limits_of_its_own(table) -> None:
     text = ROUTER.replace("fast: {", "fast: {timeout: {total: 120, first_chunk: 5}, ")
-    plan, _ = table(text).course("fast")
+    plan, _ = table(text).course(asked("fast"))
     assert (plan.timeout, plan.first_chunk) == (120, 5)
 
 
 def test_an_alias_has_prices_of_its_own(table) -> None:
     made = table(PRICED.replace("prices: {", "prices: {fast: {output: 7}, "))
     usage = Usage(input=1_000_000, output=1_000_000)
-    assert made.course("fast")[1].target.price(usage, 1_764_000_000) == 3_000_000_000, "its one target has a price of its own"
+    assert made.course(asked("fast"))[1].target.price(usage, 1_764_000_000) == 3_000_000_000, "its one target has a price of its own"
     renamed = table(PRICED.replace("prices: {local/llama: ", "prices: {fast: "))
-    assert renamed.course("fast")[1].target.price(usage, 1_764_000_000) == 3_000_000_000
-    assert renamed.course("local/llama")[1].target.price(usage, 1_764_000_000) is None
+    assert renamed.course(asked("fast"))[1].target.price(usage, 1_764_000_000) == 3_000_000_000
+    assert renamed.course(asked("local/llama"))[1].target.price(usage, 1_764_000_000) is None

@@ -7,6 +7,7 @@ import pytest
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.routing.target import MOST_HEADS, Limits
+from routing.conftest import asked
 
 CHAT = Outgoing(b'{"model":"gpt-4o"}', "/chat/completions")
 CONFIG = """
@@ -20,7 +21,7 @@ providers:
 @pytest.fixture
 def target(table):
     made = table(CONFIG)
-    return lambda model: made.course(model)[1].target
+    return lambda model: made.course(asked(model))[1].target
 
 
 def test_the_whole_request(target) -> None:
@@ -104,6 +105,6 @@ def test_prices_of_tiers_change_with_the_others(target) -> None:
 
 def test_replies_of_a_model_that_goes_say_so(table) -> None:
     made = table(CONFIG + "catalogue: {openai/ours: {deprecated: true}, openai/gpt-4: {deprecated: false}}")
-    lines = {name: made.course(f"openai/{name}")[1].target.lines for name in ("ours", "gpt-3.5-turbo", "gpt-4", "gpt-4o")}
+    lines = {name: made.course(asked(f"openai/{name}"))[1].target.lines for name in ("ours", "gpt-3.5-turbo", "gpt-4", "gpt-4o")}
     told = {name for name, each in lines.items() if b"x-gateway-deprecated: true\r\n" in each}
     assert told == {"ours", "gpt-3.5-turbo"}

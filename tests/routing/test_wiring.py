@@ -8,6 +8,7 @@ from llm_gateway.core.exchange import Principal
 from llm_gateway.routing.target import Limits
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.pool import Pool
+from routing.conftest import asked
 
 FULL = """
 providers:
@@ -46,7 +47,7 @@ def test_everything_configured_arrives(snapshot, catalogue) -> None:
     assert origin.tls.server_name == "inner.example"
     assert origin.tls.verify
     assert wiring.origins(made) == {each.bay.origin for each in table.seats.values()}
-    _, course = table.course("openai/gpt-4o")
+    _, course = table.course(asked("openai/gpt-4o"))
     policy = course.policy
     assert (policy.max_attempts, policy.base, policy.cap, policy.wait_retry_after) == (3, 0.1, 1, 0.5)
     assert (policy.budget, policy.budget_min) == (0.5, 9)

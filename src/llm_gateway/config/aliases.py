@@ -7,12 +7,12 @@ an error. A bare name is looked up in the catalogue, and dropped with a warning 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from llm_gateway.config import schema
+from llm_gateway.config import schema_routing as schema
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.problems import Path, Problem, dotted, nearest, place
-from llm_gateway.config.snapshot import Alias, Target
+from llm_gateway.config.snapshot import Alias, Rule, Target
 from llm_gateway.config.upstreams import Upstreams
 from llm_gateway.providers.table import sells
 
@@ -39,41 +39,73 @@ class Resolver:
 
     def _alias(self, name: str, alias: schema.Alias) -> Alias | None:
         targets = self._targets(name, alias, complain=True)
-        fallbacks = [target for target in self._fallbacks(name, (name,), complain=True) if target not in targets]
-        fallbacks = list(dict.fromkeys(fallbacks))
+        fallbacks = self._list(name, "fallbacks", without=targets)
         if not targets:
             targets, fallbacks = fallbacks, []
         if not targets:
             self.warnings.append(f"model {name} is left out: none of its targets can be called")
             return None
+        weights = alias.weights
         return Alias(
             name=name,
             strategy=alias.strategy,
             targets=tuple(targets),
             fallbacks=tuple(fallbacks),
+            context_fallbacks=tuple(self._list(name, "context_fallbacks")),
+            content_filter_fallbacks=tuple(self._list(name, "content_filter_fallbacks")),
             first_chunk=alias.timeout.first_chunk,
             timeout=alias.timeout.total,
+            sticky=alias.sticky,
+            weights=(weights.latency, weights.cost, weights.errors),
+            residency=alias.residency,
+            rules=self._rules(name, alias),
+            attempts=alias.retry.max_attempts,
+            retries=alias.retry.max_retries,
         )
+
+    def _list(self, name: str, option: str, without: Sequence[Target] = ()) -> list[Target]:
+        """A list of fallbacks, resolved; each target once."""
+        places = {(each.provider, each.model) for each in without}
+        found = []
+        for target in self._fallbacks(name, (name,), option, complain=True):
+            if (target.provider, target.model) not in places:
+                places.add((target.provider, target.model))
+                found.append(target)
+        return found
+
+    def _rules(self, name: str, alias: schema.Alias) -> tuple[Rule, ...]:
+        """Rules lead to other aliases, one step: the rules of those are not asked."""
+        made = []
+        for position, rule in enumerate(alias.rules):
+            if rule.use not in self._aliases or rule.use == name:
+                hint = nearest(rule.use, self._aliases)
+                why = "is this alias itself" if rule.use == name else f"`{rule.use}` is no alias"
+                self._complain(("models", name, "rules", position, "use"), why, hint)
+                continue
+            said = rule.when
+            when = {name: getattr(said, name) for name in ("tags", "tenants", "keys", "needs", "stream")}
+            made.append(Rule(use=rule.use, over=said.prompt_over, under=said.prompt_under, **when))
+        return tuple(made)
 
     def _targets(self, name: str, alias: schema.Alias, *, complain: bool) -> list[Target]:
         found = []
         for position, each in enumerate(alias.targets):
-            target = self._target(each.target, ("models", name, "targets", position), each.weight, complain=complain)
+            target = self._target(each.target, ("models", name, "targets", position), complain=complain)
             if target is not None:
-                found.append(target)
+                found.append(Target(target.provider, target.model, each.weight, each.region, each.zone))
         return found
 
-    def _fallbacks(self, name: str, trail: tuple[str, ...], *, complain: bool) -> list[Target]:
+    def _fallbacks(self, name: str, trail: tuple[str, ...], option: str = "fallbacks", *, complain: bool) -> list[Target]:
         """`trail`: the aliases that led here. Only the alias that wrote something is told about it."""
         found: list[Target] = []
-        for position, fallback in enumerate(self._aliases[name].fallbacks):
-            path: Path = ("models", name, "fallbacks", position)
+        for position, fallback in enumerate(getattr(self._aliases[name], option)):
+            path: Path = ("models", name, option, position)
             if fallback in trail:
                 if fallback == trail[0] and complain:
                     self._complain(path, f"goes in a circle: {' -> '.join((*trail, fallback))}")
                 elif fallback == trail[0]:
                     self._complain(
-                        ("models", trail[0], "fallbacks"), f"go in a circle: {' -> '.join((*trail, fallback))}"
+                        ("models", trail[0], option), f"go in a circle: {' -> '.join((*trail, fallback))}"
                     )
             elif fallback in self._aliases:
                 found += self._targets(fallback, self._aliases[fallback], complain=False)
@@ -86,7 +118,7 @@ class Resolver:
     def _outside(self, fallback: str, path: Path, *, complain: bool) -> Target | None:
         """A fallback that is no alias: `provider/model`, or a well-known name."""
         if "/" in fallback:
-            return self._target(fallback, path, 1, complain=complain)
+            return self._target(fallback, path, complain=complain)
         known = self._lookup(fallback)
         if known is None:
             if complain:
@@ -100,10 +132,10 @@ class Resolver:
             self._warn(path, f"`{fallback}` is dropped: it is {kind}/{model}, and no such provider can be called")
         return None
 
-    def _target(self, text: str, path: Path, weight: int, *, complain: bool) -> Target | None:
+    def _target(self, text: str, path: Path, *, complain: bool) -> Target | None:
         provider, _, model = text.partition("/")
         if provider in self._by_name:
-            return Target(provider, model, weight)
+            return Target(provider, model)
         if not complain:
             return None
         if provider in self._left_out:

@@ -22,6 +22,7 @@ from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
 from llm_gateway.config.problems import Path as OptionPath
+from llm_gateway.config.schema_resilience import Retry
 from llm_gateway.config.snapshot import Webhook
 from llm_gateway.config.upstreams import absolute
 from llm_gateway.models.catalogue import Facts
@@ -69,6 +70,9 @@ def compile_snapshot(
         redis_url=root.redis.url,
         journal_on_error=root.journal.on_error,
         media=_media(root.media),
+        region=root.server.region,
+        zone=root.server.zone,
+        residency=_residency(root.residency),
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
@@ -122,7 +126,7 @@ def _logging(section: schema.Logging) -> snapshot.Logging:
     return snapshot.Logging(section.level, section.format, output, section.access)
 
 
-def _retry(section: schema.Retry) -> snapshot.Retry:
+def _retry(section: Retry) -> snapshot.Retry:
     return snapshot.Retry(
         max_attempts=section.max_attempts,
         base=section.base_seconds,
@@ -137,6 +141,11 @@ def _media(section: schema.Media) -> snapshot.Media:
     return snapshot.Media(
         section.fetch, section.max_bytes, section.timeout_seconds, section.allow_hosts, section.allow_ports, section.allow_private
     )
+
+
+def _residency(section: schema.Residency) -> dict[str, tuple[str, ...]]:
+    said = {name: places for name, places in section.tenants.items() if places}
+    return {**said, "": section.default} if section.default else said
 
 
 def _facts(section: schema.Model) -> Facts:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from llm_gateway.config.operations import Events, Health, ProviderHealth
+from llm_gateway.config.operations import Events, ProviderHealth
+from llm_gateway.config.schema_resilience import Breaker, Concurrency, Resilience
+from llm_gateway.config.schema_routing import Alias, Region, Regions
 from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
 
 
@@ -39,6 +41,8 @@ class Server(Section):
     trusted_proxies: tuple[str, ...] = Field(
         default=(), description="Networks whose X-Forwarded-* and PROXY heads are believed."
     )
+    region: Region | None = Field(default=None, description="Where this gateway runs: targets in the same region, then area, come first.")
+    zone: Region | None = Field(default=None, description="The zone within the region.")
     cors: Cors = Field(default=Cors(), description="Cross-origin requests of browsers.")
     max_connections: Annotated[int, Field(ge=1)] = Field(
         default=10_000, description="Open client connections per worker."
@@ -76,6 +80,7 @@ class RateLimit(Section):
 class ProviderKey(Section):
     key: SecretStr = Field(description="The key itself, usually `${VAR}` or `file:/path`.")
     name: str | None = Field(default=None, description="Public name in logs and metrics; its position if unset.")
+    weight: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1, description="Share among the provider's keys.")
 
     @model_validator(mode="before")
     @classmethod
@@ -116,11 +121,12 @@ class Provider(Section):
         default=None, description="The key; from the service's own variable if unset; `none` sends none."
     )
     keys: tuple[ProviderKey, ...] = Field(default=(), description="Several keys instead of `api_key`.")
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] | None = Field(
+    region: Region | None = Field(
         default=None,
-        description="Where it runs. Bedrock's (AWS_REGION; else us-east-1) and Vertex's (GOOGLE_CLOUD_LOCATION; else global) address "
-        "follows from it; elsewhere it is a note.",
+        description="Where it runs; routing and `residency` go by it. Bedrock's (AWS_REGION; else us-east-1) and Vertex's "
+        "(GOOGLE_CLOUD_LOCATION; else global) address follows from it.",
     )
+    zone: Region | None = Field(default=None, description="The zone within the region, such as eu-west-1a.")
     profile: str | None = Field(default=None, min_length=1, description="AWS: profile of the shared configuration files.")
     role_arn: str | None = Field(default=None, pattern="^arn:", description="AWS: the role to assume.")
     external_id: str | None = Field(default=None, min_length=2, description="AWS: what that role wants to be told.")
@@ -153,6 +159,10 @@ class Provider(Section):
     idle_timeout_seconds: Seconds = Field(default=60.0, description="Keep an unused connection so long.")
     deployments: dict[str, str] = Field(default={}, description="Model name -> deployment name (Azure).")
     rate_limit: RateLimit | None = Field(default=None, description="Read, not enforced by this version.")
+    breaker: Breaker | None = Field(default=None, description="Its own circuit breaker, instead of `resilience.breaker`.")
+    concurrency: Concurrency | None = Field(
+        default=None, description="Find out how many calls at once it takes, instead of `resilience.concurrency`."
+    )
     health: ProviderHealth = Field(default=ProviderHealth(), description="How the operator process asks whether it is there.")
 
     @field_validator("entra", mode="before")
@@ -163,48 +173,6 @@ class Provider(Section):
         if word in (True, "true"):
             return {}
         return None if word in (False, "false", "") else value
-
-
-class Target(Section):
-    target: str = Field(pattern=r"^[^/\s]+/\S+$", description="`provider/model`.")
-    weight: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Share among targets, where the strategy weighs them."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"target": value} if isinstance(value, str) else value
-
-
-class AliasTimeout(Section):
-    total: Seconds | None = Field(default=None, description="Whole request through this alias.")
-    first_chunk: Seconds | None = Field(default=None, description="First meaningful chunk, then the next target.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"total": value} if isinstance(value, (int, float, str)) else value
-
-
-class Alias(Section):
-    strategy: Literal["priority"] = Field(default="priority", description="`priority`: the first target that can.")
-    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = Field(
-        description="`provider/model`, or `{target, weight}`."
-    )
-    fallbacks: tuple[str, ...] = Field(
-        default=(), description="Aliases, `provider/model` or well-known model names, in order."
-    )
-    timeout: AliasTimeout = Field(
-        default=AliasTimeout(), description="Seconds for the whole request, or `{total, first_chunk}`."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"targets": [value]}
-        return {"targets": value} if isinstance(value, list) else value
 
 
 class Key(Section):
@@ -257,28 +225,6 @@ class Logging(Section):
         default="stdout", description="Access log: stdout, stderr or a file. Processes' own notices go to stderr."
     )
     access: bool = Field(default=True, description="One line per request.")
-
-
-class Retry(Section):
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
-        default=5, description="Attempts of one request on all targets together."
-    )
-    base_seconds: Seconds = Field(
-        default=0.5, description="First pause before the same target again; full jitter, doubling."
-    )
-    cap_seconds: Seconds = Field(default=8.0, description="Longest such pause.")
-    wait_retry_after_seconds: Seconds = Field(default=2.0, description="A Retry-After up to this is waited out.")
-    budget: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.2, description="Share of active requests that may be retries."
-    )
-    budget_min: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="Retries allowed however few requests are active."
-    )
-
-
-class Resilience(Section):
-    retry: Retry = Field(default=Retry(), description="When and how often a failed attempt is repeated.")
-    health: Health = Field(default=Health(), description="How the operator process asks providers whether they are there.")
 
 
 class Heartbeat(Section):
@@ -344,6 +290,16 @@ class Media(Section):
     )
 
 
+class Residency(Section):
+    default: tuple[Regions, ...] = Field(default=(), description="Where requests of everybody else may be answered; anywhere if empty.")
+    tenants: dict[str, tuple[Regions, ...]] = Field(default={}, description="By tenant: where its requests may be answered.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"default": value} if isinstance(value, list) else value
+
+
 class Root(Section):
     """The whole file. An empty one is a valid one."""
 
@@ -364,6 +320,9 @@ class Root(Section):
     cache: Cache = Field(default=Cache(), description="Response cache. Read, not enforced by this version.")
     logging: Logging = Field(default=Logging(), description="Logs.")
     resilience: Resilience = Field(default=Resilience(), description="What is done about failures.")
+    residency: Residency = Field(
+        default=Residency(), description="Regions, areas (`eu`, `us`) or patterns (`eu-*`) that requests must not leave; 403 where none is left."
+    )
     heartbeat: Heartbeat = Field(default=Heartbeat(), description="Signs of life in silent streams.")
     drain: Drain = Field(default=Drain(), description="Going down without cutting anybody.")
     journal: Journal = Field(default=Journal(), description="The record of usage.")
@@ -381,11 +340,11 @@ class Root(Section):
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
 LATER = frozenset(
     {
-        "strict_params", "heartbeat.early", "providers.*.keys.*.weight",
-        "tenants", "limits", "budgets", "residency", "guards", "database", "telemetry", "plugins", "state", "replicas", "batches", "files",
+        "strict_params", "heartbeat.early",
+        "tenants", "limits", "budgets", "guards", "database", "telemetry", "plugins", "state", "replicas", "batches", "files",
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
-        "resilience.timeouts", "resilience.breaker", "resilience.hedge", "resilience.queue", "resilience.concurrency",
-        "models.*.context_fallbacks", "models.*.content_filter_fallbacks", "models.*.retry", "models.*.cache", "models.*.params",
-        "models.*.capabilities", "providers.*.passthrough", "providers.*.concurrency", "providers.*.breaker",
+        "resilience.timeouts", "resilience.hedge", "resilience.queue",
+        "models.*.cache", "models.*.params", "models.*.hedge", "models.*.shadow", "models.*.cascade",
+        "models.*.capabilities", "providers.*.passthrough",
     }
 )  # fmt: skip

@@ -103,6 +103,31 @@ class Entra(Struct, frozen=True, tag="entra"):
 Cloud = Aws | Google | Entra
 
 
+class Breaker(Struct, frozen=True):
+    """As policies.breaker.Terms has it."""
+
+    enabled: bool = True
+    consecutive: int = 5
+    ratio: float = 0.5
+    volume: int = 20
+    window: float = 30.0
+    ejection: float = 10.0
+    cap: float = 300.0
+    recovery: float = 10.0
+    knock: float = 1.0
+    panic: bool = False
+    key_ejection: float = 300.0
+    cooling: bool = True
+
+
+class Concurrency(Struct, frozen=True):
+    """Calls at once per target, found by watching its time to the first token."""
+
+    initial: int = 20
+    min: int = 4
+    max: int = 1000
+
+
 class Health(Struct, frozen=True):
     """How the operator asks a provider whether it is there; seconds. `path` None: by the service's own cheap request."""
 
@@ -127,6 +152,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     api_version: str | None = None
     region: str | None = None
+    zone: str | None = None
     cloud: Cloud | None = None
     proxy: str | None = None
     tls: ProviderTls = ProviderTls()
@@ -138,22 +164,54 @@ class Provider(Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     idle_timeout: float = 60.0
     deployments: dict[str, str] = {}
+    breaker: Breaker = Breaker()
+    concurrency: Concurrency | None = None
     health: Health = Health()
 
 
 class Target(Struct, frozen=True):
+    """`region`, `zone`: None where the provider's hold."""
+
     provider: str
     model: str
     weight: int = 1
+    region: str | None = None
+    zone: str | None = None
+
+
+Strategy = Literal["priority", "weighted", "round_robin", "least_busy", "latency", "throughput", "cost", "adaptive"]
+Sticky = Literal["none", "session", "prefix"]
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """Requests that all of this is true of go by the alias `use`. `over`, `under`: tokens of the prompt."""
+
+    use: str
+    tags: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    over: int | None = None
+    under: int | None = None
+    stream: bool | None = None
 
 
 class Alias(Struct, frozen=True, kw_only=True):
-    """`fallbacks` are already resolved to targets, in order."""
+    """All lists of fallbacks are already resolved to targets, in order. `weights`: of latency, cost and errors. `attempts`, `retries`:
+    None, as for everybody."""
 
     name: str
-    strategy: Literal["priority"] = "priority"
+    strategy: Strategy = "priority"
     targets: tuple[Target, ...]
     fallbacks: tuple[Target, ...] = ()
+    context_fallbacks: tuple[Target, ...] = ()
+    content_filter_fallbacks: tuple[Target, ...] = ()
+    sticky: Sticky = "session"
+    weights: tuple[float, float, float] = (1.0, 1.0, 2.0)
+    residency: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    attempts: int | None = None
+    retries: int | None = None
     first_chunk: float | None = None
     timeout: float | None = None
 
@@ -201,7 +259,9 @@ class Media(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """`prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
+    """`region`, `zone`: where this gateway runs; `residency`: by tenant, "" for all others.
+
+    `prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
 
     generation: int
     digest: str
@@ -225,6 +285,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     journal_on_error: Literal["refuse", "continue"] = "refuse"
     strict_params: bool = False
     media: Media = Media()
+    region: str | None = None
+    zone: str | None = None
+    residency: dict[str, tuple[str, ...]] = {}
 
 
 class Webhook(Struct, frozen=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,7 +20,8 @@ from llm_gateway.config import clouds, operations, schema
 from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
-from llm_gateway.config.snapshot import Health, Provider, ProviderKey, ProviderTls
+from llm_gateway.config.schema_resilience import Resilience
+from llm_gateway.config.snapshot import Breaker, Concurrency, Health, Provider, ProviderKey, ProviderTls
 from llm_gateway.providers.table import SERVICES, Service
 
 ECHO = "echo"
@@ -113,7 +115,7 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
     _check_files(found, loaded, path, section)
     made = _provider(name, kind, url, () if cloud is not None else keys, section)
     region = section.region or service.region(url) or told or None
-    made = msgspec.structs.replace(made, region=region, cloud=cloud, health=_health(section.health, loaded.root.resilience.health))
+    made = msgspec.structs.replace(made, region=region, cloud=cloud, **_resilience(section, loaded.root.resilience))
     found.providers.append(_located(found, made, service, section, loaded, environ) if service.resource else made)
 
 
@@ -151,6 +153,21 @@ def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], sec
     )
 
 
+def _resilience(section: schema.Provider, general: Resilience) -> dict[str, Any]:
+    said = section.breaker or general.breaker
+    breaker = Breaker(
+        said.enabled, said.failures, said.ratio, said.volume, said.window, said.ejection, said.max_ejection, said.recovery,
+        said.probe_interval, said.panic, said.key_ejection, said.cooling,
+    )  # fmt: skip
+    bounds = section.concurrency or general.concurrency
+    return {
+        "zone": section.zone,
+        "health": _health(section.health, general.health),
+        "breaker": breaker,
+        "concurrency": Concurrency(bounds.initial, bounds.min, bounds.max) if bounds is not None else None,
+    }
+
+
 def _health(own: operations.ProviderHealth, common: operations.Health) -> Health:
     """The provider's own words, else everybody's."""
     given = own.model_dump(exclude_none=True)
@@ -162,7 +179,7 @@ def _keys(section: schema.Provider, service: Service, url: str, environ: Mapping
     says nothing of keys at all."""
     if section.keys:
         return tuple(
-            ProviderKey(each.name or str(position), each.key.get_secret_value())
+            ProviderKey(each.name or str(position), each.key.get_secret_value(), each.weight)
             for position, each in enumerate(section.keys)
             if each.key.get_secret_value()
         )

@@ -118,6 +118,8 @@ class Exchange(Struct, kw_only=True):
     first_sent: float = 0.0  # when the first attempt began
     upstream_id: str = ""
     dropped: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()  # wishes about routing that nobody here honours
+    measured: bool = False  # somebody chooses by what this request will have taken
     extra: bytes = b""
     deadline: float = 0.0
 

@@ -83,6 +83,7 @@ class Egress:
         x.deadline = x.started + whole_request
         x.heard = x.started  # the client has heard nothing since
         x.first_chunk = plan.first_chunk
+        x.measured = plan.measured
 
     async def attempt(self, x: Exchange, target: Target) -> bytes:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
@@ -111,6 +112,8 @@ class Egress:
             done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
         )  # fmt: skip
         self.relays.add(relay)
+        condition = target.condition
+        condition.busy += 1
         try:
             connection.send(request, relay)
             await relay.done
@@ -118,6 +121,7 @@ class Egress:
             _quit(connection, relay)
             raise
         finally:
+            condition.busy -= 1
             self.relays.discard(relay)
             x.client.sink = None  # the last bytes may fill the client's buffer: no longer this connection's affair
             x.upstream_ms = (perf_counter() - x.upstream_started) * 1e3
@@ -144,6 +148,7 @@ class Egress:
         )
         target.meter.fail(fault.kind.name.lower())
         self.vitals.failed(target.provider, fault)
+        target.condition.bad(now, fault)
         if fault.kind is Kind.UPSTREAM_RATE_LIMIT:
             self._metrics.limit("provider")
         if x.committed:
@@ -203,8 +208,9 @@ class Egress:
     def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
         if form is not spoken:
             outgoing = spoken.write_request(x.filled or x.call, model)
-            x.dropped = outgoing.dropped
+            x.dropped = (*x.unheard, *outgoing.dropped)
             return outgoing
+        x.dropped = x.unheard
         outgoing = form.forward(x.peek, model)
         for name in form.request_headers:
             if name in x.headers:
@@ -297,6 +303,11 @@ class Egress:
             x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
         target.meter.latency.observe(ms / 1e3)
         self.vitals.answered(target.provider, ms)
+        condition = target.condition
+        if condition.troubled:
+            condition.good(perf_counter())
+        else:
+            condition.breaker.good += 1
 
 
 def _told(fault: Fault) -> Fault:

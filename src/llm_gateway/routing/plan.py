@@ -1,43 +1,99 @@
-"""Where a model's requests may go, in order; and where one request goes next, given what happened so far.
+"""Where a model's requests may go; and where one request goes next, given what happened so far.
 
-Law: a `Plan` is made once per model name and kept; a `Course` is one request's walk along it. The decision itself is
-policies.retry's; this file only knows the order. Strategies, breakers and health will choose and skip in `Plan.stops`.
+Law: a `Plan` is made once per model name and kept; a `Course` is one request's walk along the order that `choice` made of it. Whether
+to move is policies.retry's decision, whether a target may be asked its condition's; this file only walks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import random
+from time import perf_counter
 
 from msgspec import Struct
 
-from llm_gateway.core.errors import Fault
+from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.retry import AFRESH, KEYS_OWN, Policy
 from llm_gateway.routing.target import Target
 
+NOWHERE: Mapping[Kind, tuple[Stop, ...]] = {}
+
 
 class Stop(Struct, frozen=True):
-    """One provider and model: its keys are alternatives, taken in turn."""
+    """One provider and model: its keys are alternatives, taken in turn or by their weights.
+
+    `lacks`: abilities it is known not to have; `context`: tokens, if known; `region`, `zone`: where it runs; `distance`: from here."""
 
     keys: tuple[Target, ...]
+    weight: int = 1
+    weights: tuple[int, ...] = ()  # of the keys, where they differ
+    lacks: frozenset[str] = frozenset()
+    context: int | None = None
+    regions: tuple[str, ...] = ()
+    distance: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.keys[0].provider}/{self.keys[0].model}"
+
+
+class When(Struct, frozen=True):
+    """A condition on requests; what is empty is not asked. `over`, `under`: tokens of the prompt; `needs`: abilities."""
+
+    tags: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    over: int | None = None
+    under: int | None = None
+    stream: bool | None = None
+
+
+class Rule(Struct, frozen=True):
+    """Requests that `when` says go by the plan of another alias."""
+
+    when: When
+    use: str
 
 
 class Plan(Struct, frozen=True):
-    """`first_chunk`, `timeout`: the alias's own limits in seconds, if it has any. `only`: all targets, where there is no
-    choice to make."""
+    """`stops`: what the strategy chooses among; `fallbacks`: in order, after them; `elsewhere`: where requests go that failed for
+    one kind of reason. `first_chunk`, `timeout`: the alias's own limits in seconds, if it has any. `only`: all targets, where there
+    is no choice to make and nothing to check.
+
+    `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
+    a conversation with one target; `near`: whether distances differ; `measured`: whether somebody chooses by speed; `excluded`: with
+    why, those that no request may go to."""
 
     model: str
     stops: tuple[Stop, ...]
     first_chunk: float | None = None
     timeout: float | None = None
     only: list[Target] | None = None
+    fallbacks: tuple[Stop, ...] = ()
+    elsewhere: Mapping[Kind, tuple[Stop, ...]] = NOWHERE
+    strategy: str = "priority"
+    sticky: str = "session"
+    weights: tuple[float, float, float] = (1.0, 1.0, 2.0)
+    checks: frozenset[str] = frozenset()
+    excluded: tuple[tuple[Stop, str], ...] = ()
+    near: bool = False
+    rules: tuple[Rule, ...] = ()
+    measured: bool = False
+    policy: Policy | None = None
+    retries: int | None = None
 
     def targets(self, turn: int) -> list[Target]:
-        """In order. turn: a running number that rotates the keys of each stop."""
+        """In the order written. turn: a running number that rotates the keys of each stop."""
         ordered: list[Target] = []
-        for stop in self.stops:
+        for stop in (*self.stops, *self.fallbacks):
             start = turn % len(stop.keys)
             ordered += (*stop.keys[start:], *stop.keys[:start])
         return ordered
+
+    def all(self) -> list[Stop]:
+        """Every stop there is, for whatever reason it may be come to."""
+        return [*self.stops, *self.fallbacks, *(stop for stops in self.elsewhere.values() for stop in stops)]
 
 
 class Tally:
@@ -54,7 +110,7 @@ class Course(Struct, eq=False):
     """One request's way: `target` is where it is to go now; `failed` moves on or raises.
 
     `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
-    none); `same`: retries of this target; `retrying`: counted in the tally."""
+    none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once."""
 
     targets: list[Target]
     policy: Policy
@@ -65,9 +121,21 @@ class Course(Struct, eq=False):
     fallbacks: int = 0
     same: int = 0
     retrying: bool = False
+    retries: int | None = None
+    elsewhere: Mapping[Kind, tuple[Stop, ...]] = NOWHERE
 
     def __repr__(self) -> str:
         return f"<Course attempt {self.attempts} at {self.target}>"
+
+    def enter(self) -> None:
+        """Begins at the first target that may be asked. Raises Fault UNAVAILABLE, UPSTREAM_RATE_LIMIT or UPSTREAM_AUTH."""
+        now = perf_counter()
+        place = self._next(0, now)
+        if place is None:
+            place = next((at for at, target in enumerate(self.targets) if target.condition.knock(now)), None)
+        if place is None:
+            raise nobody(self.targets, now)
+        self._move(place, 0)
 
     def failed(self, fault: Fault, left: float) -> float:
         """Moves to where the request goes next; returns the seconds to wait before. Raises the fault if nowhere.
@@ -75,12 +143,16 @@ class Course(Struct, eq=False):
         left: seconds until the request's deadline. Only asking the same target again takes from the retry budget: that is
         what multiplies a broken upstream's load. Moving on spreads it, and must work when all its clients have to."""
         policy = self.policy
+        if fault.kind in self.elsewhere and left > 0 and self.attempts < policy.max_attempts:
+            self._divert(fault)
+            return 0.0
         elsewhere = not self._alike(self.targets[-1])
-        jitter = random()  # noqa: S311  no secret
-        move = policy.after(fault, self.same, self.target.limits.retries, jitter, elsewhere=elsewhere)
+        retries = self.target.limits.retries if self.retries is None else self.retries
+        move = policy.after(fault, self.same, retries, random(), elsewhere=elsewhere)  # noqa: S311  no secret
         if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= 0:
             raise fault
-        if move.verdict == "same" and move.wait < left and (move is AFRESH or self._affords()):
+        stays = move.verdict == "same" and move.wait < left and not self._held()
+        if stays and (move is AFRESH or self._affords()):
             self.same += 1
             self.attempts += 1
             return move.wait
@@ -88,19 +160,48 @@ class Course(Struct, eq=False):
         self.attempts += 1
         return 0.0
 
+    def _held(self) -> bool:
+        """Whether asking this target again is known to be no use; a Retry-After that is short enough is waited out all the same."""
+        holds = self.target.condition.holds
+        return "breaker" in holds or "key" in holds
+
     def _advance(self, fault: Fault) -> None:
-        """To the next key or target; raises the fault if there is none. Other keys of the same are passed over where the
-        key is not the trouble and there is another provider or model: attempts are few."""
-        left = range(self.place + 1, len(self.targets))
-        if not left:
+        """To the next key or target that may be asked; raises the fault if there is none. Other keys of the same are passed over
+        where the key is not the trouble and there is another provider or model: attempts are few."""
+        now = perf_counter()
+        place = None
+        if fault.kind not in KEYS_OWN:
+            place = self._next(self.place + 1, now, alike=False)
+        if place is None:
+            place = self._next(self.place + 1, now)
+        if place is None:
             raise fault
-        others = (place for place in left if not self._alike(self.targets[place]))
-        elsewhere = next(others, None)
-        self.place = left[0] if elsewhere is None or fault.kind in KEYS_OWN else elsewhere
-        self.same = 0
-        if not self._alike(self.targets[self.place]):
+        self._move(place, self.place)
+
+    def _next(self, start: int, now: float, *, alike: bool = True) -> int | None:
+        """The next place from `start` on that may be asked; not alike: of another provider or model."""
+        for place in range(start, len(self.targets)):
+            target = self.targets[place]
+            if not alike and self._alike(target):
+                continue
+            condition = target.condition
+            if not condition.until or condition.admit(now, random()):  # noqa: S311  no secret
+                return place
+        return None
+
+    def _move(self, place: int, start: int) -> None:
+        before, self.target, self.place, self.same = self.targets[start], self.targets[place], place, 0
+        if (before.provider, before.model) != (self.target.provider, self.target.model):
             self.fallbacks += 1
-        self.target = self.targets[self.place]
+
+    def _divert(self, fault: Fault) -> None:
+        """The caller's own fault, unless somebody else takes it: another context length, another filter."""
+        kinds = {kind: stops for kind, stops in self.elsewhere.items() if kind is not fault.kind}
+        stops, self.elsewhere = self.elsewhere[fault.kind], kinds
+        more = [target for stop in stops for target in stop.keys]
+        self.targets = [*self.targets[: self.place + 1], *more]
+        self._advance(fault)
+        self.attempts += 1
 
     def _alike(self, other: Target) -> bool:
         return (other.provider, other.model) == (self.target.provider, self.target.model)
@@ -114,6 +215,22 @@ class Course(Struct, eq=False):
 
     def done(self) -> None:
         self.tally.active -= 1
+        breaker = self.target.condition.breaker
+        if breaker.probing:  # a probe that ended without a verdict; another may try
+            breaker.forget()
         if self.retrying:
             self.retrying = False
             self.tally.retrying -= 1
+
+
+def nobody(targets: list[Target], now: float) -> Fault:
+    """None of them may be asked: why, and when again."""
+    holds = [frozenset(target.condition.holds) for target in targets]
+    wait = min(target.condition.wait(now) for target in targets)
+    if all("cooling" in held for held in holds):
+        return Fault(
+            Kind.UPSTREAM_RATE_LIMIT, "All that could answer have reached their providers' rate limits.", retry_after=wait
+        )
+    if all("key" in held for held in holds):
+        return Fault(Kind.UPSTREAM_AUTH, "The providers refuse the gateway's credentials.", retry_after=wait)
+    return Fault(Kind.UNAVAILABLE, "None of the model's providers is available at the moment; try again.", retry_after=wait)

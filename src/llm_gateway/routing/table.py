@@ -1,42 +1,37 @@
-"""From a model's name to its plan: aliases, `provider/model`, names the catalogue knows, the default provider.
+"""From a request to its course: rules, the plan of its model, its caller's wishes, then one order of targets.
 
-Built whole from one configuration and then only read, but for plans made on demand and kept.
+Built whole from one configuration and then only read, but for plans made on demand and kept. What is known of targets (`Conditions`)
+outlives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from msgspec import Struct
+from collections.abc import Iterable, Mapping
+from time import perf_counter
 
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Pin
-from llm_gateway.models.own import Own, Place
+from llm_gateway.core.exchange import Exchange, Pin
+from llm_gateway.models.own import Own
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.contract import OPERATIONS
-from llm_gateway.providers.table import sells
-from llm_gateway.routing.plan import Course, Plan, Stop, Tally
+from llm_gateway.routing import ask, choice, options, wishes
+from llm_gateway.routing.alias import Alias
+from llm_gateway.routing.condition import Conditions
+from llm_gateway.routing.plan import Course, Plan, Tally
+from llm_gateway.routing.planner import Planner
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.telemetry.metrics import Metrics
 
 MOST_PLANS = 4096
-STORED = "response"
-ESTIMATED = "count"  # for targets that do not do it themselves
-NAMED = 5
-
-
-class Alias(Struct, frozen=True):
-    """`targets`, `fallbacks`: (provider name, model)."""
-
-    name: str
-    targets: tuple[tuple[str, str], ...]
-    fallbacks: tuple[tuple[str, str], ...] = ()
-    first_chunk: float | None = None
-    timeout: float | None = None
+MOST_CALLERS = 4096
+HIT_WEIGHT = 1 / 8
+CHAT = "chat"
 
 
 class Table:
+    """`residency`: by tenant ("" for all others), where its requests may be answered."""
+
     def __init__(
         self,
         seats: Iterable[Seat],
@@ -46,112 +41,113 @@ class Table:
         *,
         policy: Policy,
         default: str | None = None,
+        conditions: Conditions | None = None,
+        here: tuple[str | None, str | None] = (None, None),
+        residency: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self.seats = {seat.name: seat for seat in seats}
-        self.aliases = {alias.name: alias for alias in aliases}
+        self.conditions = conditions or Conditions()
+        self.planner = Planner({seat.name: seat for seat in seats}, {alias.name: alias for alias in aliases}, own, metrics, default)
+        self.planner.settle(self.conditions, here, policy)
+        self.seats = self.planner.seats
+        self.aliases = self.planner.aliases
         self.catalogue = own.catalogue
         self.own = own
-        self._named = frozenset(own.names())
         self.tally = Tally()
-        self._metrics = metrics
+        self.resolve = self.planner.resolve
+        self.place = self.planner.place
         self._policy = policy
-        self._default = default
+        self._residency = residency or {}
         self._plans: dict[str, dict[str, Plan]] = {operation: {} for operation in OPERATIONS}
+        self._wished: dict[tuple[object, ...], Plan] = {}
+        self._hits: dict[str, float] = {}
         self._turn = 0
-        self._listed: dict[str, list[str]] = {}  # by provider type, longest first
-        self.heard: list[Change] = []
-        self.active: dict[str, tuple[bool, float | None]] = {}  # what the operator's probes found, by provider
+        self.active: dict[str, tuple[bool, float | None]] = {}
 
     def hear(self, changes: list[Change]) -> None:
-        """What other workers found out."""
-        self.heard = changes
+        """What other workers found out, and the operator's probes."""
+        now = perf_counter()
+        for change in changes:
+            self.conditions.hear(change, now)
 
     def probed(self, providers: dict[str, tuple[bool, float | None]]) -> None:
+        """What the operator's probes found, by provider, for /health."""
         self.active = providers
 
-    def course(self, model: str, operation: str = "chat", pin: Pin | None = None) -> tuple[Plan, Course]:
-        """The plan for a model and a fresh walk along it. Raises Fault NO_MODEL, INVALID, and NOT_FOUND for a pin elsewhere."""
+    def course(self, x: Exchange) -> tuple[Plan, Course]:
+        """The plan for a request and a fresh walk along it. Raises Fault NO_MODEL, INVALID, NOT_FOUND for a pin elsewhere, FORBIDDEN
+        where nobody may, UNAVAILABLE, UPSTREAM_RATE_LIMIT or UPSTREAM_AUTH where nobody can be asked now."""
+        plan = self._plans[x.route.operation].get(x.model) or self.plan(x.model, x.route.operation)
+        members = x.peek.members
+        if plan.rules or self._residency or "models" in members or "provider" in members:
+            plan = self._narrowed(plan, x)
+        self._turn += 1
+        targets = plan.only or self._ordered(plan, x)
+        if x.pin is not None:
+            targets = _pinned(targets, x.pin)
+        course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=plan.elsewhere)
+        if targets[0].condition.until:
+            course.enter()
+        self.tally.active += 1
+        return plan, course
+
+    def plan(self, model: str, operation: str = CHAT) -> Plan:
+        """Of a model's name, as made before. Raises Fault NO_MODEL, INVALID."""
         plans = self._plans[operation]
         plan = plans.get(model)
         if plan is None:
-            plan = self._plan(model, operation)
+            plan = self.planner.plan(model, operation)
             if len(plans) >= MOST_PLANS:
                 plans.clear()
             plans[model] = plan
-        self._turn += 1
-        targets = plan.only or plan.targets(self._turn)
-        if pin is not None:
-            targets = _pinned(targets, pin)
-        self.tally.active += 1
-        return plan, Course(targets, self._policy, self.tally, targets[0])
+        return plan
 
-    def place(self, provider: str, model: str, asked: str) -> Place:
-        """By which prices and facts of a model are looked up, asked for by that name."""
-        return Place(provider, self.seats[provider].type, model, asked)
+    def learn(self, x: Exchange, target: Target) -> None:
+        """What a request took, where later choices depend on it: its times, and how much of its caller's prompt a cache had."""
+        usage = x.usage
+        first = x.first_byte - x.upstream_started if x.first_byte else None
+        target.condition.measured(perf_counter(), first, x.upstream_ms / 1e3, usage.output if usage is not None else 0)
+        if usage is None or not usage.input or x.principal is None:
+            return
+        caller = x.principal.key
+        if caller not in self._hits and len(self._hits) >= MOST_CALLERS:
+            self._hits.clear()
+        share = min(1.0, usage.cache_read / usage.input)
+        known = self._hits.get(caller, share)
+        self._hits[caller] = known + HIT_WEIGHT * (share - known)
 
-    def resolve(self, model: str) -> list[tuple[str, str]]:
-        """(provider, model) pairs in order, empty if nobody is known for the name."""
-        alias = self.aliases.get(model)
-        if alias is not None:
-            return [*alias.targets, *alias.fallbacks]
-        provider, slash, rest = model.partition("/")
-        if slash and rest and provider in self.seats:
-            return [(provider, rest)]
-        known = self.catalogue.resolve(model)
-        if known is not None:
-            kind, name = known
-            seat = self.seats.get(kind) or next((s for s in self.seats.values() if sells(s.type, kind)), None)
-            if seat is not None:
-                return [(seat.name, name)]
-        return [(self._default, model)] if self._default is not None else []
+    # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _plan(self, model: str, operation: str) -> Plan:
-        alias = self.aliases.get(model)
-        places = self.resolve(model)
-        if operation == STORED and model in self.seats:  # what was stored is an account's, not a model's
-            places = [(model, "")]
-        if not places:
-            raise self._unknown(model)
-        able = [targets for targets in (self._targets(*place, asked=model) for place in places) if operation == ESTIMATED or targets[0].forms[operation]]
-        if not able:
-            raise Fault(
-                Kind.INVALID, f"The model {model[:100]!r} does not do this: none of its providers offers {operation}.", param="model"
-            )
-        stops = tuple(map(Stop, able))
-        only = list(stops[0].keys) if len(stops) == 1 and len(stops[0].keys) == 1 else None
-        if alias is None:
-            return Plan(model, stops, only=only)
-        return Plan(model, stops, alias.first_chunk, alias.timeout, only)
+    def _ordered(self, plan: Plan, x: Exchange) -> list[Target]:
+        caller = x.principal.key if x.principal is not None else ""
+        return choice.order(plan, x, self._turn, self._hits.get(caller, 0.0))
 
-    def _targets(self, provider: str, model: str, asked: str) -> tuple[Target, ...]:
-        seat = self.seats[provider]
-        meter = self._metrics.target(provider, self._label(seat, model))
-        place = self.place(provider, model, asked)
-        return tuple(Target(seat, account, place, meter, self.own) for account in seat.accounts)
-
-    def _label(self, seat: Seat, model: str) -> str:
-        """The model's name in metrics: the configuration's, or that of the catalogue's entry (`gpt-4o` for `gpt-4o-2024-08-06`).
-        Clients choose names, so any other is "other"."""
-        if any((seat.name, model) in (*alias.targets, *alias.fallbacks) for alias in self.aliases.values()):
-            return model
-        if f"{seat.name}/{model}" in self._named or any(model in account.deployments for account in seat.accounts):
-            return model
-        if seat.type not in self._listed:
-            self._listed[seat.type] = sorted(self.catalogue.names(seat.type), key=len, reverse=True)
-        name = model.lower()
-        return next((listed for listed in self._listed[seat.type] if name.startswith(listed.lower())), "other")
-
-    def _unknown(self, model: str) -> Fault:
-        known = self.catalogue.resolve(model)
-        shown = model[:100]
-        if known is not None:
-            hint = f"It belongs to provider type {known[0]!r}, which is not configured here."
-        else:
-            names = [*self.aliases][:NAMED] or [f"{name}/MODEL" for name in self.seats][:NAMED]
-            hint = f"Known here are, among others: {', '.join(names)}. See GET /v1/models."
-        return Fault(
-            Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model"
-        )
+    def _narrowed(self, plan: Plan, x: Exchange) -> Plan:
+        """By the alias's rules, by what the caller wishes, by where its data may be."""
+        operation = x.route.operation
+        if plan.rules:
+            said = ask.tags(x)
+            use = next((rule.use for rule in plan.rules if choice.matches(rule.when, x, said)), None)
+            if use is not None:
+                plan = self.plan(use, operation)
+        members = x.peek.members
+        wish = options.NONE
+        if operation == CHAT and ("models" in members or "provider" in members):
+            wish, unknown = options.take(members)
+            x.unheard = (*x.unheard, *unknown)
+        residency = self._residency.get(x.principal.tenant if x.principal is not None else "", self._residency.get("", ()))
+        if wish is options.NONE and not residency:
+            return plan
+        key = (plan.model, operation, wish, residency, x.principal.models if x.principal is not None else ())
+        narrowed = self._wished.get(key)
+        if narrowed is None:
+            more = [self.plan(name, operation) for name in wish.models if wishes.may(x.principal, name)]
+            narrowed = wishes.narrowed(wishes.joined(plan, more), wish, residency, x.wall)
+            if len(self._wished) >= MOST_PLANS:
+                self._wished.clear()
+            self._wished[key] = narrowed
+        if not narrowed.stops and not narrowed.fallbacks:
+            raise wishes.nobody(narrowed, residency)
+        return narrowed
 
 
 def _pinned(targets: list[Target], pin: Pin) -> list[Target]:

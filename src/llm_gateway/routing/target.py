@@ -1,4 +1,5 @@
-"""A place a request can go: one provider, model and key, with everything about it that does not change worked out."""
+"""A place a request can go: one provider, model and key, with everything about it that does not change worked out. What changes is its
+`condition`, which outlives it."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.models.own import Own, Place
 from llm_gateway.models.prices import Rates, cost
+from llm_gateway.policies.breaker import Terms
+from llm_gateway.policies.gradient import Bounds
 from llm_gateway.providers.contract import OPERATIONS, Account, Provider
+from llm_gateway.routing.condition import Condition
 from llm_gateway.telemetry.metrics import TargetMeter
 from llm_gateway.upstream.pool import Bay
 
@@ -33,7 +37,8 @@ class Limits(Struct, frozen=True):
 
 
 class Seat(Struct, frozen=True):
-    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits."""
+    """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits. `weights`: of the accounts;
+    `bounds` None: as many calls at once as there are."""
 
     name: str
     type: str
@@ -41,14 +46,19 @@ class Seat(Struct, frozen=True):
     accounts: tuple[Account, ...]
     bay: Bay
     limits: Limits
+    region: str | None = None
+    zone: str | None = None
+    weights: tuple[int, ...] = ()
+    terms: Terms = Terms()
+    bounds: Bounds | None = None
 
 
 class Target:
     """Law: immutable in effect; `_heads` only remembers what `address` would say again."""
 
     __slots__ = (
-        "_heads", "_own", "_place", "_priced_until", "_rates", "_tiers", "account", "bay", "by_value", "forms", "key_id", "limits", "lines", "meter",
-        "model", "provider", "speaker",
+        "_heads", "_own", "_place", "_priced_until", "_rates", "_tiers", "account", "bay", "by_value", "condition", "forms", "key_id", "limits", "lines",
+        "meter", "model", "provider", "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -58,8 +68,11 @@ class Target:
         place: Place,
         meter: TargetMeter,
         own: Own,
+        *,
+        condition: Condition,
     ) -> None:
         model = place.model
+        self.condition = condition
         self.speaker = seat.speaker
         self.account = account
         self.provider = account.provider

@@ -1,0 +1,40 @@
+"""What the configuration says of a name that clients may call. Values only."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from llm_gateway.routing.plan import Rule
+
+
+class Goal(Struct, frozen=True):
+    """One target as written. `region`, `zone`: its own, where the provider's do not hold for it."""
+
+    provider: str
+    model: str
+    weight: int = 1
+    region: str | None = None
+    zone: str | None = None
+
+
+class Alias(Struct, frozen=True):
+    """Lists of goals are resolved: no alias stands in them. `attempts`, `retries`: None, as for everybody. `rules` lead to aliases."""
+
+    name: str
+    targets: tuple[Goal, ...]
+    fallbacks: tuple[Goal, ...] = ()
+    context_fallbacks: tuple[Goal, ...] = ()
+    content_filter_fallbacks: tuple[Goal, ...] = ()
+    first_chunk: float | None = None
+    timeout: float | None = None
+    strategy: str = "priority"
+    sticky: str = "session"
+    weights: tuple[float, float, float] = (1.0, 1.0, 2.0)
+    residency: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    attempts: int | None = None
+    retries: int | None = None
+
+    def goals(self) -> tuple[Goal, ...]:
+        """All there are, for whatever reason they may be come to."""
+        return (*self.targets, *self.fallbacks, *self.context_fallbacks, *self.content_filter_fallbacks)

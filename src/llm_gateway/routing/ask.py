@@ -1,0 +1,82 @@
+"""What a request says that choosing a target listens to, beside its model: headers and sizes, read when somebody asks.
+
+Law: reads the exchange, never the clock; refuses what is malformed with the header's name.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+from llm_gateway.accounting.estimate import prompt_tokens
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.core.types import Usage
+
+MOST_TAGS = 32
+PREFIX_BYTES = 1024  # of the conversation's beginning, which decides whose prompt cache has it
+USUAL_OUTPUT = 256  # tokens of a reply, before any was seen
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}")
+_PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+
+
+def tags(x: Exchange) -> frozenset[str]:
+    """`x-gateway-tags`: words separated by commas."""
+    header = x.headers.get(b"x-gateway-tags")
+    if header is None:
+        return frozenset()
+    words = [word.strip() for word in header.decode("latin-1").split(",") if word.strip()]
+    if len(words) > MOST_TAGS or not all(map(_TAG.fullmatch, words)):
+        raise Fault(
+            Kind.INVALID,
+            f"x-gateway-tags must be at most {MOST_TAGS} words of letters, digits and _.:/=- separated by commas.",
+            param="x-gateway-tags",
+        )
+    return frozenset(words)
+
+
+def session(x: Exchange, *, prefix: bool) -> bytes:
+    """What the request should stay with one target for: its session, else (prefix) how its conversation begins."""
+    header = x.headers.get(b"x-gateway-session")
+    if header:
+        return header[:64]
+    if not prefix or x.peek is None:
+        return b""
+    members = x.peek.members
+    if "prompt_cache_key" in members:
+        return bytes(members["prompt_cache_key"])[:64]
+    begun = b"".join(bytes(members.get(name, b""))[:PREFIX_BYTES] for name in ("system", "instructions", "systemInstruction", "messages", "input", "contents"))
+    return blake2b(begun, digest_size=16).digest()
+
+
+def priority(x: Exchange) -> int:
+    """`x-gateway-priority`: low, normal, high, or a number from -10 to 10; higher is served earlier."""
+    header = x.headers.get(b"x-gateway-priority")
+    if header is None:
+        return 0
+    word = header.decode("latin-1").strip().lower()
+    if word in _PRIORITIES:
+        return _PRIORITIES[word]
+    if re.fullmatch(r"-?\d{1,2}", word) and -10 <= int(word) <= 10:
+        return int(word)
+    raise Fault(Kind.INVALID, "x-gateway-priority must be low, normal, high or a number from -10 to 10.", param="x-gateway-priority")
+
+
+def prompt(x: Exchange) -> int:
+    """Tokens of the prompt, estimated once."""
+    if not x.prompt_estimate:
+        x.prompt_estimate = prompt_tokens(x.body)
+    return x.prompt_estimate
+
+
+def output(x: Exchange, usual: float) -> int:
+    """Tokens the reply will have: the usual of late, never more than what was asked for."""
+    expected = int(usual) or USUAL_OUTPUT
+    most = x.peek.max_tokens if x.peek is not None else None
+    return min(expected, most) if most else expected
+
+
+def expected(x: Exchange, usual: float, hit: float) -> Usage:
+    """hit: the share of the caller's prompts that caches had, of late."""
+    tokens = prompt(x)
+    return Usage(input=tokens, output=output(x, usual), cache_read=int(tokens * hit))

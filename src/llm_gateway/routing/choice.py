@@ -1,0 +1,165 @@
+"""In which order a plan's targets are tried for one request: who can, who is near, then the strategy.
+
+    abilities and context: skipped while somebody is able
+    nearest first, the strategy among equals, keys within a target in turn, by weight, or by session
+
+Law: the arithmetic is policies.balance's; numbers come from conditions, dice from here. `sift` says why somebody is left out, in words
+that `explain` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import random
+from time import perf_counter
+
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.formats.needs import needs
+from llm_gateway.policies import balance
+from llm_gateway.routing import ask
+from llm_gateway.routing.condition import Meter
+from llm_gateway.routing.plan import Plan, Stop, When
+from llm_gateway.routing.target import Target
+
+HALF_LIFE = 60.0  # seconds after which a measured latency counts half, so that the slow are tried again
+CONTEXT = "context"
+
+
+def order(plan: Plan, x: Exchange, turn: int, hit: float = 0.0) -> list[Target]:
+    """All targets, best first. hit: the caller's share of cached prompt tokens."""
+    stops = able(plan, x, plan.stops)
+    rest = able(plan, x, plan.fallbacks)
+    if not stops:
+        stops, rest = rest, ()
+    sticky = ask.session(x, prefix=plan.sticky == "prefix") if plan.sticky != "none" else b""
+    targets: list[Target] = []
+    for stop in (*_ranked(plan, x, stops, turn, sticky, hit), *rest):
+        targets += _keys(stop, turn, sticky)
+    return targets
+
+
+def sift(plan: Plan, x: Exchange, stops: Sequence[Stop]) -> list[tuple[Stop, str]]:
+    """Each with why it cannot serve this request; "" if it can."""
+    asked = plan.checks - {CONTEXT}
+    wanted = needs(x.route.format, x.peek.members, x.body, asked) if asked else frozenset()
+    room = ask.prompt(x) + (x.peek.max_tokens or 0) if CONTEXT in plan.checks else 0
+    return [(stop, _why_not(stop, wanted, room)) for stop in stops]
+
+
+def able(plan: Plan, x: Exchange, stops: tuple[Stop, ...]) -> tuple[Stop, ...]:
+    """Those that can serve it. Where none is said to be able, all are asked: the provider knows best, and says it well."""
+    if not plan.checks:
+        return stops
+    found = tuple(stop for stop, why in sift(plan, x, stops) if not why)
+    return found or stops
+
+
+def matches(when: When, x: Exchange, said: frozenset[str]) -> bool:
+    """Whether a rule is for this request. said: its tags."""
+    principal = x.principal
+    if when.tags and not when.tags <= said:
+        return False
+    if when.tenants and (principal is None or principal.tenant not in when.tenants):
+        return False
+    if when.keys and (principal is None or principal.key not in when.keys):
+        return False
+    if when.stream is not None and when.stream is not x.stream:
+        return False
+    if when.over is not None and ask.prompt(x) <= when.over:
+        return False
+    if when.under is not None and ask.prompt(x) >= when.under:
+        return False
+    return not when.needs or when.needs <= needs(x.route.format, x.peek.members, x.body, when.needs)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+
+
+def _why_not(stop: Stop, wanted: frozenset[str], room: int) -> str:
+    missing = wanted & stop.lacks
+    if missing:
+        return f"has no {', '.join(sorted(missing))}"
+    if room and stop.context is not None and room > stop.context:
+        return f"its context of {stop.context} tokens is too small for about {room}"
+    return ""
+
+
+def _ranked(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky: bytes, hit: float) -> Sequence[Stop]:
+    if len(stops) < 2:
+        return stops
+    if plan.near:
+        groups = sorted({stop.distance for stop in stops})
+        ranked: list[Stop] = []
+        for distance in groups:
+            group = tuple(stop for stop in stops if stop.distance == distance)
+            ranked += [group[place] for place in _places(plan, x, group, turn, sticky, hit)]
+        return ranked
+    return [stops[place] for place in _places(plan, x, stops, turn, sticky, hit)]
+
+
+def _places(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky: bytes, hit: float) -> Sequence[int]:
+    strategy = plan.strategy
+    if strategy == "priority":
+        return range(len(stops))
+    if sticky:
+        return balance.rendezvous([stop.name.encode() for stop in stops], [stop.weight for stop in stops], sticky)
+    match strategy:
+        case "weighted":
+            return balance.weighted([stop.weight for stop in stops], [random() for _ in stops])  # noqa: S311
+        case "round_robin":
+            return balance.rotated(len(stops), turn)
+        case "least_busy":
+            return balance.least([_busy(stop) / stop.weight for stop in stops], turn)
+        case "latency":
+            return balance.two_choices(_latencies(stops, x), (random(), random()))  # noqa: S311
+        case "throughput":
+            now = perf_counter()
+            return balance.ranked([_meter(stop).pace.faded(now, HALF_LIFE) for stop in stops], turn)
+        case "cost":
+            return balance.ranked(_costs(stops, x, hit), turn)
+        case _:
+            return _adaptive(plan, stops, x, hit, turn)
+
+
+def _adaptive(plan: Plan, stops: tuple[Stop, ...], x: Exchange, hit: float, turn: int) -> list[int]:
+    latency, cost, errors = plan.weights
+    speeds = [value or None for value in _latencies(stops, x)]
+    wrong = [min(key.condition.meter.errors for key in stop.keys) for stop in stops]
+    scores = balance.blended(((latency, speeds), (cost, _costs(stops, x, hit) if cost else [None] * len(stops))))
+    return balance.least([score * (1.0 + errors * 4.0 * error) for score, error in zip(scores, wrong, strict=True)], turn)
+
+
+def _keys(stop: Stop, turn: int, sticky: bytes) -> tuple[Target, ...] | list[Target]:
+    keys = stop.keys
+    if len(keys) == 1:
+        return keys
+    if sticky:
+        return [keys[place] for place in balance.rendezvous([key.key_id.encode() for key in keys], stop.weights or (1,) * len(keys), sticky)]
+    if stop.weights:
+        return [keys[place] for place in balance.weighted(stop.weights, [random() for _ in keys])]  # noqa: S311
+    start = turn % len(keys)
+    return (*keys[start:], *keys[:start])
+
+
+def _busy(stop: Stop) -> int:
+    return sum(key.condition.busy for key in stop.keys)
+
+
+def _meter(stop: Stop) -> Meter:
+    """Of the key that was heard last."""
+    keys = stop.keys
+    return (keys[0] if len(keys) == 1 else max(keys, key=lambda key: key.condition.meter.pace.seen)).condition.meter
+
+
+def _latencies(stops: tuple[Stop, ...], x: Exchange) -> list[float]:
+    """Expected seconds to the last token; 0 where nothing was seen yet, so that it will be."""
+    now = perf_counter()
+    found = []
+    for stop in stops:
+        meter = _meter(stop)
+        found.append(meter.first.faded(now, HALF_LIFE) + meter.pace.faded(now, HALF_LIFE) * ask.output(x, meter.output.value))
+    return found
+
+
+def _costs(stops: tuple[Stop, ...], x: Exchange, hit: float) -> list[float | None]:
+    return [stop.keys[0].price(ask.expected(x, _meter(stop).output.value, hit), x.wall) for stop in stops]

@@ -1,0 +1,265 @@
+"""What is known of a target right now: may it be asked, how busy, how fast, how often wrong. Survives reloads.
+
+Law: one `Condition` per provider, key and model, looked up once per plan and then held by the target. `until` is the one field the
+hot path reads: 0.0 while nothing stands against it. Everything that may stand against it is a hold with a name and an end:
+
+    breaker   its last calls failed (policies/breaker.py)
+    cooling   it said 429 and when to come again, or its own rate-limit headers say that nothing is left
+    key       it refused our key: 401 and 402 hold the key everywhere, 403 this model only (any client can name a forbidden model)
+    down      the operator's probes do not get through to its provider
+
+Times are perf_counter seconds. What changes is told to `tell`, for other workers, webhooks and the log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from llm_gateway.core.changes import Change, What
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.policies.average import Average, Sample
+from llm_gateway.policies.breaker import Breaker, Terms
+from llm_gateway.policies.bucket import Bucket
+from llm_gateway.policies.gradient import Bounds, Gradient
+from llm_gateway.telemetry.vitals import CLIENTS_LIMIT, FAILURES
+
+MOST = 8192
+MOST_COOL = 3600.0
+ERROR_WEIGHT = 1 / 16
+FORBIDDEN = 403
+
+LOST_KEY = frozenset({Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA})
+BROKEN = FAILURES - LOST_KEY
+BY_CALLS = frozenset({"breaker", "recovering"})  # holds that calls end, not time
+KNOCKABLE = frozenset({"breaker", "recovering", "key", "down"})
+
+Tell = Callable[[Change], None]
+
+
+class Meter(Struct):
+    """What a plan's choice is made by. Seconds; `pace`: per token generated; `output`: tokens of a reply."""
+
+    first: Average
+    pace: Average
+    output: Average
+    recent: Sample
+    errors: float = 0.0
+
+
+class Condition:
+    """`busy`: calls under way; `holds`: what stands against it, by name, until when; `kin`: all of the same key;
+    `troubled`: good calls are worth telling too."""
+
+    __slots__ = (
+        "breaker", "buckets", "busy", "gradient", "holds", "key", "kin", "meter", "model", "provider", "tell", "troubled", "until",
+    )  # fmt: skip
+
+    def __init__(self, name: tuple[str, str, str], terms: Terms, bounds: Bounds | None, kin: list[Condition], tell: Tell) -> None:
+        self.provider, self.key, self.model = name
+        self.breaker = Breaker(terms)
+        self.gradient = Gradient.of(bounds) if bounds is not None else None
+        self.buckets: tuple[Bucket, ...] = ()
+        self.holds: dict[str, float] = {}
+        self.until = 0.0
+        self.troubled = False
+        self.busy = 0
+        self.meter = Meter(Average(), Average(), Average(), Sample())
+        self.kin = kin
+        self.tell = tell
+        kin.append(self)
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name} until {end:g}" for name, end in self.holds.items())
+        return f"<Condition of {self.provider}/{self.model} {held or 'free'}, {self.busy} busy, {self.breaker}>"
+
+    # -- asked before a call -----------------------------------------------------------------------------------------
+
+    def admit(self, now: float, dice: float) -> bool:
+        """Whether it may be asked. Only called where `until` says that something stands against it.
+
+        dice: uniform in [0, 1)."""
+        for name, end in [*self.holds.items()]:
+            if end <= now and name != "breaker":
+                self.lift(name)
+        if self.holds.keys() - BY_CALLS:
+            return False
+        return self.breaker.admit(now, dice)
+
+    def knock(self, now: float) -> bool:
+        """As `admit`, where there is nobody else: breakers, lost keys and what probes do not reach are tried once a second by a
+        real call. Who said 429 is not: it said when."""
+        if self.holds.keys() - KNOCKABLE:
+            return False
+        return self.breaker.knock(now, held=bool(self.holds))
+
+    def wait(self, now: float) -> float:
+        """Seconds until it may be worth asking again."""
+        return max(1.0, self.holds.get("cooling", 0.0) - now)
+
+    def why(self, now: float) -> str:
+        """What stands against it, for a reader; "" if nothing does."""
+        said = [f"{name}{f' for {end - now:.1f} s' if not math.isinf(end) and end > now else ''}" for name, end in self.holds.items()]
+        return ", ".join(said)
+
+    # -- told after a call -------------------------------------------------------------------------------------------
+
+    def good(self, now: float) -> None:
+        """A call went well. Only told where `troubled`; else the caller counts it in `breaker.good`."""
+        meter = self.meter
+        meter.errors -= ERROR_WEIGHT * meter.errors
+        if self.breaker.succeed(now):
+            self._free("breaker")
+            self.hold("recovering", now, self.breaker.terms.recovery, "", quiet=True)
+            self._say("breaker_closed")
+        if "key" in self.holds:
+            for each in self.kin:
+                each.lift("key", quiet=each is not self)
+        self.lift("down")
+        self.troubled = bool(self.holds or self.breaker.bad or self.breaker.was_bad or meter.errors > ERROR_WEIGHT / 4)
+
+    def bad(self, now: float, fault: Fault) -> None:
+        """A call failed."""
+        kind = fault.kind
+        self.troubled = True
+        if kind in BROKEN and fault.code != CLIENTS_LIMIT:
+            self.meter.errors += ERROR_WEIGHT * (1.0 - self.meter.errors)
+            if self.breaker.fail(now):
+                self._free("recovering")
+                self.hold("breaker", now, self.breaker.until - now, fault.code)
+            return
+        self.breaker.forget()
+        if kind is Kind.UPSTREAM_RATE_LIMIT:
+            if self.gradient is not None:
+                self.gradient.drop()
+            self.cool(now, fault.retry_after or 0.0, fault.code)
+        elif kind in LOST_KEY:
+            self._lose(now, fault)
+
+    def measured(self, now: float, first: float | None, whole: float, output: int) -> None:
+        """Seconds to the first token of a stream (None: a plain call) and to the last, and tokens generated."""
+        meter = self.meter
+        if first is not None:
+            meter.first.add(first, now)
+            meter.recent.add(first)
+            if self.gradient is not None:
+                self.gradient.add(first, self.busy)
+        if output > 0:
+            meter.output.add(output, now)
+            meter.pace.add((whole - (first or 0.0)) / output, now)
+
+    def _lose(self, now: float, fault: Fault) -> None:
+        """Our key was refused: everywhere, unless all that is known is that this model is not for it."""
+        seconds = self.breaker.terms.key_ejection
+        if not seconds:
+            return
+        self.hold("key", now, seconds, fault.code)
+        if fault.status != FORBIDDEN:
+            for each in self.kin:
+                each.hold("key", now, seconds, fault.code, quiet=True)
+
+    # -- holds -------------------------------------------------------------------------------------------------------
+
+    def cool(self, now: float, seconds: float, reason: str) -> None:
+        end = now + min(seconds, MOST_COOL)
+        if seconds > 0 and self.breaker.terms.cooling and end > self.holds.get("cooling", 0.0):
+            self.hold("cooling", now, end - now, reason)
+
+    def hold(self, name: str, now: float, seconds: float, reason: str, *, quiet: bool = False) -> None:
+        """`seconds` inf: until it is lifted. `quiet`: others know."""
+        fresh = name not in self.holds or name == "breaker"
+        self.holds[name] = now + seconds
+        self.until = max(self.holds.values())
+        self.troubled = True
+        if fresh and not quiet:
+            self._say(_SAID[name], 0.0 if math.isinf(seconds) else seconds, reason)
+
+    def lift(self, name: str, *, quiet: bool = False) -> None:
+        if name in self.holds:
+            self._free(name)
+            if name == "key" and not quiet:
+                self._say("key_restored")
+
+    def _free(self, name: str) -> None:
+        self.holds.pop(name, None)
+        self.until = max(self.holds.values(), default=0.0)
+
+    def _say(self, what: What, seconds: float = 0.0, reason: str = "") -> None:
+        self.tell(Change(self.provider, self.key, self.model, what, round(seconds, 3), reason))
+
+
+_SAID: dict[str, What] = {"breaker": "breaker_opened", "cooling": "cooling", "key": "key_disabled", "down": "provider_down"}
+
+
+class Conditions:
+    """All of a worker's, by who is asked how. What is known outlives a reload, unless the key or the address changed.
+
+    `changes`: what is to be told to others; whoever owns the link takes it."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._known: dict[tuple[str, ...], Condition] = {}
+        self._kin: dict[tuple[str, ...], list[Condition]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, who: tuple[str, str, str], how: tuple[str, ...], terms: Terms, bounds: Bounds | None = None) -> Condition:
+        """who: (provider, key id, model); how: what makes it another account or place under the same names."""
+        name = (*who, *how)
+        known = self._known.get(name)
+        if known is None:
+            if len(self._known) >= MOST:
+                self._forget()
+            kin = self._kin.setdefault((*who[:2], *how), [])
+            known = Condition(who, terms, bounds, kin, self.changes.append)
+            for hold in ("key", "down"):
+                if hold in kin[0].holds:
+                    known.holds[hold] = kin[0].holds[hold]
+                    known.until = max(known.holds.values())
+            self._known[name] = known
+        known.breaker.terms = terms
+        if (known.gradient is not None) != (bounds is not None) or (known.gradient is not None and known.gradient.bounds != bounds):
+            known.gradient = Gradient.of(bounds) if bounds is not None else None
+        return known
+
+    def all(self) -> list[Condition]:
+        return [*self._known.values()]
+
+    def hear(self, change: Change, now: float) -> None:
+        """What another worker found holds here too."""
+        seconds = change.seconds or math.inf
+        for each in self.all():
+            if each.provider != change.provider or change.key not in ("", each.key) or change.model not in ("", each.model):
+                continue
+            match change.what:
+                case "breaker_opened":
+                    each.breaker.trip(now, change.seconds)
+                    each.hold("breaker", now, change.seconds, "", quiet=True)
+                case "breaker_closed":
+                    each.breaker.close(now)
+                    each.lift("breaker")
+                case "cooling" | "key_disabled" | "provider_down":
+                    each.hold(_HEARD[change.what], now, seconds, "", quiet=True)
+                case "key_restored" | "provider_up":
+                    each.lift("key" if change.what == "key_restored" else "down", quiet=True)
+
+    def take(self) -> list[Change]:
+        changes, self.changes[:] = [*self.changes], []
+        return changes
+
+    def _forget(self) -> None:
+        """Names come from clients: those that nothing is known of are dropped first, then all that are idle."""
+        idle = {name: each for name, each in self._known.items() if not each.busy}
+        calm = {name for name, each in idle.items() if not each.troubled}
+        gone = calm if len(calm) > MOST // 2 else idle.keys()
+        self._known = {name: each for name, each in self._known.items() if name not in gone}
+        kept = {id(each) for each in self._known.values()}
+        for kin in self._kin.values():
+            kin[:] = [each for each in kin if id(each) in kept]
+        self._kin = {name: kin for name, kin in self._kin.items() if kin}
+
+
+_HEARD = {"cooling": "cooling", "key_disabled": "key", "provider_down": "down"}

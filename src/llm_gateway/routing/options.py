@@ -1,0 +1,98 @@
+"""A request's own wishes, as OpenRouter's clients write them: `models` and `provider` beside `model`. Honoured, then stripped.
+
+    "models": ["a", "b"]                    tried in order after `model`
+    "provider": {"order": ["azure"], "only": [...], "ignore": [...], "sort": "price" | "latency" | "throughput",
+                 "max_price": {"prompt": 1, "completion": 2}, "allow_fallbacks": false, "region": "eu" | ["eu", "us"]}
+
+Law: wishes narrow and order what the configuration and the caller's key allow; they never add a provider. Prices are USD per million
+tokens. What we do not know of them is reported as dropped. Source: openrouter.ai's pages "Provider Routing" and "Model Routing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from llm_gateway.core.errors import Fault, Kind
+
+MOST_MODELS = 8
+_KNOWN = frozenset({"order", "only", "ignore", "sort", "max_price", "allow_fallbacks", "region"})
+_STRATEGIES = {"price": "cost", "latency": "latency", "throughput": "throughput"}
+
+
+class MaxPrice(Struct, frozen=True):
+    prompt: float | None = None
+    completion: float | None = None
+
+
+class _Sort(Struct, frozen=True):
+    by: Literal["price", "latency", "throughput"]
+
+
+class _Provider(Struct, frozen=True):
+    order: tuple[str, ...] | None = None
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] | None = None
+    sort: Literal["price", "latency", "throughput"] | _Sort | None = None
+    max_price: MaxPrice | None = None
+    allow_fallbacks: bool | None = None
+    region: str | tuple[str, ...] | None = None
+
+
+class Options(Struct, frozen=True):
+    """`strategy` "": the plan's own."""
+
+    models: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    only: frozenset[str] = frozenset()
+    ignore: frozenset[str] = frozenset()
+    strategy: str = ""
+    max_prompt: float | None = None
+    max_completion: float | None = None
+    fallbacks: bool = True
+    regions: tuple[str, ...] = ()
+
+
+NONE = Options()
+Said = TypeVar("Said")
+
+_models = msgspec.json.Decoder(tuple[str, ...]).decode
+_provider = msgspec.json.Decoder(_Provider).decode
+_names = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def take(members: dict[str, Raw]) -> tuple[Options, tuple[str, ...]]:
+    """The wishes, taken out of a body's members, and the dotted names of those that nobody here honours. Raises Fault INVALID."""
+    models, provider = members.pop("models", None), members.pop("provider", None)
+    asked = _read(_models, models, "models", "an array of model names") if models is not None and bytes(models) != b"null" else ()
+    if len(asked) > MOST_MODELS:
+        raise Fault(Kind.INVALID, f"'models' may name at most {MOST_MODELS} models.", param="models")
+    if provider is None or bytes(provider) == b"null":
+        return Options(models=asked), ()
+    said = _read(_provider, provider, "provider", "an object of routing options")
+    unknown = tuple(f"provider.{name}" for name in _names(provider) if name not in _KNOWN)
+    sort = said.sort.by if isinstance(said.sort, _Sort) else said.sort
+    price = said.max_price or MaxPrice()
+    region = said.region or ()
+    return Options(
+        models=asked,
+        order=said.order or (),
+        only=frozenset(said.only or ()),
+        ignore=frozenset(said.ignore or ()),
+        strategy=_STRATEGIES[sort] if sort else "",
+        max_prompt=price.prompt,
+        max_completion=price.completion,
+        fallbacks=said.allow_fallbacks is not False,
+        regions=(region,) if isinstance(region, str) else region,
+    ), unknown
+
+
+def _read(decode: Callable[[Raw], Said], raw: Raw, param: str, expected: str) -> Said:
+    try:
+        return decode(raw)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        where = str(error).partition("at `$.")[2].rstrip("`")
+        raise Fault(Kind.INVALID, f"'{param}' must be {expected}: {error}.", param=f"{param}.{where}" if where else param) from None

@@ -1,0 +1,210 @@
+"""From a model's name to its plan: aliases, `provider/model`, names the catalogue knows, the default provider.
+
+Law: everything about a plan that does not change with the request is worked out here, once: who may (residency), who lacks what, how far
+they are, whose conditions they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats.needs import ABILITIES
+from llm_gateway.models.catalogue import Info
+from llm_gateway.models.own import Own, Place
+from llm_gateway.policies import regions
+from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.contract import Account
+from llm_gateway.providers.table import sells
+from llm_gateway.routing.alias import Alias, Goal
+from llm_gateway.routing.choice import CONTEXT
+from llm_gateway.routing.condition import Condition, Conditions
+from llm_gateway.routing.plan import Plan, Stop
+from llm_gateway.routing.target import Seat, Target
+from llm_gateway.routing.wishes import astray, stranded
+from llm_gateway.telemetry.metrics import Metrics
+
+STORED = "response"
+ESTIMATED = "count"  # for targets that do not do it themselves
+NAMED = 5
+LEARNING = frozenset({"latency", "throughput", "cost", "adaptive"})
+
+
+class Planner:
+    def __init__(
+        self, seats: dict[str, Seat], aliases: dict[str, Alias], own: Own, metrics: Metrics, default: str | None
+    ) -> None:
+        self.seats = seats
+        self.aliases = aliases
+        self._own = own
+        self._catalogue = own.catalogue
+        self._named = frozenset(own.names())
+        self._metrics = metrics
+        self._default = default
+        self._conditions = Conditions()
+        self._here: tuple[str | None, str | None] = (None, None)
+        self._policy = Policy()
+        self._listed: dict[str, list[str]] = {}  # by provider type, longest first
+
+    def settle(self, conditions: Conditions, here: tuple[str | None, str | None], policy: Policy) -> None:
+        """What is known of targets, the region and zone we are in, and the retry policy of who has no other."""
+        self._conditions, self._here, self._policy = conditions, here, policy
+
+    def place(self, provider: str, model: str, asked: str) -> Place:
+        """By which prices and facts of a model are looked up, asked for by that name."""
+        return Place(provider, self.seats[provider].type, model, asked)
+
+    def resolve(self, model: str) -> list[tuple[str, str]]:
+        """(provider, model) pairs in order, empty if nobody is known for the name."""
+        return [(goal.provider, goal.model) for goal in self._goals(model)]
+
+    def plan(self, model: str, operation: str) -> Plan:
+        """Raises Fault NO_MODEL, INVALID, FORBIDDEN."""
+        alias = self.aliases.get(model)
+        goals = alias.targets if alias is not None else self._goals(model)
+        if operation == STORED and model in self.seats:  # what was stored is an account's, not a model's
+            goals = (Goal(model, ""),)
+        if not goals:
+            raise self._unknown(model)
+        stops = self._stops(goals, model, operation)
+        if alias is None:
+            if not stops:
+                raise _unable(model, operation)
+            return _made(Plan(model, stops))
+        return self._aliased(alias, stops, operation)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _aliased(self, alias: Alias, stops: tuple[Stop, ...], operation: str) -> Plan:
+        fallbacks = self._stops(alias.fallbacks, alias.name, operation)
+        elsewhere = {
+            Kind.CONTEXT_LENGTH: self._stops(alias.context_fallbacks, alias.name, operation),
+            Kind.CONTENT_FILTER: self._stops(alias.content_filter_fallbacks, alias.name, operation),
+        }
+        if not stops and not fallbacks:
+            raise _unable(alias.name, operation)
+        excluded = [(stop, why) for stop in (*stops, *fallbacks) if (why := astray(stop, alias.residency))]
+        stops, fallbacks = _resident(stops, alias), _resident(fallbacks, alias)
+        if not stops:
+            stops, fallbacks = fallbacks[:1], fallbacks[1:]
+        if not stops:
+            raise stranded(alias.name, alias.residency)
+        plan = Plan(
+            alias.name, stops, alias.first_chunk, alias.timeout, fallbacks=fallbacks, strategy=alias.strategy, sticky=alias.sticky,
+            weights=alias.weights, rules=alias.rules, retries=alias.retries, excluded=tuple(excluded),
+            elsewhere={kind: kept for kind, some in elsewhere.items() if (kept := _resident(some, alias))},
+            policy=replace(self._policy, max_attempts=alias.attempts) if alias.attempts is not None else None,
+        )  # fmt: skip
+        return _made(plan)
+
+    def _goals(self, model: str) -> Sequence[Goal]:
+        alias = self.aliases.get(model)
+        if alias is not None:
+            return (*alias.targets, *alias.fallbacks)
+        provider, slash, rest = model.partition("/")
+        if slash and rest and provider in self.seats:
+            return (Goal(provider, rest),)
+        known = self._catalogue.resolve(model)
+        if known is not None:
+            kind, name = known
+            seat = self.seats.get(kind) or next((s for s in self.seats.values() if sells(s.type, kind)), None)
+            if seat is not None:
+                return (Goal(seat.name, name),)
+        return (Goal(self._default, model),) if self._default is not None else ()
+
+    def _stops(self, goals: Sequence[Goal], asked: str, operation: str) -> tuple[Stop, ...]:
+        """Those that do the operation at all."""
+        stops = (self._stop(goal, asked) for goal in goals)
+        return tuple(stop for stop in stops if operation == ESTIMATED or stop.keys[0].forms[operation])
+
+    def _stop(self, goal: Goal, asked: str) -> Stop:
+        seat = self.seats[goal.provider]
+        meter = self._metrics.target(goal.provider, self._label(seat, goal.model))
+        place = self.place(goal.provider, goal.model, asked)
+        info = self._own.info(place)
+        keys = tuple(
+            Target(seat, account, place, meter, self._own, condition=self._condition(seat, account, goal.model))
+            for account in seat.accounts
+        )
+        region = goal.region or seat.region
+        where = (region,) if region else info.regions if info is not None else ()
+        return Stop(
+            keys,
+            weight=goal.weight,
+            weights=seat.weights if len(set(seat.weights)) > 1 else (),
+            lacks=_lacking(info),
+            context=info.context if info is not None else None,
+            regions=where,
+            distance=regions.distance(self._here, (region, goal.zone or seat.zone)),
+        )
+
+    def _condition(self, seat: Seat, account: Account, model: str) -> Condition:
+        key = "" if account.token else account.key
+        who = (account.provider, account.key_id, model)
+        return self._conditions.of(who, (key, account.authority, account.root), seat.terms, seat.bounds)
+
+    def _label(self, seat: Seat, model: str) -> str:
+        """The model's name in metrics: the configuration's, or that of the catalogue's entry (`gpt-4o` for `gpt-4o-2024-08-06`).
+        Clients choose names, so any other is "other"."""
+        goals = (goal for alias in self.aliases.values() for goal in alias.goals())
+        if any((seat.name, model) == (goal.provider, goal.model) for goal in goals):
+            return model
+        if f"{seat.name}/{model}" in self._named or any(model in account.deployments for account in seat.accounts):
+            return model
+        if seat.type not in self._listed:
+            self._listed[seat.type] = sorted(self._catalogue.names(seat.type), key=len, reverse=True)
+        name = model.lower()
+        return next((listed for listed in self._listed[seat.type] if name.startswith(listed.lower())), "other")
+
+    def _unknown(self, model: str) -> Fault:
+        known = self._catalogue.resolve(model)
+        shown = model[:100]
+        if known is not None:
+            hint = f"It belongs to provider type {known[0]!r}, which is not configured here."
+        else:
+            names = [*self.aliases][:NAMED] or [f"{name}/MODEL" for name in self.seats][:NAMED]
+            hint = f"Known here are, among others: {', '.join(names)}. See GET /v1/models."
+        return Fault(
+            Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model"
+        )
+
+
+def _unable(model: str, operation: str) -> Fault:
+    message = f"The model {model[:100]!r} does not do this: none of its providers offers {operation}."
+    return Fault(Kind.INVALID, message, param="model")
+
+
+def _resident(stops: tuple[Stop, ...], alias: Alias) -> tuple[Stop, ...]:
+    return tuple(stop for stop in stops if not astray(stop, alias.residency))
+
+
+def _lacking(info: Info | None) -> frozenset[str]:
+    """Abilities a model is known not to have; of what nobody says anything, it may have all."""
+    if info is None:
+        return frozenset()
+    media = ABILITIES[:4] if info.input else ()
+    lacking = {name for name in media if name not in info.input}
+    if info.tools is False:
+        lacking.add("tools")
+    if info.schema is False:
+        lacking.add("schema")
+    return frozenset(lacking)
+
+
+def _made(plan: Plan) -> Plan:
+    """With what choosing among its targets has to look at."""
+    some = (*plan.stops, *plan.fallbacks)
+    lacks = [stop.lacks for stop in some]
+    checks = frozenset().union(*lacks) - frozenset.intersection(*lacks)  # what all lack is no reason to choose
+    if len({stop.context for stop in some}) > 1:
+        checks |= {CONTEXT}
+    alone = len(some) == 1 and len(some[0].keys) == 1
+    return replace(
+        plan,
+        checks=checks,
+        near=plan.strategy != "priority" and len({stop.distance for stop in plan.stops}) > 1,
+        only=list(some[0].keys) if alone else None,
+        measured=plan.strategy in LEARNING or any(key.condition.gradient is not None for stop in some for key in stop.keys),
+    )

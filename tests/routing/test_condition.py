@@ -1,0 +1,149 @@
+"""What stands against a target, told as what happened to it; time is the test's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llm_gateway.core.changes import Change
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.policies.breaker import Terms
+from llm_gateway.policies.gradient import Bounds
+from llm_gateway.routing import condition
+from llm_gateway.routing.condition import Condition, Conditions
+
+
+def one(known: Conditions, model: str = "m", key: str = "k", account: str = "s", **more: object) -> Condition:
+    return known.of(("p", key, model), (account,), Terms(**more))
+
+
+def failing(target: Condition, times: int = 5, now: float = 0.0) -> None:
+    for _ in range(times):
+        target.bad(now, Fault(Kind.UPSTREAM_ERROR, "no"))
+
+
+@pytest.fixture
+def known() -> Conditions:
+    return Conditions()
+
+
+def said(known: Conditions) -> list[str]:
+    return [f"{change.what} {change.key}/{change.model}" for change in known.take()]
+
+
+def test_nothing_stands_against_what_nobody_has_asked(known):
+    assert repr(one(known)) == "<Condition of p/m free, 0 busy, <Breaker closed 0 in a row>>"
+    assert not one(known).until
+
+
+def test_five_failures_open_it_and_a_good_probe_closes_it(known):
+    target = one(known)
+    failing(target)
+    assert target.until
+    assert not target.admit(9.0, 0.0)
+    assert target.admit(10.0, 0.0)
+    target.good(10.5)
+    assert said(known) == ["breaker_opened k/m", "breaker_closed k/m"]
+    assert target.why(10.5) == "recovering for 10.0 s"
+    assert target.admit(21.0, 0.99)
+    assert not target.until
+    for at in range(60):
+        target.good(50.0 + at)
+    assert not target.troubled, "the hot path need not tell its good calls any more"
+
+
+def test_a_429_that_says_when_is_kept_to_the_second_and_counts_as_no_failure(known):
+    target = one(known)
+    target.bad(100.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "slow down", retry_after=30.0))
+    assert not target.admit(129.9, 0.0)
+    assert not target.knock(129.9), "not even where nobody else is left"
+    assert target.wait(110.0) == 20.0
+    assert target.admit(130.0, 0.0)
+    assert target.breaker.row == 0
+
+
+def test_a_429_that_does_not_say_when_holds_nothing(known):
+    target = one(known)
+    target.bad(100.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "slow down"))
+    assert not target.until
+
+
+def test_an_absurd_retry_after_is_an_hour(known):
+    target = one(known)
+    target.bad(0.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "slow down", retry_after=1e9))
+    assert target.until == 3600.0
+
+
+def test_a_refused_key_is_left_alone_everywhere(known):
+    one_model, other = one(known), one(known, "n")
+    one_model.bad(0.0, Fault(Kind.UPSTREAM_AUTH, "who?", status=401))
+    assert not other.admit(1.0, 0.0)
+    assert not one(known, "new").admit(1.0, 0.0), "also for models asked for later"
+    assert one(known, key="other").admit(1.0, 0.0)
+    assert said(known) == ["key_disabled k/m"], "said once"
+    assert other.admit(300.0, 0.0), "then one call finds out"
+
+
+def test_a_forbidden_model_says_nothing_of_the_key(known):
+    one_model, other = one(known), one(known, "n")
+    one_model.bad(0.0, Fault(Kind.UPSTREAM_AUTH, "not for you", status=403))
+    assert not one_model.admit(1.0, 0.0)
+    assert not other.until, "or any client could disable a key by naming a model"
+
+
+def test_a_good_call_gives_the_key_back(known):
+    target, other = one(known), one(known, "n")
+    target.bad(0.0, Fault(Kind.UPSTREAM_QUOTA, "empty"))
+    assert target.knock(2.0)
+    target.good(2.1)
+    assert not target.holds
+    assert not other.holds
+    assert said(known) == ["key_disabled k/m", "key_restored k/m"]
+
+
+def test_another_key_or_address_under_the_same_name_starts_afresh(known):
+    failing(one(known))
+    assert one(known).until
+    assert not one(known, account="rotated").until
+
+
+def test_callers_faults_and_clients_deadlines_say_nothing(known):
+    target = one(known)
+    for fault in (Fault(Kind.INVALID, "bad"), Fault(Kind.TIMEOUT, "late", code="request_timeout"), Fault(Kind.CONTEXT_LENGTH, "long")):
+        for _ in range(9):
+            target.bad(0.0, fault)
+    assert not target.until
+
+
+def test_what_another_worker_found_holds_here_and_is_not_told_again(known):
+    target = one(known)
+    known.hear(Change("p", "k", "m", "breaker_opened", 10.0), 5.0)
+    assert not target.admit(14.0, 0.0)
+    known.hear(Change("p", "k", "m", "breaker_closed"), 14.5)
+    assert target.admit(14.6, 0.05), "though a share of the calls first"
+    known.hear(Change("p", "", "", "provider_down"), 15.0)
+    assert target.holds["down"] == math.inf
+    assert target.knock(17.0), "with nobody else it is asked now and then"
+    known.hear(Change("p", "", "", "provider_up"), 18.0)
+    known.hear(Change("q", "", "", "provider_down"), 18.0)
+    assert "down" not in target.holds
+    assert known.take() == []
+
+
+def test_bounds_are_found_per_target(known):
+    target = known.of(("p", "k", "m"), (), Terms(), Bounds(initial=4))
+    assert target.gradient is not None
+    limit = target.gradient.limit
+    target.bad(0.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "full"))
+    assert target.gradient.limit <= limit
+    assert known.of(("p", "k", "m"), (), Terms()).gradient is None, "a reload may turn it off"
+
+
+def test_names_that_clients_choose_cannot_fill_memory(known, monkeypatch):
+    monkeypatch.setattr(condition, "MOST", 50)
+    failing(one(known, "broken"))
+    for number in range(500):
+        one(known, f"any-{number}")
+    assert len(known) <= 51
+    assert one(known, "broken").until, "what is known of trouble is kept longest"
