@@ -39,10 +39,15 @@ class Connection:
     opened: float
     worker: int = 0
     closing: bool = False
+    provider: str = ""
 
-    async def ask(self, *, stream: bool) -> str:
+    @classmethod
+    async def to(cls, port: int) -> Self:
+        return cls(*await asyncio.open_connection("127.0.0.1", port), port, time.monotonic())
+
+    async def ask(self, *, stream: bool, model: str = "lab/m") -> str:
         """What is wrong with the reply; nothing if all of it is there."""
-        body = json.dumps({"model": "lab/m", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}).encode()
+        body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}]}).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -50,6 +55,7 @@ class Connection:
         self.writer.write(head.encode() + body)
         status, headers = await self._head()
         self.worker = int(headers["x-request-id"][:6], 16)
+        self.provider = headers.get("x-gateway-provider", "")
         self.closing = headers.get("connection", "").lower() == "close"
         text = await self._body(headers)
         if status != 200:
@@ -116,8 +122,7 @@ class Steady:
         turn = number
         while not self._stopping:
             if connection is None:
-                port = self.choose()
-                connection = Connection(*await asyncio.open_connection("127.0.0.1", port), port, time.monotonic())
+                connection = await Connection.to(self.choose())
             turn += 1
             outcome = Outcome(connection.port, turn % 2 == 0, connection.opened, time.monotonic(), worker=connection.worker)
             try:

@@ -45,7 +45,7 @@ class Table:
         here: tuple[str | None, str | None] = (None, None),
         residency: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self.conditions = conditions or Conditions()
+        self.conditions = conditions if conditions is not None else Conditions()  # an empty one is false
         self.planner = Planner({seat.name: seat for seat in seats}, {alias.name: alias for alias in aliases}, own, metrics, default)
         self.planner.settle(self.conditions, here, policy)
         self.seats = self.planner.seats
