@@ -61,12 +61,14 @@ async def serve(x: Exchange, line: Line) -> None:
         line.admission.read(x)
         plan, course = line.routing.course(x)
         line.egress.expect(x, plan)
+        if course.waits:
+            await line.routing.queue.wait(x, course)
         x.fallbacks = course.fallbacks
         while True:
             try:
                 last = await line.egress.attempt(x, course.target)
                 if x.measured:
-                    line.routing.learn(x, course.target)
+                    line.routing.learn(x, course)
                 return
             except Fault as fault:
                 left = line.egress.record(x, course.target, fault)

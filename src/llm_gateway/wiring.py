@@ -13,7 +13,7 @@ import msgspec
 from llm_gateway.admission.auth import Keys
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Cloud, Concurrency, Provider, Snapshot
+from llm_gateway.config.snapshot import Cloud, Concurrency, Provider, RateLimit, Snapshot
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.exchange import Principal
@@ -40,6 +40,7 @@ from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.models.own import Own
 from llm_gateway.policies import breaker
 from llm_gateway.policies.addresses import Rules
+from llm_gateway.policies.bucket import Rate
 from llm_gateway.policies.gradient import Bounds
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
@@ -47,6 +48,7 @@ from llm_gateway.providers.registry import provider as speaker
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Rule, When
+from llm_gateway.routing.queue import Patience, Queue
 from llm_gateway.routing.table import Table
 from llm_gateway.routing.target import Limits, Seat
 from llm_gateway.telemetry.metrics import Metrics
@@ -91,6 +93,7 @@ def table(
         conditions=conditions,
         here=(snapshot.region, snapshot.zone),
         residency=snapshot.residency,
+        queue=Queue(Patience(snapshot.queue_wait, snapshot.queue_length)),
     )
 
 
@@ -129,7 +132,13 @@ def _seat(provider: Provider, pool: Pool, fetched: str | None) -> Seat:
     return Seat(
         provider.name, provider.type, voice, accounts(provider, fetched), pool.bay(origin(provider)), limits, provider.region, provider.zone,
         tuple(key.weight for key in provider.keys), breaker.Terms(**msgspec.structs.asdict(provider.breaker)), _bounds(provider.concurrency),
+        _rate(provider.rate_limit), {key.id: rate for key in provider.keys if (rate := _rate(key.rate_limit)) is not None},
+        {model: rate for model, said in provider.model_limits.items() if (rate := _rate(said)) is not None},
     )  # fmt: skip
+
+
+def _rate(said: RateLimit | None) -> Rate | None:
+    return Rate(said.requests, said.tokens) if said is not None else None
 
 
 def _bounds(concurrency: Concurrency | None) -> Bounds | None:

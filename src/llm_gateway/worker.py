@@ -243,6 +243,7 @@ class Worker:
             "llm_gateway_log_dropped_total": {"": self.log.dropped if self.log is not None else 0},
             "llm_gateway_gc_pause_seconds_max": {"": self.garbage.longest},
             "llm_gateway_loop_lag_seconds_max": {"": self._lag},
+            **self.line.routing.gauges(),
         }
         self._lag = 0.0
         if self.link is not None:

@@ -41,10 +41,7 @@ def test_the_briefs_file_loads_as_written(compile_text):
 
 def test_what_the_briefs_file_asks_for_and_is_not_enforced_is_said(compile_text):
     warnings = compile_text(BRIEF, OPENAI_API_KEY="a", ANTHROPIC_API_KEY="b").warnings
-    assert warnings == (
-        "config.yaml:24:1: cache is not enforced by this version: nothing is cached",
-        "config.yaml:13:5: providers.openai.rate_limit is not enforced by this version",
-    )
+    assert warnings == ("config.yaml:24:1: cache is not enforced by this version: nothing is cached",)
 
 
 def test_the_minimal_file_loads_as_written(compile_text):
@@ -205,7 +202,6 @@ default_provider: nobody
     [
         "tenants: {}",
         "limits: []",
-        "state: per_worker",
         "replicas: 3",
         "strict_params: true",
         "heartbeat: {early: true}",
@@ -275,3 +271,19 @@ def test_a_shell_set_up_for_this_gateway_does_not_make_it_call_itself(compile_te
     made = compile_text(OPENAI_API_KEY="a", OPENAI_BASE_URL="http://localhost:8080/v1")
     assert made.snapshot.providers[0].base_url == "https://api.openai.com/v1"
     assert any("own address" in warning for warning in made.warnings)
+
+
+def test_limits_that_several_workers_would_each_count_alone_are_refused_or_divided(compile_text, problems_of):
+    text = """
+workers: 4
+providers:
+  a: {type: openai_compatible, base_url: "http://127.0.0.1:1", keys: [{key: k, rate_limit: {tokens_per_minute: 8000}}],
+      rate_limit: {requests_per_minute: 100, tokens_per_minute: 3}, model_limits: {m: {requests_per_minute: 40}}}
+"""
+    assert [line.split(": is counted")[0].split(": ")[1] for line in problems_of(text)] == [
+        "providers.a.rate_limit", "providers.a.keys[0].rate_limit", "providers.a.model_limits.m",
+    ]  # fmt: skip
+    (provider,) = compile_text(text + "state: per_worker\n").snapshot.providers
+    assert (provider.rate_limit.requests, provider.rate_limit.tokens) == (25, 1), "a share, but never nothing"
+    assert provider.keys[0].rate_limit.tokens == 2000
+    assert provider.model_limits["m"].requests == 10

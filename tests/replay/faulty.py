@@ -146,6 +146,12 @@ async def status(writer: asyncio.StreamWriter, request: Received, argument: str)
     writer.write(head_bytes(int(code), (JSON, *extra, ("content-length", str(len(body))))) + body)
 
 
+async def headers(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+    """A good whole reply with more headers: `headers:name=value;name=value`."""
+    pairs = [tuple(each.split("=", 1)) for each in argument.split(";")]
+    writer.write(head_bytes(200, (JSON, ("content-length", str(len(COMPLETION))), *pairs)) + COMPLETION)
+
+
 async def error_in_200(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
     """A stream whose first event is an error."""
     await stream_head(writer)
@@ -234,7 +240,7 @@ FAULTS: dict[str, Fault] = {
     each.__name__: each
     for each in (
         ok, reset_at_once, close_at_once, rst_midstream, cut_midstream, cut_mid_event, clean_end_without_finish,
-        close_delimited_stream, close_delimited, stall, stall_after_head, stall_midstream, slow_bytes, status,
+        close_delimited_stream, close_delimited, stall, stall_after_head, stall_midstream, slow_bytes, status, headers,
         error_in_200, error_midstream, role_only_then_cut, html, truncated_json, short_body, gzipped, gzip_bomb,
         informational, endless_line, bad_framing, then_close,
     )

@@ -113,7 +113,7 @@ def test_cost_knows_what_callers_have_in_caches(made):
 
     for _ in range(20):
         x = asked("m", principal=me, usage=Usage(input=1000, cache_read=950, output=9), first_byte=1.0, upstream_started=0.9)
-        table.learn(x, table.plan("m").targets(0)[0])
+        table.learn(x, table.course(x)[1])
     assert order(table, principal=me, body=prompt)[0] == "a"
     assert order(table, principal=Principal("other", "t"), body=prompt)[0] == "b"
 

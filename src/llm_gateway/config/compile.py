@@ -49,15 +49,16 @@ def compile_snapshot(
     problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found)]
     if problems:
         raise ConfigError(problems)
+    workers = root.workers or os.cpu_count() or 1
     made = snapshot.Snapshot(
         generation=generation,
         digest="",
         version=__version__,
-        workers=root.workers or os.cpu_count() or 1,
+        workers=workers,
         data_dir=str(Path(root.data_dir).absolute()),
         secret=material.secret,
         server=_server(root),
-        providers=tuple(found.providers),
+        providers=tuple(_divided(each, workers) for each in found.providers),
         aliases=models,
         keys=keys,
         auth_required=root.auth.required,
@@ -73,6 +74,8 @@ def compile_snapshot(
         region=root.server.region,
         zone=root.server.zone,
         residency=_residency(root.residency),
+        queue_wait=root.resilience.queue.max_wait,
+        queue_length=root.resilience.queue.max_length,
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
@@ -143,6 +146,39 @@ def _media(section: schema.Media) -> snapshot.Media:
     )
 
 
+def _divided(provider: snapshot.Provider, workers: int) -> snapshot.Provider:
+    """With this worker's share of its limits."""
+    if workers == 1:
+        return provider
+
+    def share(rate: snapshot.RateLimit | None) -> snapshot.RateLimit | None:
+        if rate is None:
+            return None
+        return snapshot.RateLimit(*(None if each is None else max(1, each // workers) for each in (rate.requests, rate.tokens)))
+
+    return msgspec.structs.replace(
+        provider,
+        rate_limit=share(provider.rate_limit),
+        keys=tuple(msgspec.structs.replace(key, rate_limit=share(key.rate_limit)) for key in provider.keys),
+        model_limits={model: kept for model, rate in provider.model_limits.items() if (kept := share(rate)) is not None},
+    )
+
+
+def _unshareable(loaded: Loaded) -> list[Problem]:
+    """Limits that several workers would each count for themselves."""
+    root = loaded.root
+    if root.workers == 1 or root.state == "per_worker":
+        return []
+    hint = "one worker, or `state: per_worker`, which divides it by the number of workers"
+    problems = []
+    for name, provider in root.providers.items():
+        options: list[tuple[str | int, ...]] = [("rate_limit",)] if provider.rate_limit is not None else []
+        options += [("keys", at, "rate_limit") for at, key in enumerate(provider.keys) if key.rate_limit is not None]
+        options += [("model_limits", model) for model in provider.model_limits]
+        problems += [_problem(loaded, ("providers", name, *option), "is counted by each worker alone", hint) for option in options]
+    return problems
+
+
 def _residency(section: schema.Residency) -> dict[str, tuple[str, ...]]:
     said = {name: places for name, places in section.tenants.items() if places}
     return {**said, "": section.default} if section.default else said
@@ -209,10 +245,6 @@ def _not_enforced(loaded: Loaded) -> list[str]:
     warnings = []
     if loaded.root.cache.enabled:
         warnings.append(f"{place(('cache',), loaded.where)}: cache is not enforced by this version: nothing is cached")
-    for name, provider in loaded.root.providers.items():
-        if provider.rate_limit is not None:
-            path = ("providers", name, "rate_limit")
-            warnings.append(f"{place(path, loaded.where)}: {dotted(path)} is not enforced by this version")
     return warnings
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from llm_gateway.config.operations import Events, ProviderHealth
-from llm_gateway.config.schema_resilience import Breaker, Concurrency, Resilience
+from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit, Resilience
 from llm_gateway.config.schema_routing import Alias, Region, Regions
 from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
 
@@ -68,19 +68,11 @@ class Drain(Section):
     timeout: Seconds = Field(default=600.0, description="Then open requests may take so long before they get an error.")
 
 
-class RateLimit(Section):
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Read, not enforced by this version."
-    )
-    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Read, not enforced by this version."
-    )
-
-
 class ProviderKey(Section):
     key: SecretStr = Field(description="The key itself, usually `${VAR}` or `file:/path`.")
     name: str | None = Field(default=None, description="Public name in logs and metrics; its position if unset.")
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1, description="Share among the provider's keys.")
+    rate_limit: RateLimit | None = Field(default=None, description="What may go there with this key.")
 
     @model_validator(mode="before")
     @classmethod
@@ -158,7 +150,10 @@ class Provider(Section):
     max_connections: Annotated[int, Field(ge=1)] = Field(default=10_000, description="Connections to it per worker.")
     idle_timeout_seconds: Seconds = Field(default=60.0, description="Keep an unused connection so long.")
     deployments: dict[str, str] = Field(default={}, description="Model name -> deployment name (Azure).")
-    rate_limit: RateLimit | None = Field(default=None, description="Read, not enforced by this version.")
+    rate_limit: RateLimit | None = Field(
+        default=None, description="What may go there, with all its keys; then the next target is asked, or the request waits (`resilience.queue`)."
+    )
+    model_limits: dict[str, RateLimit] = Field(default={}, description="The same by model, for each key.")
     breaker: Breaker | None = Field(default=None, description="Its own circuit breaker, instead of `resilience.breaker`.")
     concurrency: Concurrency | None = Field(
         default=None, description="Find out how many calls at once it takes, instead of `resilience.concurrency`."
@@ -305,6 +300,10 @@ class Root(Section):
 
     server: Server = Field(default=Server(), description="Listening, limits and timeouts towards clients.")
     workers: Workers = Field(default=1, description="Serving processes, one core each; `auto` (or 0) is one per core.")
+    state: Literal["per_worker"] | None = Field(
+        default=None,
+        description="With several workers, limits need a say: `per_worker` divides each by their number. Unset, they are refused with more than one.",
+    )
     data_dir: str = Field(default="./data", description="The only writable folder: journal, secret, generated keys.")
     secret: SecretStr | None = Field(
         default=None, description="Keys the hashes of API keys (LLM_GATEWAY_SECRET); generated in `data_dir` if unset."
@@ -341,9 +340,9 @@ class Root(Section):
 LATER = frozenset(
     {
         "strict_params", "heartbeat.early",
-        "tenants", "limits", "budgets", "guards", "database", "telemetry", "plugins", "state", "replicas", "batches", "files",
+        "tenants", "limits", "budgets", "guards", "database", "telemetry", "plugins", "replicas", "batches", "files",
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
-        "resilience.timeouts", "resilience.hedge", "resilience.queue",
+        "resilience.timeouts", "resilience.hedge",
         "models.*.cache", "models.*.params", "models.*.hedge", "models.*.shadow", "models.*.cascade",
         "models.*.capabilities", "providers.*.passthrough",
     }

@@ -27,6 +27,23 @@ class Retry(Section):
     )
 
 
+class RateLimit(Section):
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Requests a minute; so many may come at once.")
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Tokens a minute, of prompts and replies; estimated before a call, corrected after it."
+    )
+
+
+class Queue(Section):
+    max_wait: Seconds = Field(default=0.0, description="How long a request may wait for room at its providers' limits; 0: not at all, 429 at once.")
+    max_length: Annotated[int, Field(ge=1)] = Field(default=1000, description="How many may wait, per worker.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"max_wait": value} if isinstance(value, (int, float, str)) else value
+
+
 class Breaker(Section):
     enabled: bool = Field(default=True, description="`false`: never opens.")
     failures: Annotated[int, Field(ge=0)] = Field(default=5, description="Opens after so many in a row; 0: not by that.")
@@ -64,6 +81,7 @@ class Concurrency(Section):
 
 
 class Resilience(Section):
+    queue: Queue = Field(default=Queue(), description="Waiting by priority (`x-gateway-priority`), then tenants in turn.")
     retry: Retry = Field(default=Retry(), description="When and how often a failed attempt is repeated.")
     health: Health = Field(default=Health(), description="How the operator process asks providers whether they are there.")
     breaker: Breaker = Field(default=Breaker(), description="When a target that fails is left alone.")

@@ -61,12 +61,20 @@ class Server(Struct, frozen=True, kw_only=True):
     drain_timeout: float = 600.0
 
 
+class RateLimit(Struct, frozen=True):
+    """By the minute, for this whole gateway."""
+
+    requests: int | None = None
+    tokens: int | None = None
+
+
 class ProviderKey(Struct, frozen=True):
     """`id` is a short public name of the key (its position or configured name), fit for logs and metrics."""
 
     id: str
     value: str
     weight: int = 1
+    rate_limit: RateLimit | None = None
 
 
 class ProviderTls(Struct, frozen=True):
@@ -166,6 +174,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     deployments: dict[str, str] = {}
     breaker: Breaker = Breaker()
     concurrency: Concurrency | None = None
+    rate_limit: RateLimit | None = None
+    model_limits: dict[str, RateLimit] = {}
     health: Health = Health()
 
 
@@ -259,7 +269,7 @@ class Media(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """`region`, `zone`: where this gateway runs; `residency`: by tenant, "" for all others.
+    """`region`, `zone`: where this gateway runs; `queue_wait` 0: nobody waits; `residency`: by tenant, "" for all others.
 
     `prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
 
@@ -288,6 +298,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     region: str | None = None
     zone: str | None = None
     residency: dict[str, tuple[str, ...]] = {}
+    queue_wait: float = 0.0
+    queue_length: int = 1000
 
 
 class Webhook(Struct, frozen=True):

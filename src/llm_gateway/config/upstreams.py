@@ -16,12 +16,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from llm_gateway.config import clouds, operations, schema
+from llm_gateway.config import clouds, operations, schema, schema_resilience
 from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
-from llm_gateway.config.schema_resilience import Resilience
-from llm_gateway.config.snapshot import Breaker, Concurrency, Health, Provider, ProviderKey, ProviderTls
+from llm_gateway.config.snapshot import Breaker, Concurrency, Health, Provider, ProviderKey, ProviderTls, RateLimit
 from llm_gateway.providers.table import SERVICES, Service
 
 ECHO = "echo"
@@ -153,7 +152,7 @@ def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], sec
     )
 
 
-def _resilience(section: schema.Provider, general: Resilience) -> dict[str, Any]:
+def _resilience(section: schema.Provider, general: schema_resilience.Resilience) -> dict[str, Any]:
     said = section.breaker or general.breaker
     breaker = Breaker(
         said.enabled, said.failures, said.ratio, said.volume, said.window, said.ejection, said.max_ejection, said.recovery,
@@ -162,10 +161,16 @@ def _resilience(section: schema.Provider, general: Resilience) -> dict[str, Any]
     bounds = section.concurrency or general.concurrency
     return {
         "zone": section.zone,
+        "rate_limit": _rate(section.rate_limit),
+        "model_limits": {model: rate for model, said in section.model_limits.items() if (rate := _rate(said)) is not None},
         "health": _health(section.health, general.health),
         "breaker": breaker,
         "concurrency": Concurrency(bounds.initial, bounds.min, bounds.max) if bounds is not None else None,
     }
+
+
+def _rate(said: schema_resilience.RateLimit | None) -> RateLimit | None:
+    return RateLimit(said.requests_per_minute, said.tokens_per_minute) if said is not None else None
 
 
 def _health(own: operations.ProviderHealth, common: operations.Health) -> Health:
@@ -179,7 +184,7 @@ def _keys(section: schema.Provider, service: Service, url: str, environ: Mapping
     says nothing of keys at all."""
     if section.keys:
         return tuple(
-            ProviderKey(each.name or str(position), each.key.get_secret_value(), each.weight)
+            ProviderKey(each.name or str(position), each.key.get_secret_value(), each.weight, _rate(each.rate_limit))
             for position, each in enumerate(section.keys)
             if each.key.get_secret_value()
         )

@@ -32,6 +32,7 @@ from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
+from llm_gateway.policies.quota import PAIRS, pause
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
@@ -41,6 +42,8 @@ from llm_gateway.upstream.http1 import Connection
 from llm_gateway.upstream.pool import Pool
 
 SHORTEST_TIMEOUT = 0.001
+ITS_REQUESTS, ITS_TOKENS = (remaining for remaining, _ in PAIRS[:2])
+THEIRS = PAIRS[2][0]
 OURS = {
     Kind.UPSTREAM_AUTH: "The provider refused the gateway's own credentials. The gateway's operator has to renew them.",
     Kind.UPSTREAM_QUOTA: "The gateway's account with the provider has no quota left. The gateway's operator has to top it up.",
@@ -83,7 +86,7 @@ class Egress:
         x.deadline = x.started + whole_request
         x.heard = x.started  # the client has heard nothing since
         x.first_chunk = plan.first_chunk
-        x.measured = plan.measured
+        x.measured = plan.measured or plan.limited
 
     async def attempt(self, x: Exchange, target: Target) -> bytes:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
@@ -248,6 +251,9 @@ class Egress:
         status = relay.status
         if status >= 400:
             raise target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
+        headers = relay.headers
+        if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
+            target.condition.cool(perf_counter(), pause(headers, x.wall), "quota")
         if not 200 <= status < 300:
             raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
         if x.stream:

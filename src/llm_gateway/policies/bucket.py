@@ -10,6 +10,13 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+class Rate(Struct, frozen=True):
+    """What may go there in a minute; None: any number."""
+
+    requests: float | None = None
+    tokens: float | None = None
+
+
 class Bucket(Struct):
     """`rate`: per second; `size`: the most it holds; `level`: what is in it, at `at` (seconds on the caller's clock)."""
 
@@ -39,8 +46,51 @@ class Bucket(Struct):
         """What the call cost beyond its estimate; negative: less."""
         self.level = min(self.size, self.level - difference)
 
+    def resize(self, amount: float) -> None:
+        """A new limit, by the minute; what is in it stays, as far as there is room."""
+        self.rate, self.size = amount / 60.0, amount
+        self.level = min(self.level, amount)
+
     def _fill(self, now: float) -> None:
         if now > self.at:
             if self.at:
                 self.level = min(self.size, self.level + (now - self.at) * self.rate)
             self.at = now
+
+
+class Allowance(Struct):
+    """The buckets of one `Rate`."""
+
+    requests: Bucket | None = None
+    tokens: Bucket | None = None
+
+    def wait(self, tokens: int, now: float) -> float:
+        """Seconds until one request of so many tokens could go. Takes nothing."""
+        first = self.requests.wait(1.0, now) if self.requests is not None else 0.0
+        return max(first, self.tokens.wait(tokens, now)) if self.tokens is not None else first
+
+    def take(self, tokens: int, now: float) -> None:
+        """After `wait` said 0."""
+        if self.requests is not None:
+            self.requests.take(1.0, now)
+        if self.tokens is not None:
+            self.tokens.take(tokens, now)
+
+    def correct(self, difference: float) -> None:
+        if self.tokens is not None:
+            self.tokens.correct(difference)
+
+    def adopt(self, rate: Rate) -> None:
+        """New limits."""
+        self.requests = _adopted(self.requests, rate.requests)
+        self.tokens = _adopted(self.tokens, rate.tokens)
+
+
+def _adopted(bucket: Bucket | None, amount: float | None) -> Bucket | None:
+    if amount is None:
+        return None
+    if bucket is None:
+        return Bucket.per_minute(amount)
+    if bucket.size != amount:
+        bucket.resize(amount)
+    return bucket

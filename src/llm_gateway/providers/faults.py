@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.contract import Format
+from llm_gateway.policies.quota import pause
 from llm_gateway.policies.retry import clamp_retry_after
 
 FROM_UPSTREAM = {
@@ -39,6 +40,8 @@ def read_fault(form: Format, status: int, headers: Mapping[bytes, bytes], body: 
     fault.retry_after = retry_after(headers, now)
     if fault.kind is Kind.UPSTREAM_RATE_LIMIT:
         fault.message = RATE_LIMITED
+        if fault.retry_after is None:
+            fault.retry_after = pause(headers, now) or None
     return fault
 
 

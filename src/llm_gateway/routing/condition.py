@@ -23,13 +23,14 @@ from llm_gateway.core.changes import Change, What
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.average import Average, Sample
 from llm_gateway.policies.breaker import Breaker, Terms
-from llm_gateway.policies.bucket import Bucket
+from llm_gateway.policies.bucket import Allowance, Rate
 from llm_gateway.policies.gradient import Bounds, Gradient
 from llm_gateway.policies.standing import Standing
 from llm_gateway.telemetry.vitals import CLIENTS_LIMIT, FAILURES
 
 MOST = 8192
 MOST_COOL = 3600.0
+FULL = 0.05  # seconds until a call may have ended
 ERROR_WEIGHT = 1 / 16
 FORBIDDEN = 403
 
@@ -56,14 +57,14 @@ class Condition:
     `troubled`: good calls are worth telling too."""
 
     __slots__ = (
-        "breaker", "buckets", "busy", "gradient", "holds", "key", "kin", "meter", "model", "provider", "tell", "troubled", "until",
+        "allowances", "breaker", "busy", "gradient", "holds", "key", "kin", "meter", "model", "provider", "tell", "troubled", "until",
     )  # fmt: skip
 
     def __init__(self, name: tuple[str, str, str], terms: Terms, bounds: Bounds | None, kin: list[Condition], tell: Tell) -> None:
         self.provider, self.key, self.model = name
         self.breaker = Breaker(terms)
         self.gradient = Gradient.of(bounds) if bounds is not None else None
-        self.buckets: tuple[Bucket, ...] = ()
+        self.allowances: tuple[Allowance, ...] = ()
         self.holds: dict[str, float] = {}
         self.until = 0.0
         self.troubled = False
@@ -96,6 +97,22 @@ class Condition:
         if self.holds.keys() - KNOCKABLE:
             return False
         return self.breaker.knock(now, held=bool(self.holds))
+
+    def full(self, now: float, tokens: int) -> float:
+        """Seconds until there is room for a call of so many tokens within what its provider allows and what it can take; 0: now."""
+        if self.gradient is not None and self.busy >= self.gradient.limit:
+            return FULL
+        return max((each.wait(tokens, now) for each in self.allowances), default=0.0)
+
+    def take(self, now: float, tokens: int) -> None:
+        """After `full` said 0."""
+        for each in self.allowances:
+            each.take(tokens, now)
+
+    def correct(self, difference: int) -> None:
+        """The tokens of a call beyond what was taken for it."""
+        for each in self.allowances:
+            each.correct(difference)
 
     def wait(self, now: float) -> float:
         """Seconds until it may be worth asking again."""
@@ -206,6 +223,7 @@ class Conditions:
         self._standing = Standing()  # what others told, for targets that nobody asked for here yet
         self._known: dict[tuple[str, ...], Condition] = {}
         self._kin: dict[tuple[str, ...], list[Condition]] = {}
+        self._allowances: dict[tuple[str, ...], Allowance] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -230,6 +248,12 @@ class Conditions:
         known.breaker.terms = terms
         if (known.gradient is not None) != (bounds is not None) or (known.gradient is not None and known.gradient.bounds != bounds):
             known.gradient = Gradient.of(bounds) if bounds is not None else None
+        return known
+
+    def allowance(self, of: tuple[str, ...], rate: Rate) -> Allowance:
+        """What is left of a limit on a provider, on one of its keys, or on a model of either."""
+        known = self._allowances.setdefault(of, Allowance())
+        known.adopt(rate)
         return known
 
     def all(self) -> list[Condition]:

@@ -62,7 +62,8 @@ class Plan(Struct, frozen=True):
     is no choice to make and nothing to check.
 
     `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
-    a conversation with one target; `near`: whether distances differ; `measured`: whether somebody chooses by speed; `excluded`: with
+    a conversation with one target; `near`: whether distances differ; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
+    number of calls at once to keep to; `excluded`: with
     why, those that no request may go to."""
 
     model: str
@@ -80,6 +81,7 @@ class Plan(Struct, frozen=True):
     near: bool = False
     rules: tuple[Rule, ...] = ()
     measured: bool = False
+    limited: bool = False
     policy: Policy | None = None
     retries: int | None = None
 
@@ -110,7 +112,9 @@ class Course(Struct, eq=False):
     """One request's way: `target` is where it is to go now; `failed` moves on or raises.
 
     `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
-    none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once."""
+    none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once.
+
+    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet."""
 
     targets: list[Target]
     policy: Policy
@@ -123,6 +127,10 @@ class Course(Struct, eq=False):
     retrying: bool = False
     retries: int | None = None
     elsewhere: Mapping[Kind, tuple[Stop, ...]] = NOWHERE
+    limited: bool = False
+    tokens: int = 0
+    taken: int = 0
+    waits: bool = False
 
     def __repr__(self) -> str:
         return f"<Course attempt {self.attempts} at {self.target}>"
@@ -133,9 +141,13 @@ class Course(Struct, eq=False):
         place = self._next(0, now)
         if place is None:
             place = next((at for at, target in enumerate(self.targets) if target.condition.knock(now)), None)
+            if place is not None and self.limited and self.targets[place].condition.full(now, self.tokens):
+                self.targets[place].condition.breaker.forget()
+                place = None
         if place is None:
-            raise nobody(self.targets, now)
+            raise nobody(self.targets, now, self.tokens)
         self._move(place, 0)
+        self._take(now)
 
     def failed(self, fault: Fault, left: float) -> float:
         """Moves to where the request goes next; returns the seconds to wait before. Raises the fault if nowhere.
@@ -151,10 +163,12 @@ class Course(Struct, eq=False):
         move = policy.after(fault, self.same, retries, random(), elsewhere=elsewhere)  # noqa: S311  no secret
         if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= 0:
             raise fault
+        self._give_back()
         stays = move.verdict == "same" and move.wait < left and not self._held()
         if stays and (move is AFRESH or self._affords()):
             self.same += 1
             self.attempts += 1
+            self._take(perf_counter())
             return move.wait
         self._advance(fault)
         self.attempts += 1
@@ -162,8 +176,10 @@ class Course(Struct, eq=False):
 
     def _held(self) -> bool:
         """Whether asking this target again is known to be no use; a Retry-After that is short enough is waited out all the same."""
-        holds = self.target.condition.holds
-        return "breaker" in holds or "key" in holds
+        condition = self.target.condition
+        if "breaker" in condition.holds or "key" in condition.holds:
+            return True
+        return self.limited and bool(condition.full(perf_counter(), self.tokens))
 
     def _advance(self, fault: Fault) -> None:
         """To the next key or target that may be asked; raises the fault if there is none. Other keys of the same are passed over
@@ -177,6 +193,7 @@ class Course(Struct, eq=False):
         if place is None:
             raise fault
         self._move(place, self.place)
+        self._take(now)
 
     def _next(self, start: int, now: float, *, alike: bool = True) -> int | None:
         """The next place from `start` on that may be asked; not alike: of another provider or model."""
@@ -185,6 +202,8 @@ class Course(Struct, eq=False):
             if not alike and self._alike(target):
                 continue
             condition = target.condition
+            if self.limited and condition.full(now, self.tokens):
+                continue
             if not condition.until or condition.admit(now, random()):  # noqa: S311  no secret
                 return place
         return None
@@ -193,6 +212,17 @@ class Course(Struct, eq=False):
         before, self.target, self.place, self.same = self.targets[start], self.targets[place], place, 0
         if (before.provider, before.model) != (self.target.provider, self.target.model):
             self.fallbacks += 1
+
+    def _take(self, now: float) -> None:
+        if self.limited:
+            self.target.condition.take(now, self.tokens)
+            self.taken = self.tokens
+
+    def _give_back(self) -> None:
+        """A failed attempt: its request counts, the tokens it never got do not."""
+        if self.taken:
+            self.target.condition.correct(-self.taken)
+            self.taken = 0
 
     def _divert(self, fault: Fault) -> None:
         """The caller's own fault, unless somebody else takes it: another context length, another filter."""
@@ -223,11 +253,12 @@ class Course(Struct, eq=False):
             self.tally.retrying -= 1
 
 
-def nobody(targets: list[Target], now: float) -> Fault:
+def nobody(targets: list[Target], now: float, tokens: int = 0) -> Fault:
     """None of them may be asked: why, and when again."""
     holds = [frozenset(target.condition.holds) for target in targets]
-    wait = min(target.condition.wait(now) for target in targets)
-    if all("cooling" in held for held in holds):
+    full = [target.condition.full(now, tokens) for target in targets]
+    wait = min(max(room, target.condition.wait(now) if target.condition.until else 0.0) for target, room in zip(targets, full, strict=True))
+    if all("cooling" in held or room for held, room in zip(holds, full, strict=True)):
         return Fault(
             Kind.UPSTREAM_RATE_LIMIT, "All that could answer have reached their providers' rate limits.", retry_after=wait
         )

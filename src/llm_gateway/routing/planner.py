@@ -143,7 +143,11 @@ class Planner:
     def _condition(self, seat: Seat, account: Account, model: str) -> Condition:
         key = "" if account.token else account.key
         who = (account.provider, account.key_id, model)
-        return self._conditions.of(who, (key, account.authority, account.root), seat.terms, seat.bounds)
+        condition = self._conditions.of(who, (key, account.authority, account.root), seat.terms, seat.bounds)
+        limits = [((seat.name,), seat.rate), ((seat.name, account.key_id), seat.rates.get(account.key_id))]
+        limits.append((who, seat.models.get(model)))
+        condition.allowances = tuple(self._conditions.allowance(of, rate) for of, rate in limits if rate is not None)
+        return condition
 
     def _label(self, seat: Seat, model: str) -> str:
         """The model's name in metrics: the configuration's, or that of the catalogue's entry (`gpt-4o` for `gpt-4o-2024-08-06`).
@@ -200,11 +204,13 @@ def _made(plan: Plan) -> Plan:
     checks = frozenset().union(*lacks) - frozenset.intersection(*lacks)  # what all lack is no reason to choose
     if len({stop.context for stop in some}) > 1:
         checks |= {CONTEXT}
+    conditions = [key.condition for stop in plan.all() for key in stop.keys]
     alone = len(some) == 1 and len(some[0].keys) == 1
     return replace(
         plan,
         checks=checks,
         near=plan.strategy != "priority" and len({stop.distance for stop in plan.stops}) > 1,
         only=list(some[0].keys) if alone else None,
-        measured=plan.strategy in LEARNING or any(key.condition.gradient is not None for stop in some for key in stop.keys),
+        measured=plan.strategy in LEARNING,
+        limited=any(each.gradient is not None or each.allowances for each in conditions),
     )

@@ -20,8 +20,9 @@ from llm_gateway.routing.alias import Alias
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Course, Plan, Tally
 from llm_gateway.routing.planner import Planner
+from llm_gateway.routing.queue import Patience, Queue
 from llm_gateway.routing.target import Seat, Target
-from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.telemetry.metrics import Metrics, escape
 
 MOST_PLANS = 4096
 MOST_CALLERS = 4096
@@ -44,8 +45,10 @@ class Table:
         conditions: Conditions | None = None,
         here: tuple[str | None, str | None] = (None, None),
         residency: Mapping[str, tuple[str, ...]] | None = None,
+        queue: Queue | None = None,
     ) -> None:
-        self.conditions = conditions if conditions is not None else Conditions()  # an empty one is false
+        self.queue = queue if queue is not None else Queue(Patience())
+        self.conditions = conditions if conditions is not None else Conditions()
         self.planner = Planner({seat.name: seat for seat in seats}, {alias.name: alias for alias in aliases}, own, metrics, default)
         self.planner.settle(self.conditions, here, policy)
         self.seats = self.planner.seats
@@ -85,8 +88,11 @@ class Table:
         if x.pin is not None:
             targets = _pinned(targets, x.pin)
         course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=plan.elsewhere)
-        if targets[0].condition.until:
-            course.enter()
+        if plan.limited:
+            course.limited = True
+            course.tokens = ask.prompt(x) + ask.output(x, targets[0].condition.meter.output.value)
+        if plan.limited or targets[0].condition.until:
+            self._enter(course)
         self.tally.active += 1
         return plan, course
 
@@ -101,9 +107,15 @@ class Table:
             plans[model] = plan
         return plan
 
-    def learn(self, x: Exchange, target: Target) -> None:
-        """What a request took, where later choices depend on it: its times, and how much of its caller's prompt a cache had."""
-        usage = x.usage
+    def learn(self, x: Exchange, course: Course) -> None:
+        """What a request took, where later choices depend on it: its times, its tokens, and how much of its caller's prompt a cache
+        had."""
+        usage, target = x.usage, course.target
+        if course.taken and usage is not None:
+            target.condition.correct(usage.input + usage.output - course.taken)
+            course.taken = 0
+        if len(self.queue):
+            self.queue.poke()
         first = x.first_byte - x.upstream_started if x.first_byte else None
         target.condition.measured(perf_counter(), first, x.upstream_ms / 1e3, usage.output if usage is not None else 0)
         if usage is None or not usage.input or x.principal is None:
@@ -115,7 +127,25 @@ class Table:
         known = self._hits.get(caller, share)
         self._hits[caller] = known + HIT_WEIGHT * (share - known)
 
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """For /metrics, once a second."""
+        held: dict[str, float] = {}
+        for each in self.conditions.all():
+            for reason in each.holds:
+                labels = f'provider="{escape(each.provider)}",model="{escape(each.model)}",key="{escape(each.key)}",by="{reason}"'
+                held[labels] = 1
+        waiting = {"llm_gateway_queue_depth": {"": float(len(self.queue))}, "llm_gateway_queue_refused_total": {"": float(self.queue.refused)}}
+        return {"llm_gateway_target_held": held, **waiting}
+
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _enter(self, course: Course) -> None:
+        try:
+            course.enter()
+        except Fault as fault:
+            if not self.queue.takes(fault):
+                raise
+            course.waits = True
 
     def _ordered(self, plan: Plan, x: Exchange) -> list[Target]:
         caller = x.principal.key if x.principal is not None else ""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from llm_gateway.core.headers import render
@@ -11,6 +13,7 @@ from llm_gateway.formats.contract import Outgoing
 from llm_gateway.models.own import Own, Place
 from llm_gateway.models.prices import Rates, cost
 from llm_gateway.policies.breaker import Terms
+from llm_gateway.policies.bucket import Rate
 from llm_gateway.policies.gradient import Bounds
 from llm_gateway.providers.contract import OPERATIONS, Account, Provider
 from llm_gateway.routing.condition import Condition
@@ -38,7 +41,9 @@ class Limits(Struct, frozen=True):
 
 class Seat(Struct, frozen=True):
     """A configured provider: how it is spoken to, its accounts (one per key), its connections, its limits. `weights`: of the accounts;
-    `bounds` None: as many calls at once as there are."""
+    `bounds` None: as many calls at once as there are.
+
+    `rate`: of all its accounts together; `rates`: by key id, of one; `models`: by model, of each account with it."""
 
     name: str
     type: str
@@ -51,6 +56,9 @@ class Seat(Struct, frozen=True):
     weights: tuple[int, ...] = ()
     terms: Terms = Terms()
     bounds: Bounds | None = None
+    rate: Rate | None = None
+    rates: Mapping[str, Rate] = {}
+    models: Mapping[str, Rate] = {}
 
 
 class Target:

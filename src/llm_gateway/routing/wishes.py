@@ -35,7 +35,8 @@ def joined(plan: Plan, more: Sequence[Plan]) -> Plan:
                 known.add(stop.name)
                 added.append(stop)
     checks = plan.checks.union(*(other.checks for other in more))
-    return replace(plan, fallbacks=(*plan.fallbacks, *added), checks=checks, only=None)
+    limited = plan.limited or any(other.limited for other in more)
+    return replace(plan, fallbacks=(*plan.fallbacks, *added), checks=checks, limited=limited, only=None)
 
 
 def narrowed(plan: Plan, wish: Options, residency: tuple[str, ...], now: float) -> Plan:

@@ -76,6 +76,11 @@ FAMILIES: dict[str, Family] = {
         "counter", "What became of events at webhooks (delivered, failed: an attempt, given_up, dropped)."
     ),
     "llm_gateway_webhook_waiting_events": Family("gauge", "Events that a webhook has not taken yet."),
+    "llm_gateway_target_held": Family(
+        "gauge", "Workers that leave a target alone, by reason (breaker, recovering, cooling, key, down)."
+    ),
+    "llm_gateway_queue_depth": Family("gauge", "Requests waiting for room at their providers' limits.", bare=True),
+    "llm_gateway_queue_refused_total": Family("counter", "Requests that found the queue full.", bare=True),
     "llm_gateway_worker_restarts_total": Family("counter", "Workers restarted.", bare=True),
     "llm_gateway_build_info": Family("gauge", "1, labelled with the version."),
 }
