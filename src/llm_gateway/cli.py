@@ -16,7 +16,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
@@ -31,7 +31,9 @@ from llm_gateway.config.load import Loaded, load
 from llm_gateway.config.material import Material, imagined, prepare
 from llm_gateway.config.problems import ConfigError
 from llm_gateway.config.snapshot import Operator
+from llm_gateway.explaining import Asked, by_configuration
 from llm_gateway.models.catalogue import Catalogue, load_catalogue
+from llm_gateway.routing.explain import lines
 from llm_gateway.supervisor import boot
 from llm_gateway.supervisor.plan import Address, Plan, encode
 
@@ -48,7 +50,7 @@ def main() -> None:
     app = typer.Typer(
         name="llm-gateway", help="One API in front of many LLM providers.", no_args_is_help=True, add_completion=False
     )
-    for command in (serve, check, schema, reload, journal, version):
+    for command in (serve, check, explain, schema, reload, journal, version):
         app.command()(command)
     keys = typer.Typer(help="API keys of clients.", no_args_is_help=True)
     keys.command("hash")(hash_key)
@@ -108,6 +110,66 @@ def check(config: ConfigArgument = None) -> None:
     print(present.report(path or "environment", loaded, compiled.snapshot, compiled.warnings))
 
 
+def explain(
+    model: Annotated[str, typer.Argument(help="What a client would put under `model`.")],
+    *,
+    prompt: Annotated[str, typer.Option(help="What it would say.")] = "Hello",
+    request: Annotated[Path | None, typer.Option(help="A JSON file with the rest of its request.")] = None,
+    path: Annotated[str, typer.Option(help="The API it would call.")] = "/v1/chat/completions",
+    key: Annotated[str, typer.Option(help="The name of its key.")] = "",
+    header: Annotated[list[str] | None, typer.Option(help="`name: value`, such as `x-gateway-tags: batch`; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="By the configuration alone, not by what the running gateway knows.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Say where a request would go, in which order and why, without sending it."""
+    body: dict[str, object] = {"messages": [{"role": "user", "content": prompt}]}
+    if request is not None:
+        body = json.loads(request.read_text())
+    headers = {name.strip(): value.strip() for name, _, value in (each.partition(":") for each in header or ())}
+    asked = {"request": {**body, "model": model}, "path": path, "key": key, "headers": headers}
+    told = None if offline else _ask_running(config, asked)
+    if told is None:
+        print("no gateway is running: by the configuration alone" if not offline else "by the configuration alone", file=sys.stderr)
+        told = _ask_configuration(config, asked)
+    if "error" in told:
+        print(told["error"]["message"], file=sys.stderr)
+        raise typer.Exit(1)
+    print(json.dumps(told, indent=2) if as_json else "\n".join(lines(told)))
+    if told["refusal"] is not None:
+        raise typer.Exit(1)
+
+
+def _ask_running(config: str | None, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """None if no gateway answers."""
+    try:
+        _, text = _admin(_load(_path(config)), "/admin/v1/explain", json.dumps(asked))
+    except OSError:
+        return None
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def _ask_configuration(config: str | None, asked: dict[str, Any]) -> dict[str, Any]:
+    catalogue = load_catalogue()
+    _, _, compiled = _compile(_path(config), catalogue, write=False)
+    body = json.dumps(asked["request"]).encode()
+    return by_configuration(compiled.snapshot, catalogue, Asked(asked["path"], asked["headers"], body, asked["key"]))
+
+
+def _admin(loaded: Loaded, path: str, body: str | None = None) -> tuple[int, str]:
+    """The running gateway's answer to a POST: status and text. Raises OSError if there is none."""
+    address = _metrics(loaded)
+    token = prepare(loaded.root, loaded.root.data_dir).admin_token
+    host = "127.0.0.1" if address.host in present.ANY_ADDRESS else address.host
+    connection = http.client.HTTPConnection(host, address.port, timeout=30)
+    try:
+        connection.request("POST", path, body, {"Authorization": f"Bearer {token}"})
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode()
+    finally:
+        connection.close()
+
+
 def schema() -> None:
     """Print the JSON Schema of config.yaml, for editors."""
     print(json.dumps(schema_json.document(), indent=2))
@@ -116,21 +178,13 @@ def schema() -> None:
 def reload(config: ConfigOption = None) -> None:
     """Have the running gateway read its configuration again, and say what came of it."""
     loaded = _load(_path(config))
-    address = _metrics(loaded)
-    token = prepare(loaded.root, loaded.root.data_dir).admin_token
-    host = "127.0.0.1" if address.host in present.ANY_ADDRESS else address.host
-    connection = http.client.HTTPConnection(host, address.port, timeout=30)
     try:
-        connection.request("POST", "/admin/v1/reload", headers={"Authorization": f"Bearer {token}"})
-        reply = connection.getresponse()
-        text = reply.read().decode()
+        status, text = _admin(loaded, "/admin/v1/reload")
     except OSError as error:
-        print(f"no gateway answers on {address}: {error}", file=sys.stderr)
+        print(f"no gateway answers on {_metrics(loaded)}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    finally:
-        connection.close()
     print(text)
-    if reply.status != 200:
+    if status != 200:
         raise typer.Exit(1)
 
 

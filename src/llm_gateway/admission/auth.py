@@ -59,6 +59,9 @@ class Keys:
                         code="missing_api_key")  # fmt: skip
         raise Fault(Kind.UNAUTHENTICATED, "Unknown API key. Check the key, or ask the gateway's operator for one.")
 
+    def named(self, key: str) -> Principal | None:
+        return next((each for each in self._principals.values() if each.key == key), None)
+
     def verify(self, x: Exchange) -> None:
         """Checks the AWS signature of a request whose body is in. Raises Fault UNAUTHENTICATED."""
         path, query = x.path.decode("latin-1"), x.query.decode("latin-1")

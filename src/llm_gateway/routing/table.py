@@ -96,6 +96,16 @@ class Table:
         self.tally.active += 1
         return plan, course
 
+    def chosen(self, x: Exchange) -> tuple[Plan, str | None]:
+        """The plan a request would go by, and the alias that a rule sent it to. Raises what `course` raises."""
+        plan = self.plan(x.model, x.route.operation)
+        narrowed = self._narrowed(plan, x)
+        return narrowed, narrowed.model if narrowed.model != plan.model else None
+
+    def ordered(self, plan: Plan, x: Exchange) -> list[Target]:
+        targets = plan.only or self._ordered(plan, x)
+        return targets if x.pin is None else _pinned(targets, x.pin)
+
     def plan(self, model: str, operation: str = CHAT) -> Plan:
         """Of a model's name, as made before. Raises Fault NO_MODEL, INVALID."""
         plans = self._plans[operation]

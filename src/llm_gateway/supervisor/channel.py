@@ -72,7 +72,17 @@ class Probed(Struct, frozen=True, tag="probed"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-Down = Load | Mean | Found | Credentials | Changed | Probed
+class Question(Struct, frozen=True, tag="question"):
+    """Where would this request go? `key`: the name of the client's key, "" for nobody's. Answered by an `Answer` of the same serial."""
+
+    serial: int
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    key: str = ""
+
+
+Down = Load | Mean | Found | Credentials | Changed | Probed | Question
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -81,6 +91,13 @@ class Hello(Struct, frozen=True, tag="hello"):
     index: int
     pid: int
     generation: int
+
+
+class Answer(Struct, frozen=True, tag="answer"):
+    """JSON."""
+
+    serial: int
+    body: bytes
 
 
 class Report(Struct, frozen=True, tag="report"):
@@ -98,7 +115,7 @@ class Report(Struct, frozen=True, tag="report"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-Up = Hello | Report | Changed
+Up = Hello | Report | Changed | Answer
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):
@@ -120,7 +137,7 @@ class Link(asyncio.Protocol, Generic[Received, Sent]):
 
     def send(self, message: Sent) -> bool:
         """False if the message was dropped: the link is lost, or the other side is behind and this one can be missed."""
-        if self._transport is None or (self._full and not isinstance(message, Load | Credentials | Changed)):
+        if self._transport is None or (self._full and not isinstance(message, Load | Credentials | Changed | Question | Answer)):
             return False
         payload = self._encoder.encode(message)
         self._transport.write(len(payload).to_bytes(HEADER, "big") + payload)
