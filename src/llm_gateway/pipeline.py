@@ -60,13 +60,14 @@ async def serve(x: Exchange, line: Line) -> None:
             return
         line.admission.read(x)
         plan, course = line.routing.course(x)
-        line.egress.expect(x, plan)
+        line.egress.expect(x, plan, course)
         if course.waits:
             await line.routing.queue.wait(x, course)
         x.fallbacks = course.fallbacks
         while True:
             try:
-                last = await line.egress.attempt(x, course.target)
+                hedge = plan.hedge
+                last = await (line.egress.attempt(x, course.target) if hedge is None else line.egress.race(x, course, hedge))
                 if x.measured:
                     line.routing.learn(x, course)
                 return

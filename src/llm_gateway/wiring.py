@@ -6,6 +6,7 @@ reload and are handed in; everything else is replaced whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from llm_gateway.admission.auth import Keys
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Cloud, Concurrency, Provider, RateLimit, Snapshot
+from llm_gateway.config.snapshot import Cascade, Cloud, Concurrency, Provider, RateLimit, Snapshot
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.exchange import Principal
@@ -41,13 +42,14 @@ from llm_gateway.models.own import Own
 from llm_gateway.policies import breaker
 from llm_gateway.policies.addresses import Rules
 from llm_gateway.policies.bucket import Rate
+from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.gradient import Bounds
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.awaiting import Awaiting
 from llm_gateway.providers.registry import provider as speaker
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.condition import Conditions
-from llm_gateway.routing.plan import Rule, When
+from llm_gateway.routing.plan import Hedge, Rule, When
 from llm_gateway.routing.queue import Patience, Queue
 from llm_gateway.routing.table import Table
 from llm_gateway.routing.target import Limits, Seat
@@ -161,7 +163,17 @@ def _alias(alias: SnapshotAlias) -> Alias:
         rules=tuple(Rule(_when(rule), rule.use) for rule in alias.rules),
         attempts=alias.attempts,
         retries=alias.retries,
+        silence=alias.silence,
+        attempt=alias.attempt,
+        hedge=Hedge(alias.hedge.seconds, alias.hedge.quantile, alias.hedge.budget) if alias.hedge is not None else None,
+        shadow=(_goals((alias.shadow.target,))[0], alias.shadow.share) if alias.shadow is not None else None,
+        cascade=_escalation(alias.cascade) if alias.cascade is not None else None,
     )
+
+
+def _escalation(said: Cascade) -> Escalation:
+    matches = re.compile(said.matches) if said.matches is not None else None
+    return Escalation(frozenset(said.finish), said.under, matches, said.invalid_json)
 
 
 def _goals(targets: tuple[SnapshotTarget, ...]) -> tuple[Goal, ...]:

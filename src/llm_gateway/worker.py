@@ -36,6 +36,7 @@ from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
+from llm_gateway.egress.shadow import Shadows
 from llm_gateway.explaining import Asked, explained
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
@@ -70,6 +71,7 @@ class Worker:
         self.log = AccessLog(snapshot.logging.output) if snapshot.logging.access else None
         self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
+        self.shadows = Shadows(self.metrics, self.ledger.settle)
         self.server = Server(snapshot.server, self._start, f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}")
         self.pool = Pool(self.server.small)
         self.fetcher = Fetcher(self.pool)
@@ -98,11 +100,12 @@ class Worker:
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched, conditions=self.conditions)
         self.vitals.adopt(tuple(table.seats), wiring.waiting(table))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
-        timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf)
+        timing = Timing(snapshot.server.timeout, snapshot.heartbeat or math.inf, snapshot.heartbeat_early)
         local = Local(table, self.vitals, facts)
         inlay = wiring.inlay(snapshot, self.fetcher, self.metrics)
         egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
         egress.relays = relays
+        egress.shadows = self.shadows
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
@@ -128,6 +131,7 @@ class Worker:
         clock = self.loop.create_task(self._clock())
         await self.stopped.wait()
         clock.cancel()
+        self.shadows.close()
         self.ledger.flush()
         self.pool.close()
         self.fetcher.close()

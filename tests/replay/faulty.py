@@ -118,6 +118,12 @@ async def stall(writer: asyncio.StreamWriter, request: Received, argument: str) 
     await asyncio.sleep(float(argument or FOR_EVER))
 
 
+async def late(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+    """A good reply, so many seconds later."""
+    await asyncio.sleep(float(argument))
+    await ok(writer, request, "")
+
+
 async def stall_after_head(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
     await stream_head(writer)
     await writer.drain()
@@ -240,7 +246,7 @@ FAULTS: dict[str, Fault] = {
     each.__name__: each
     for each in (
         ok, reset_at_once, close_at_once, rst_midstream, cut_midstream, cut_mid_event, clean_end_without_finish,
-        close_delimited_stream, close_delimited, stall, stall_after_head, stall_midstream, slow_bytes, status, headers,
+        close_delimited_stream, close_delimited, stall, late, stall_after_head, stall_midstream, slow_bytes, status, headers,
         error_in_200, error_midstream, role_only_then_cut, html, truncated_json, short_body, gzipped, gzip_bomb,
         informational, endless_line, bad_framing, then_close,
     )
@@ -291,6 +297,9 @@ class FaultyUpstream:
         self.open += 1
         try:
             while not writer.is_closing() and (request := await read_request(reader, number)) is not None:
+                if request.method == "GET" and request.path.endswith("/models"):  # the operator's probe: no part of any script
+                    writer.write(head_bytes(200, (JSON, ("content-length", "11"), ("connection", "close"))) + b'{"data":[]}')
+                    return
                 self.received.append(request)
                 await self._play(reader, writer, request)
         except ConnectionError:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from llm_gateway.config import schema_routing as schema
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.problems import Path, Problem, dotted, nearest, place
-from llm_gateway.config.snapshot import Alias, Rule, Target
+from llm_gateway.config.snapshot import Alias, Cascade, Hedge, Rule, Shadow, Target
 from llm_gateway.config.upstreams import Upstreams
+from llm_gateway.config.values import parse_seconds
 from llm_gateway.providers.table import sells
 
 Lookup = Callable[[str], tuple[str, str] | None]
@@ -61,7 +62,16 @@ class Resolver:
             rules=self._rules(name, alias),
             attempts=alias.retry.max_attempts,
             retries=alias.retry.max_retries,
+            silence=alias.timeout.silence,
+            attempt=alias.timeout.attempt,
+            hedge=_hedge(alias.hedge),
+            shadow=self._shadow(name, alias.shadow),
+            cascade=_cascade(alias.cascade),
         )
+
+    def _shadow(self, name: str, said: schema.Shadow | None) -> Shadow | None:
+        target = self._target(said.target, ("models", name, "shadow", "target"), complain=True) if said is not None else None
+        return Shadow(target, said.share) if said is not None and target is not None else None
 
     def _list(self, name: str, option: str, without: Sequence[Target] = ()) -> list[Target]:
         """A list of fallbacks, resolved; each target once."""
@@ -149,3 +159,15 @@ class Resolver:
 
     def _warn(self, path: Path, message: str) -> None:
         self.warnings.append(f"{place(path, self._loaded.where)}: {message}")
+
+
+def _hedge(said: schema.Hedge | None) -> Hedge | None:
+    if said is None:
+        return None
+    if said.after.startswith("p"):
+        return Hedge(None, int(said.after[1:]) / 100, said.budget)
+    return Hedge(parse_seconds(said.after), budget=said.budget)
+
+
+def _cascade(said: schema.Cascade | None) -> Cascade | None:
+    return Cascade(said.finish, said.output_under, said.matches, said.invalid_json) if said is not None else None

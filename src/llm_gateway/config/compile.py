@@ -67,6 +67,7 @@ def compile_snapshot(
         logging=_logging(root.logging),
         retry=_retry(root.resilience.retry),
         heartbeat=root.heartbeat.interval,
+        heartbeat_early=root.heartbeat.early,
         default_provider=found.default,
         redis_url=root.redis.url,
         journal_on_error=root.journal.on_error,

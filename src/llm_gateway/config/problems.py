@@ -46,6 +46,7 @@ PATTERNS = {
     r"^[^/\s]+/\S+$": "expected `provider/model`",
     "^[0-9a-f]{64}$": "expected 64 hexadecimal digits, as `llm-gateway keys hash` prints them",
     r"^[a-z0-9-]{1,63}$": "expected a region's name, such as eu-central-1",
+    r"^(p\d\d|\d+(\.\d+)?\s*(ms|s|m|h)?)$": 'expected a quantile such as "p95", or seconds such as "2s"',
     r"^[a-z0-9*-]{1,63}$": "expected a region, an area such as eu, or a pattern such as eu-*",
     r"^[a-z0-9.:-]{1,100}$": "expected a project's id",
     "^[A-Z0-9]{16,128}$": "expected an access key id, as `llm-gateway keys new --aws` prints it",

@@ -223,6 +223,9 @@ class Logging(Section):
 
 
 class Heartbeat(Section):
+    early: bool = Field(
+        default=False, description="Also while the provider has not answered yet. The status is then 200 whatever it says; errors come in the stream."
+    )
     interval: Seconds = Field(
         default=15.0, description="Silence in a stream after which the client gets a sign of life; 0: never."
     )
@@ -339,11 +342,11 @@ class Root(Section):
 # Sections and options of later versions. They are refused, since a limit that silently does nothing is worse than none.
 LATER = frozenset(
     {
-        "strict_params", "heartbeat.early",
+        "strict_params",
         "tenants", "limits", "budgets", "guards", "database", "telemetry", "plugins", "replicas", "batches", "files",
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
         "resilience.timeouts", "resilience.hedge",
-        "models.*.cache", "models.*.params", "models.*.hedge", "models.*.shadow", "models.*.cascade",
+        "models.*.cache", "models.*.params",
         "models.*.capabilities", "providers.*.passthrough",
     }
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -30,7 +31,9 @@ class Target(Section):
 
 class AliasTimeout(Section):
     total: Seconds | None = Field(default=None, description="Whole request through this alias.")
-    first_chunk: Seconds | None = Field(default=None, description="First meaningful chunk, then the next target.")
+    first_chunk: Seconds | None = Field(default=None, description="First meaningful chunk of a stream, then the next target.")
+    silence: Seconds | None = Field(default=None, description="Between bytes of a stream.")
+    attempt: Seconds | None = Field(default=None, description="One attempt of a plain call, then the next target.")
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +71,45 @@ class Rule(Section):
     use: str = Field(min_length=1, description="The alias it then goes by.")
 
 
+class Hedge(Section):
+    after: Annotated[str, Field(pattern=r"^(p\d\d|\d+(\.\d+)?\s*(ms|s|m|h)?)$")] = Field(
+        default="p95", description="A quantile of the target's recent times to the first token, or seconds."
+    )
+    budget: Annotated[float, Field(gt=0, le=1)] = Field(default=0.1, description="At most this share of requests.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if value is True:
+            return {}
+        value = {"after": value} if isinstance(value, (str, int, float)) else value
+        if isinstance(value, dict) and isinstance(value.get("after"), (int, float)):
+            return {**value, "after": str(value["after"])}
+        return value
+
+
+class Shadow(Section):
+    target: str = Field(pattern=r"^[^/\s]+/\S+$", description="`provider/model` that copies go to.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(default=0.01, description="Share of requests that are copied.")
+
+
+class Cascade(Section):
+    finish: tuple[Literal["length", "content_filter", "refusal"], ...] = Field(default=(), description="The reply ended for one of these.")
+    output_under: Annotated[int, Field(ge=1)] | None = Field(default=None, description="It has fewer tokens.")
+    matches: str | None = Field(default=None, min_length=1, description="This regular expression is found in its text, e.g. `I (don't|do not) know`.")
+    invalid_json: bool = Field(default=False, description="Its text is no JSON.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Cascade:
+        if not (self.finish or self.output_under or self.matches or self.invalid_json):
+            raise ValueError("expected at least one of `finish`, `output_under`, `matches` and `invalid_json`")
+        try:
+            re.compile(self.matches or "")
+        except re.error as error:
+            raise ValueError(f"`matches` is no regular expression: {error}") from None
+        return self
+
+
 class Alias(Section):
     strategy: Strategy = Field(
         default="priority",
@@ -96,6 +138,13 @@ class Alias(Section):
         default=(), description="Only targets that run in these regions, areas (`eu`) or patterns (`eu-*`); 403 if there are none."
     )
     rules: tuple[Rule, ...] = Field(default=(), description="Requests that go by another alias; the first that fits.")
+    hedge: Hedge | None = Field(
+        default=None, description="Ask a second target as well when the first is slow (`true`, `p95`, seconds); whoever speaks first is the reply."
+    )
+    shadow: Shadow | None = Field(default=None, description="Copy a share of requests to another target and throw its answers away.")
+    cascade: Cascade | None = Field(
+        default=None, description="Send a whole reply back and ask the next target if any of this is true of it. Streams are never sent back."
+    )
 
     @model_validator(mode="before")
     @classmethod

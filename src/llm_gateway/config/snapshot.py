@@ -206,6 +206,28 @@ class Rule(Struct, frozen=True, kw_only=True):
     stream: bool | None = None
 
 
+class Hedge(Struct, frozen=True):
+    """`seconds` None: by `quantile` of recent times to the first token."""
+
+    seconds: float | None = None
+    quantile: float = 0.95
+    budget: float = 0.1
+
+
+class Shadow(Struct, frozen=True):
+    target: Target
+    share: float
+
+
+class Cascade(Struct, frozen=True):
+    """What sends a whole reply back and the request to the next target. `matches`: a regular expression."""
+
+    finish: tuple[str, ...] = ()
+    under: int | None = None
+    matches: str | None = None
+    invalid_json: bool = False
+
+
 class Alias(Struct, frozen=True, kw_only=True):
     """All lists of fallbacks are already resolved to targets, in order. `weights`: of latency, cost and errors. `attempts`, `retries`:
     None, as for everybody."""
@@ -222,6 +244,11 @@ class Alias(Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     attempts: int | None = None
     retries: int | None = None
+    silence: float | None = None
+    attempt: float | None = None
+    hedge: Hedge | None = None
+    shadow: Shadow | None = None
+    cascade: Cascade | None = None
     first_chunk: float | None = None
     timeout: float | None = None
 

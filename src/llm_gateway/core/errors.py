@@ -38,6 +38,7 @@ class Kind(Enum):
     UPSTREAM_RATE_LIMIT = (429, "upstream_rate_limit", "upstream")
     UPSTREAM_QUOTA = (503, "upstream_quota", "ours")
     UPSTREAM_CONFLICT = (409, "upstream_conflict", "upstream")
+    ESCALATED = (502, "escalated", "ours")
     UPSTREAM_AUTH = (502, "upstream_auth", "ours")
     UPSTREAM_NO_MODEL = (404, "model_not_found", "ours")
     UPSTREAM_TLS = (502, "upstream_tls", "ours")

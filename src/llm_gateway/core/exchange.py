@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 class Client(Protocol):
     """Where a reply goes: the connection that a request came in on."""
 
-    alive: bool
-    paused: bool
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def paused(self) -> bool: ...
+
     sink: Any  # told when the client's buffer is full (pause) and empty again (resume)
 
     def send(self, data: bytes) -> None: ...  # part of a reply
@@ -129,7 +132,8 @@ class Exchange(Struct, kw_only=True):
     committed: bool = False
     broken: bool = False
     passage: Any = None
-    first_chunk: float | None = None
+    cascade: Any = None  # who judges whether a reply will do, while there is another to ask
+    absorbed: int = 0  # nano-USD of replies that would not do
     first_byte: float = 0.0
     characters: int = 0
     finish: str | None = None

@@ -11,7 +11,9 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
+from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +23,8 @@ from llm_gateway.admission.access import tenant
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
-from llm_gateway.core.types import Completion
+from llm_gateway.core.types import Completion, Refusal, Text
+from llm_gateway.egress.hedge import Odds, Race, due
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
@@ -32,8 +35,9 @@ from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.openai_responses import sealing
 from llm_gateway.formats.openai_responses.watch import SealedPassage
+from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.quota import PAIRS, pause
-from llm_gateway.routing.plan import Plan
+from llm_gateway.routing.plan import Course, Hedge, Plan, Shadow
 from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.telemetry.vitals import Vitals
@@ -55,10 +59,18 @@ OURS = {
 
 
 class Timing(Struct, frozen=True):
-    """Seconds. `whole`: from a request's head to its last byte; `heartbeat`: silence after which a stream is kept alive."""
+    """Seconds. `whole`: from a request's head to its last byte; `heartbeat`: silence after which a stream is kept alive;
+    `early`: also while the upstream has not answered."""
 
     whole: float = 590.0
     heartbeat: float = 15.0
+    early: bool = False
+
+
+class Shadows(Protocol):
+    """egress.shadow.Shadows is one."""
+
+    def cast(self, x: Exchange, shadow: Shadow, egress: Egress) -> None: ...
 
 
 class Egress:
@@ -76,8 +88,10 @@ class Egress:
         self._seals = seals
         self._metrics, self.vitals = gauges
         self._inlay = inlay
+        self._odds = Odds()
+        self.shadows: Shadows | None = None
 
-    def expect(self, x: Exchange, plan: Plan) -> None:
+    def expect(self, x: Exchange, plan: Plan, course: Course) -> None:
         """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`."""
         whole_request = min(self.timing.whole, plan.timeout or self.timing.whole)
         asked = x.headers.get(b"x-gateway-timeout")
@@ -85,8 +99,11 @@ class Egress:
             whole_request = min(whole_request, _seconds(asked))
         x.deadline = x.started + whole_request
         x.heard = x.started  # the client has heard nothing since
-        x.first_chunk = plan.first_chunk
         x.measured = plan.measured or plan.limited
+        if plan.cascade is not None and not x.stream:
+            x.cascade = partial(_will_not_do, plan.cascade, course)
+        if plan.shadow is not None and self.shadows is not None:
+            self.shadows.cast(x, plan.shadow, self)
 
     async def attempt(self, x: Exchange, target: Target) -> bytes:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
@@ -108,9 +125,8 @@ class Egress:
         target.meter.requests += 1
         passage = x.passage = self._passage(x, form, spoken) if x.stream else None
         connection = self._pool.take(target.bay) or await self._open(x, target)
-        limits = target.limits if x.first_chunk is None else target.limits.within(x.first_chunk)
         relay = x.client.sink = Relay(
-            x=x, passage=passage, upstream=connection, limits=limits, started=x.upstream_started, content_type=form.stream_type,
+            x=x, passage=passage, upstream=connection, limits=target.limits, started=x.upstream_started, content_type=form.stream_type,
             spoken_type=spoken.stream_type,
             done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
         )  # fmt: skip
@@ -138,6 +154,22 @@ class Egress:
             connection.leave()
         return self._reply(x, target, relay, form, spoken)
 
+    async def race(self, x: Exchange, course: Course, hedge: Hedge) -> bytes:
+        """As `attempt`, with a second one beside it if the first is slow. The course is then at whoever answered."""
+        odds = self._odds
+        odds.requests += 1
+        odds.fade()
+        other = course.beside(perf_counter()) if odds.affords(hedge.budget) else None
+        if other is None:
+            return await self.attempt(x, course.target)
+        race = Race(x, self.attempt)
+        try:
+            return await race.first_of(course, due(hedge, course.target), other)
+        finally:
+            if race.both:
+                odds.hedged += 1
+                self._metrics.hedges += 1
+
     def record(self, x: Exchange, target: Target, fault: Fault) -> float:
         """Keeps what became of a failed attempt; returns the seconds left until the request's deadline.
 
@@ -149,6 +181,8 @@ class Egress:
         x.attempts.append(
             Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3))
         )
+        if fault.kind is Kind.ESCALATED:
+            return x.deadline - now
         target.meter.fail(fault.kind.name.lower())
         self.vitals.failed(target.provider, fault)
         target.condition.bad(now, fault)
@@ -188,7 +222,7 @@ class Egress:
         self._local.tick()
         heartbeat = self.timing.heartbeat
         for relay in list(self.relays):
-            relay.tick(now, heartbeat)
+            relay.tick(now, heartbeat, early=self.timing.early)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -256,10 +290,19 @@ class Egress:
             target.condition.cool(perf_counter(), pause(headers, x.wall), "quota")
         if not 200 <= status < 300:
             raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
+        if x.cascade is not None:
+            self._judge(x, target, spoken.read_reply(relay.body))
         if x.stream:
             fault = spoken.summarise(relay.body).fault
             raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
         return self._whole(x, target, relay, form, spoken)
+
+    def _judge(self, x: Exchange, target: Target, reply: Any) -> None:
+        """Raises Fault ESCALATED if the reply will not do and there is another to ask; what it cost is added to what that will."""
+        why = x.cascade(reply)
+        if why:
+            x.absorbed += (target.price(reply.usage, x.wall) if reply.usage is not None else None) or 0
+            raise Fault(Kind.ESCALATED, f"The reply was sent back: {why}.", code=f"escalated_{why}")
 
     def _ended(self, x: Exchange, target: Target, relay: Relay) -> bytes:
         """A stream is over: the bytes that end it well, or the fault that ended it."""
@@ -305,6 +348,8 @@ class Egress:
         ms = x.upstream_ms
         if x.usage is not None:
             x.cost = target.price(x.usage, x.wall)
+            if x.absorbed and x.cost is not None:
+                x.cost += x.absorbed
         if x.attempts:  # the only attempt is told by the row itself
             x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", status, int(ms * 1e3) / 1e3))
         target.meter.latency.observe(ms / 1e3)
@@ -314,6 +359,18 @@ class Egress:
             condition.good(perf_counter())
         else:
             condition.breaker.good += 1
+
+
+def _will_not_do(rule: Escalation, course: Course, reply: Completion) -> str:
+    """Why a reply is to be sent back; "" if it will do, or if nobody else could be asked."""
+    ends: list[str] = [choice.finish for choice in reply.choices]
+    parts = [part for choice in reply.choices for part in choice.parts]
+    if any(isinstance(part, Refusal) for part in parts):
+        ends.append("refusal")
+    texts = ["".join(part.text for part in choice.parts if isinstance(part, Text)) for choice in reply.choices]
+    output = reply.usage.output if reply.usage is not None else None
+    why = rule.reason(ends, output, texts)
+    return why if why and course.more(perf_counter()) else ""
 
 
 def _told(fault: Fault) -> Fault:

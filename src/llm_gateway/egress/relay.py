@@ -174,8 +174,9 @@ class Relay(Struct, kw_only=True, eq=False):
 
     # -- told by the clock -------------------------------------------------------------------------------------------
 
-    def tick(self, now: float, heartbeat: float) -> None:
-        """Every 250 ms: gives up what is too slow, keeps the client of a silent stream awake."""
+    def tick(self, now: float, heartbeat: float, *, early: bool = False) -> None:
+        """Every 250 ms: gives up what is too slow, keeps the client of a silent stream awake. early: also before the upstream
+        answers, which fixes the client's status at 200."""
         x, limits = self.x, self.limits
         if self.touched or x.client.paused:
             self.touched = False
@@ -194,7 +195,7 @@ class Relay(Struct, kw_only=True, eq=False):
                     Kind.TIMEOUT, f"The upstream's stream was silent for {limits.silence:g} s.", code="silence_timeout"
                 )
             )
-        elif self.streaming and now - x.heard > heartbeat and self.passage.between:
+        elif (self.streaming or (early and not self.status)) and now - x.heard > heartbeat and self.passage.between:
             self._beat(now)
 
     def fail(self, fault: Fault) -> None:

@@ -24,6 +24,7 @@ PASSING = frozenset({
 })  # fmt: skip
 OURS = frozenset({
     Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA, Kind.UPSTREAM_NO_MODEL, Kind.UPSTREAM_TLS, Kind.UPSTREAM_DNS, Kind.UNAVAILABLE,
+    Kind.ESCALATED,
 })  # fmt: skip
 KEYS_OWN = frozenset({
     Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA, Kind.UPSTREAM_RATE_LIMIT, Kind.UPSTREAM_NO_MODEL,

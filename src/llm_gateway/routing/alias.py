@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from llm_gateway.routing.plan import Rule
+from llm_gateway.policies.cascade import Escalation
+from llm_gateway.routing.plan import Hedge, Rule
 
 
 class Goal(Struct, frozen=True):
@@ -18,7 +19,8 @@ class Goal(Struct, frozen=True):
 
 
 class Alias(Struct, frozen=True):
-    """Lists of goals are resolved: no alias stands in them. `attempts`, `retries`: None, as for everybody. `rules` lead to aliases."""
+    """Lists of goals are resolved: no alias stands in them. `attempts`, `retries`: None, as for everybody. `rules` lead to aliases;
+    `shadow`: where copies go, and which share. Seconds: `attempt` (of a plain call), `silence`, `first_chunk`."""
 
     name: str
     targets: tuple[Goal, ...]
@@ -26,6 +28,8 @@ class Alias(Struct, frozen=True):
     context_fallbacks: tuple[Goal, ...] = ()
     content_filter_fallbacks: tuple[Goal, ...] = ()
     first_chunk: float | None = None
+    silence: float | None = None
+    attempt: float | None = None
     timeout: float | None = None
     strategy: str = "priority"
     sticky: str = "session"
@@ -34,7 +38,11 @@ class Alias(Struct, frozen=True):
     rules: tuple[Rule, ...] = ()
     attempts: int | None = None
     retries: int | None = None
+    hedge: Hedge | None = None
+    shadow: tuple[Goal, float] | None = None
+    cascade: Escalation | None = None
 
     def goals(self) -> tuple[Goal, ...]:
         """All there are, for whatever reason they may be come to."""
-        return (*self.targets, *self.fallbacks, *self.context_fallbacks, *self.content_filter_fallbacks)
+        shadow = (self.shadow[0],) if self.shadow is not None else ()
+        return (*self.targets, *self.fallbacks, *self.context_fallbacks, *self.content_filter_fallbacks, *shadow)

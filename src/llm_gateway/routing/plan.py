@@ -13,6 +13,7 @@ from time import perf_counter
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.retry import AFRESH, KEYS_OWN, Policy
 from llm_gateway.routing.target import Target
 
@@ -56,9 +57,25 @@ class Rule(Struct, frozen=True):
     use: str
 
 
+class Hedge(Struct, frozen=True):
+    """When a second attempt is made beside a slow first: after `seconds`, or the `quantile` of recent times to the first token; for at
+    most a share `budget` of requests."""
+
+    seconds: float | None = None
+    quantile: float = 0.95
+    budget: float = 0.1
+
+
+class Shadow(Struct, frozen=True):
+    """A `share` of requests is copied to `target`."""
+
+    target: Target
+    share: float
+
+
 class Plan(Struct, frozen=True):
     """`stops`: what the strategy chooses among; `fallbacks`: in order, after them; `elsewhere`: where requests go that failed for
-    one kind of reason. `first_chunk`, `timeout`: the alias's own limits in seconds, if it has any. `only`: all targets, where there
+    one kind of reason. `timeout`: the alias's own, in seconds, if it has one. `only`: all targets, where there
     is no choice to make and nothing to check.
 
     `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
@@ -68,7 +85,6 @@ class Plan(Struct, frozen=True):
 
     model: str
     stops: tuple[Stop, ...]
-    first_chunk: float | None = None
     timeout: float | None = None
     only: list[Target] | None = None
     fallbacks: tuple[Stop, ...] = ()
@@ -82,6 +98,9 @@ class Plan(Struct, frozen=True):
     rules: tuple[Rule, ...] = ()
     measured: bool = False
     limited: bool = False
+    hedge: Hedge | None = None
+    shadow: Shadow | None = None
+    cascade: Escalation | None = None
     policy: Policy | None = None
     retries: int | None = None
 
@@ -180,6 +199,28 @@ class Course(Struct, eq=False):
         if "breaker" in condition.holds or "key" in condition.holds:
             return True
         return self.limited and bool(condition.full(perf_counter(), self.tokens))
+
+    def more(self, now: float) -> bool:
+        """Whether somebody else could still be asked. Takes nothing."""
+        left = self.targets[self.place + 1 :]
+        return self.attempts < self.policy.max_attempts and any(not self._alike(each) and not each.condition.until for each in left)
+
+    def beside(self, now: float) -> Target | None:
+        """Whom to ask as well: the next that is free, else the same again. None if that has no room."""
+        free = (each for each in self.targets[self.place + 1 :] if not each.condition.until)
+        other = next(free, self.target)
+        if not self.limited:
+            return other
+        if other.condition.full(now, self.tokens):
+            return None
+        other.condition.take(now, self.tokens)
+        return other
+
+    def overtaken(self, target: Target) -> None:
+        """Whoever was asked beside the present one answered first."""
+        before, self.target = self.target, target
+        if (before.provider, before.model) != (target.provider, target.model):
+            self.fallbacks += 1
 
     def _advance(self, fault: Fault) -> None:
         """To the next key or target that may be asked; raises the fault if there is none. Other keys of the same are passed over

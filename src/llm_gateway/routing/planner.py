@@ -21,7 +21,7 @@ from llm_gateway.providers.table import sells
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.choice import CONTEXT
 from llm_gateway.routing.condition import Condition, Conditions
-from llm_gateway.routing.plan import Plan, Stop
+from llm_gateway.routing.plan import Plan, Shadow, Stop
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.routing.wishes import astray, stranded
 from llm_gateway.telemetry.metrics import Metrics
@@ -92,12 +92,18 @@ class Planner:
         if not stops:
             raise stranded(alias.name, alias.residency)
         plan = Plan(
-            alias.name, stops, alias.first_chunk, alias.timeout, fallbacks=fallbacks, strategy=alias.strategy, sticky=alias.sticky,
+            alias.name, stops, alias.timeout, fallbacks=fallbacks, strategy=alias.strategy, sticky=alias.sticky,
             weights=alias.weights, rules=alias.rules, retries=alias.retries, excluded=tuple(excluded),
             elsewhere={kind: kept for kind, some in elsewhere.items() if (kept := _resident(some, alias))},
+            hedge=alias.hedge, shadow=self._shadow(alias, operation), cascade=alias.cascade,
             policy=replace(self._policy, max_attempts=alias.attempts) if alias.attempts is not None else None,
         )  # fmt: skip
         return _made(plan)
+
+    def _shadow(self, alias: Alias, operation: str) -> Shadow | None:
+        """None for what its target does not do."""
+        stops = self._stops((alias.shadow[0],), alias.name, operation) if alias.shadow is not None else ()
+        return Shadow(stops[0].keys[0], alias.shadow[1]) if alias.shadow is not None and stops else None
 
     def _goals(self, model: str) -> Sequence[Goal]:
         alias = self.aliases.get(model)
@@ -124,8 +130,10 @@ class Planner:
         meter = self._metrics.target(goal.provider, self._label(seat, goal.model))
         place = self.place(goal.provider, goal.model, asked)
         info = self._own.info(place)
+        alias = self.aliases.get(asked)
+        limits = seat.limits.within(alias.attempt, alias.silence, alias.first_chunk) if alias is not None else None
         keys = tuple(
-            Target(seat, account, place, meter, self._own, condition=self._condition(seat, account, goal.model))
+            Target(seat, account, place, meter, self._own, condition=self._condition(seat, account, goal.model), limits=limits)
             for account in seat.accounts
         )
         region = goal.region or seat.region
@@ -211,6 +219,6 @@ def _made(plan: Plan) -> Plan:
         checks=checks,
         near=plan.strategy != "priority" and len({stop.distance for stop in plan.stops}) > 1,
         only=list(some[0].keys) if alone else None,
-        measured=plan.strategy in LEARNING,
+        measured=plan.strategy in LEARNING or plan.hedge is not None,
         limited=any(each.gradient is not None or each.allowances for each in conditions),
     )

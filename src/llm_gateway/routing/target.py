@@ -34,9 +34,14 @@ class Limits(Struct, frozen=True):
     first_chunk: float = 300.0
     retries: int = 2
 
-    def within(self, first_chunk: float) -> Limits:
-        """The same, with an alias's own limit for the first meaningful chunk."""
-        return Limits(self.attempt, self.silence, first_chunk, self.retries)
+    def within(self, attempt: float | None, silence: float | None, first_chunk: float | None) -> Limits:
+        """The same, with an alias's own where it has some."""
+        return Limits(
+            self.attempt if attempt is None else attempt,
+            self.silence if silence is None else silence,
+            self.first_chunk if first_chunk is None else first_chunk,
+            self.retries,
+        )
 
 
 class Seat(Struct, frozen=True):
@@ -78,6 +83,7 @@ class Target:
         own: Own,
         *,
         condition: Condition,
+        limits: Limits | None = None,
     ) -> None:
         model = place.model
         self.condition = condition
@@ -88,7 +94,7 @@ class Target:
         self.model = model
         self.bay = seat.bay
         self.by_value = seat.speaker.by_value
-        self.limits = seat.limits
+        self.limits = seat.limits if limits is None else limits
         self.meter = meter
         self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
         self.lines = render(_said(account.provider, model, deprecated=_deprecated(own, place)))

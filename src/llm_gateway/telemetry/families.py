@@ -41,6 +41,9 @@ FAMILIES: dict[str, Family] = {
     "llm_cost_usd_total": Family("counter", "Cost of priced replies in USD."),
     "llm_unpriced_replies_total": Family("counter", "Replies whose model has no known price."),
     "llm_fallbacks_total": Family("counter", "Requests that another provider or model took over."),
+    "llm_hedges_total": Family("counter", "Requests that were sent to a second target beside a slow first.", bare=True),
+    "llm_shadow_requests_total": Family("counter", "Copies of requests sent to shadow targets, by the alias and what became of them."),
+    "llm_shadow_duration_seconds": Family("histogram", "How long good copies took; beside http_request_duration_seconds.", SECONDS),
     "llm_gateway_overhead_seconds": Family(
         "histogram", "Our share of a plain request: its time without upstream's.", FINE
     ),

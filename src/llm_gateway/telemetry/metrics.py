@@ -94,6 +94,9 @@ class Metrics:
         self.media: dict[str, int] = {}
         self.media_bytes = 0
         self.fallbacks = 0
+        self.hedges = 0
+        self.shadows: dict[tuple[str, str], int] = {}
+        self.shadow_seconds: dict[str, Histogram] = {}
         self.active = 0
         self.streams = 0
         self.gauges: dict[str, dict[str, float]] = {}
@@ -117,6 +120,13 @@ class Metrics:
     def limit(self, scope: str) -> None:
         self.limited[scope] = self.limited.get(scope, 0) + 1
 
+    def shadow(self, model: str, outcome: str, seconds: float | None = None) -> None:
+        key = (model, outcome)
+        self.shadows[key] = self.shadows.get(key, 0) + 1
+        if seconds is not None:
+            histogram = self.shadow_seconds.setdefault(model, Histogram(FAMILIES["llm_shadow_duration_seconds"].buckets))
+            histogram.observe(seconds)
+
     def fetched(self, outcome: str, size: int = 0) -> None:
         self.media[outcome] = self.media.get(outcome, 0) + 1
         self.media_bytes += size
@@ -139,6 +149,11 @@ class Metrics:
         for meter in self.targets.values():
             meter.report(families)
         _into(families, "llm_fallbacks_total", "", self.fallbacks)
+        _into(families, "llm_hedges_total", "", self.hedges)
+        for (model, outcome), count in self.shadows.items():
+            _into(families, "llm_shadow_requests_total", f'model="{escape(model)}",outcome="{escape(outcome)}"', count)
+        for model, histogram in self.shadow_seconds.items():
+            _into(families, "llm_shadow_duration_seconds", f'model="{escape(model)}"', histogram.value())
         _into(families, "llm_gateway_overhead_seconds", "", self.overhead.value())
         _into(families, "llm_gateway_active_requests", "", self.active)
         _into(families, "llm_gateway_open_streams", "", self.streams)

@@ -1,0 +1,204 @@
+"""A second attempt beside a slow first one: whoever says something first is the reply, the other is dropped.
+
+Law: opt-in per alias (`hedge`), so that the rule of one task a request holds for everybody else. Each runner has a copy of the exchange and
+a `Lane` in place of the client; the first lane that sends anything has won, and only it is heard. What the winner's copy says in the end
+is the exchange's. The loser's connection is closed at once, it stands among the attempts as `hedged`, and it says nothing of its target's
+health. Before anything was said both may fail: then the first one's fault is the attempt's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from copy import copy
+from time import perf_counter
+from typing import Any
+
+from msgspec import Struct
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.exchange import Attempt, Exchange
+from llm_gateway.routing.plan import Course, Hedge
+from llm_gateway.routing.target import Target
+
+SOONEST = 0.02  # seconds
+USUAL = 2.0  # before enough is known of a target
+_KEPT = frozenset({"client", "task", "settled", "attempts", "keep_alive", "held"})
+
+Try = Callable[[Exchange, Target], Awaitable[bytes]]
+
+
+class Odds(Struct):
+    """How many requests there were, and how many of them were hedged: a provider that is slow for all must not be asked twice by all."""
+
+    requests: int = 0
+    hedged: int = 0
+
+    def affords(self, budget: float) -> bool:
+        return self.hedged < max(1.0, budget * self.requests)
+
+    def fade(self) -> None:
+        if self.requests > 1000:
+            self.requests //= 2
+            self.hedged //= 2
+
+
+class Lane:
+    """Stands between one runner and the client."""
+
+    def __init__(self, race: Race, x: Exchange) -> None:
+        self._race = race
+        self._x = x
+        self._sink: Any = None
+
+    @property
+    def alive(self) -> bool:
+        return self._x.client.alive
+
+    @property
+    def paused(self) -> bool:
+        return self._race.winner is self and self._x.client.paused
+
+    @property
+    def sink(self) -> Any:
+        return self._sink
+
+    @sink.setter
+    def sink(self, value: Any) -> None:
+        self._sink = value
+        if self._race.winner is self:
+            self._x.client.sink = value
+
+    def send(self, data: bytes) -> None:
+        if self._race.claim(self):
+            self._x.client.send(data)
+
+    def hold(self, x: Exchange, size: int) -> bool:
+        return self._x.client.hold(self._x, size)
+
+    def release(self, x: Exchange) -> None:
+        """The body is the exchange's; the other runner may need it until there is a winner."""
+        if self._race.claim(self):
+            self._x.client.release(self._x)
+            x.body, x.peek, x.call, x.filled = b"", None, None, None
+
+    def finish(self, x: Exchange, data: bytes) -> None:
+        raise AssertionError("the ledger finishes the exchange, not its copies")
+
+    def abort(self, x: Exchange) -> None:
+        raise AssertionError("the ledger ends the exchange, not its copies")
+
+
+class Runner(Struct, eq=False):
+    x: Exchange
+    lane: Lane
+    target: Target
+    task: asyncio.Task[bytes]
+
+
+class Race:
+    """One request's runners."""
+
+    def __init__(self, x: Exchange, run: Try) -> None:
+        self.winner: Lane | None = None
+        self._x = x
+        self._run = run
+        self._runners: list[Runner] = []
+
+    @property
+    def both(self) -> bool:
+        """Whether there was a second one."""
+        return len(self._runners) > 1
+
+    def claim(self, lane: Lane) -> bool:
+        """Whether this lane is, or hereby becomes, the winner's."""
+        if self.winner is None:
+            self.winner = lane
+            self._x.client.sink = lane.sink
+            for runner in self._runners:
+                if runner.lane is not lane:
+                    runner.task.cancel()
+        return self.winner is lane
+
+    async def first_of(self, course: Course, seconds: float, other: Target) -> bytes:
+        """The reply's last bytes; the course is then at whoever gave them. Raises Fault."""
+        try:
+            await self._start(course.target, seconds)
+            if not self._runners[0].task.done() and self.winner is None:
+                await self._start(other, None)
+            winner = await self._won()
+        except BaseException:
+            await self._clear(None)
+            raise
+        await self._clear(winner)
+        self._merge(winner, course)
+        return winner.task.result()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _start(self, target: Target, seconds: float | None) -> None:
+        x = copy(self._x)
+        lane = Lane(self, self._x)
+        x.client, x.attempts, x.tries = lane, [], self._x.tries + len(self._runners)
+        if self._runners and not _alike(self._runners[0].target, target):
+            x.fallbacks += 1
+        task = asyncio.ensure_future(self._run(x, target))
+        self._runners.append(Runner(x, lane, target, task))
+        if seconds is not None:
+            await asyncio.wait([task], timeout=seconds)
+
+    async def _won(self) -> Runner:
+        """The one that replied; the first if none did."""
+        while True:
+            running = [runner.task for runner in self._runners if not runner.task.done()]
+            good = next((each for each in self._runners if each.task.done() and not each.task.cancelled() and each.task.exception() is None), None)
+            if good is not None:
+                return good
+            spoke = next((each for each in self._runners if each.lane is self.winner and each.task.done()), None)
+            if spoke is not None:
+                return spoke
+            if not running:
+                return self._runners[0]
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _clear(self, winner: Runner | None) -> None:
+        """Nobody runs on, and what became of the others is known."""
+        for runner in self._runners:
+            if runner is winner:
+                continue
+            runner.task.cancel()
+            (outcome,) = await asyncio.gather(runner.task, return_exceptions=True)
+            x, target = runner.x, runner.target
+            if winner is None or not x.upstream_started:
+                continue
+            code = outcome.code if isinstance(outcome, Fault) else "hedged"
+            status = (outcome.status or 0) if isinstance(outcome, Fault) else 0
+            if isinstance(outcome, Fault):
+                target.condition.bad(perf_counter(), outcome)
+            ms = round((perf_counter() - x.upstream_started) * 1e3, 3)
+            self._x.attempts.append(Attempt(target.provider, target.model, target.key_id, code, status, ms))
+
+    def _merge(self, winner: Runner, course: Course) -> None:
+        x, won, tries = self._x, winner.x, self._x.tries + len(self._runners)
+        for field in Exchange.__struct_fields__:
+            if field not in _KEPT:
+                setattr(x, field, getattr(won, field))
+        x.tries = tries
+        if x.attempts and winner.task.exception() is None:
+            target = winner.target
+            x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", 200, round(x.upstream_ms, 3)))
+        if course.target is not winner.target:
+            course.overtaken(winner.target)
+        x.client.sink = None
+
+
+def _alike(one: Target, other: Target) -> bool:
+    return (one.provider, one.model) == (other.provider, other.model)
+
+
+def due(hedge: Hedge, target: Target) -> float:
+    """Seconds after which a second attempt is worth it: as configured, or the quantile of this target's recent times to the first token."""
+    if hedge.seconds is not None:
+        return hedge.seconds
+    seen = target.condition.meter.recent.quantile(hedge.quantile)
+    return max(SOONEST, USUAL if seen is None else seen)

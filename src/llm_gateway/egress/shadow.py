@@ -1,0 +1,93 @@
+"""Copies of a share of requests to another target: its answers are thrown away, what they took is compared in the metrics.
+
+Law: opt-in per alias (`shadow`). The client never waits for it, hears of it or pays for it; its failures are nobody's. Its cost is real, so it
+has a row of its own in the journal, under the key `shadow` and no tenant. Copies are few at once; what would be more is not sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from random import random
+from time import perf_counter
+from typing import Any
+
+from msgspec.structs import replace
+
+from llm_gateway.core.errors import Fault
+from llm_gateway.core.exchange import Exchange, Principal
+from llm_gateway.egress.deliver import Egress
+from llm_gateway.routing.plan import Shadow
+from llm_gateway.telemetry.metrics import Metrics
+
+MOST_AT_ONCE = 100
+NOBODY = Principal("shadow", "")
+
+
+class Void:
+    """A client that nothing reaches."""
+
+    alive = True
+    paused = False
+    sink: Any = None
+
+    def send(self, data: bytes) -> None:
+        """Thrown away."""
+
+    def hold(self, x: Exchange, size: int) -> bool:
+        return False
+
+    def release(self, x: Exchange) -> None:
+        x.body, x.peek, x.call, x.filled = b"", None, None, None
+
+    def finish(self, x: Exchange, data: bytes) -> None:
+        """Thrown away."""
+
+    def abort(self, x: Exchange) -> None:
+        """Nothing to end."""
+
+
+class Shadows:
+    """Copies under way. `settle`: books one, when it is over."""
+
+    def __init__(self, metrics: Metrics, settle: Any) -> None:
+        self._metrics = metrics
+        self._settle = settle
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def cast(self, x: Exchange, shadow: Shadow, egress: Egress) -> None:
+        """Sends a copy along, by lot."""
+        if random() >= shadow.share:  # noqa: S311  no secret
+            return
+        if len(self._tasks) >= MOST_AT_ONCE or shadow.target.condition.until:
+            self._metrics.shadow(x.model, "skipped")
+            return
+        twin = copy(x)
+        twin.client, twin.principal, twin.id, twin.attempts = Void(), NOBODY, f"{x.id}-shadow", []
+        twin.route = replace(x.route, label="shadow")
+        twin.task = None
+        task = asyncio.ensure_future(self._follow(twin, shadow, egress))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _follow(self, x: Exchange, shadow: Shadow, egress: Egress) -> None:
+        begun = perf_counter()
+        try:
+            await egress.attempt(x, shadow.target)
+            x.status = 200
+            self._metrics.shadow(x.model, "ok", perf_counter() - begun)
+        except Fault as fault:
+            egress.refuse(x, fault)
+            shadow.target.condition.bad(perf_counter(), fault)
+            self._metrics.shadow(x.model, fault.code)
+        except asyncio.CancelledError:
+            egress.abandon(x)
+        finally:
+            self._settle(x, b"")
