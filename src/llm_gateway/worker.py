@@ -93,6 +93,8 @@ class Worker:
         self.journal.adopt(snapshot.journal_on_error)
         self.fetched = wiring.still_good(self.fetched, self.snapshot, snapshot)
         active = self.line.routing.active
+        after = {each.name: each for each in snapshot.providers}
+        self.conditions.forget(each.name for each in self.snapshot.providers if after.get(each.name) != each)
         self.line = self._adopt(snapshot, self.line.egress.relays)
         self.line.routing.probed(active)  # of providers that are gone too: nobody asks for those
 
@@ -194,6 +196,7 @@ class Worker:
             case channel.Found(redis):
                 self.redis = redis
             case channel.Credentials(keys):
+                self.conditions.forget(name for name, key in keys.items() if self.fetched.get(name) != key)
                 self.fetched |= keys
                 self.adopt(self.snapshot)
             case channel.Changed(changes):

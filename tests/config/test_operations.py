@@ -22,7 +22,9 @@ resilience: {health: {interval: 1m, timeout: 2s, fall: 5}}
     found = {each.name: each.health for each in compile_text(text).snapshot.providers}
     assert found["a"] == Health(interval=60.0, timeout=2.0, fall=5)
     assert found["b"] == Health(path="/health", interval=0.5, timeout=2.0, fall=5, rise=1)
-    assert found["c"].enabled is False
+    assert (found["b"].enabled, found["c"].enabled) == (True, False)
+    text = text.replace("fall: 5", "enabled: false").replace("health: {enabled: false}}\nres", "health: {enabled: true}}\nres")
+    assert {each.name: each.health.enabled for each in compile_text(text).snapshot.providers} == {"a": False, "b": False, "c": True}
 
 
 @pytest.mark.parametrize(

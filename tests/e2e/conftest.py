@@ -107,6 +107,7 @@ def gateway(
         "server": {"host": "127.0.0.1", "port": port, "metrics_port": metrics_port},
         "workers": 1,
         "data_dir": str(place / "data"),
+        "resilience": {"health": {"enabled": False}},  # what an upstream receives is what a test sent
         "providers": {
             "openai": {"base_url": replay.url, "api_key": "sk-upstream-openai"},
             "anthropic": {"base_url": replay.url, "api_key": "sk-upstream-anthropic"},

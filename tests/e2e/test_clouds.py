@@ -114,6 +114,7 @@ def gateway(upstream: ReplayUpstream, recordings: Recordings, tmp_path: Path) ->
             },
             "models": {"safe": {"targets": ["vertex/gemini-2.5-flash"], "fallbacks": ["echo/any"]}},
             "keys": [{"name": "e2e", "key": KEY}],
+            "resilience": {"health": {"enabled": False}},  # what an upstream receives is what a test sent
         }  # fmt: skip
         (tmp_path / "config.json").write_text(json.dumps(config))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AZURE_", "GOOGLE_", "IDENTITY_"))}

@@ -106,6 +106,7 @@ def fetching(replay: ReplayUpstream, pictures: Pictures, tmp_path_factory: pytes
             "bedrock": {"base_url": replay.url, "api_key": "bedrock-upstream-key"},
         },
         "keys": [{"name": "e2e", "key": KEY}],
+        "resilience": {"health": {"enabled": False}},
         "media": {"allow_private": True, "allow_ports": [pictures.port], "max_bytes": MOST, "timeout_seconds": SECONDS},
     }
     (place / "config.json").write_text(json.dumps(config))

@@ -30,8 +30,15 @@ def test_what_has_no_end_holds_until_its_opposite() -> None:
 def test_the_last_one_counts_and_kinds_and_models_are_apart() -> None:
     standing = Standing()
     standing.note([OPENED, Change("a", "k", "m", "breaker_opened", 20.0), Change("a", "k", "m", "cooling", 5.0)], 0.0)
-    standing.note([Change("a", "k", "n", "breaker_closed"), Change("a", "k", "", "breaker_closed")], 0.0)
+    standing.note([Change("a", "k", "n", "breaker_closed"), Change("a", "l", "", "breaker_closed")], 0.0)
     assert held(standing, 0.0) == [("a", "breaker_opened", 20.0), ("a", "cooling", 5.0)]
+
+
+def test_what_ends_for_a_whole_key_ends_for_its_models() -> None:
+    standing = Standing()
+    standing.note([Change("a", "k", "m", "key_disabled"), Change("a", "l", "m", "key_disabled"), OPENED], 0.0)
+    standing.note([Change("a", "k", "", "key_restored")], 0.0)
+    assert [(each.key, each.what) for each in standing.holding(0.0)] == [("l", "key_disabled"), ("k", "breaker_opened")]
 
 
 def test_cooling_without_an_end_is_over() -> None:
@@ -40,12 +47,12 @@ def test_cooling_without_an_end_is_over() -> None:
     assert held(standing, 0.0) == []
 
 
-def test_a_provider_that_became_another_is_forgotten() -> None:
+def test_keys_of_a_provider_that_became_another_are_forgotten() -> None:
     standing = Standing()
-    standing.note([OPENED, Change("b", "k", "m", "cooling", 5.0)], 0.0)
+    standing.note([OPENED, Change("b", "k", "m", "cooling", 5.0), Change("a", "", "", "provider_down")], 0.0)
     standing.forget(["a", "c"])
-    assert held(standing, 0.0) == [("b", "cooling", 5.0)]
-    assert repr(standing) == "<Standing b/k cooling>"
+    assert held(standing, 0.0) == [("b", "cooling", 5.0), ("a", "provider_down", 0.0)]
+    assert repr(standing) == "<Standing b/k cooling, a/ provider_down>"
 
 
 def test_every_change_has_its_kind_and_every_end_a_beginning() -> None:

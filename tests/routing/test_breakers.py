@@ -81,7 +81,7 @@ def gateway(upstream: FaultyUpstream, tmp_path_factory: pytest.TempPathFactory) 
     config = {
         "providers": providers,
         "models": {f"{name}-then-other": {"targets": [f"{name}/x"], "fallbacks": ["other/y"]} for name in PROVIDERS},
-        "resilience": {"breaker": PACES, "queue": {"max_wait": 8}},
+        "resilience": {"breaker": PACES, "queue": {"max_wait": 8}, "health": {"enabled": False}},  # what is counted is clients' own
     }
     made = Gateway(tmp_path_factory.mktemp("breakers"), config)
     yield made
@@ -212,7 +212,7 @@ def test_what_one_worker_finds_out_the_others_know(upstream, tmp_path):
         "workers": 2,
         "providers": {"shared": {**at, "api_key": "sk-shared"}, "other": {**at, "api_key": "sk-other"}},
         "models": {"m": {"targets": ["shared/x"], "fallbacks": ["other/y"]}},
-        "resilience": {"breaker": {"failures": 1, "ejection": 60}},
+        "resilience": {"breaker": {"failures": 1, "ejection": 60}, "health": {"enabled": False}},
     }
     gateway = Gateway(tmp_path, config)
     try:

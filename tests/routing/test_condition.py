@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from time import perf_counter
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_a_refused_key_is_left_alone_everywhere(known):
     assert not other.admit(1.0, 0.0)
     assert not one(known, "new").admit(1.0, 0.0), "also for models asked for later"
     assert one(known, key="other").admit(1.0, 0.0)
-    assert said(known) == ["key_disabled k/m"], "said once"
+    assert said(known) == ["key_disabled k/"], "said once, of the whole key"
     assert other.admit(300.0, 0.0), "then one call finds out"
 
 
@@ -90,6 +91,7 @@ def test_a_forbidden_model_says_nothing_of_the_key(known):
     one_model.bad(0.0, Fault(Kind.UPSTREAM_AUTH, "not for you", status=403))
     assert not one_model.admit(1.0, 0.0)
     assert not other.until, "or any client could disable a key by naming a model"
+    assert said(known) == ["key_disabled k/m"]
 
 
 def test_a_good_call_gives_the_key_back(known):
@@ -99,7 +101,7 @@ def test_a_good_call_gives_the_key_back(known):
     target.good(2.1)
     assert not target.holds
     assert not other.holds
-    assert said(known) == ["key_disabled k/m", "key_restored k/m"]
+    assert said(known) == ["key_disabled k/", "key_restored k/"]
 
 
 def test_another_key_or_address_under_the_same_name_starts_afresh(known):
@@ -147,3 +149,19 @@ def test_names_that_clients_choose_cannot_fill_memory(known, monkeypatch):
         one(known, f"any-{number}")
     assert len(known) <= 51
     assert one(known, "broken").until, "what is known of trouble is kept longest"
+
+
+def test_what_others_found_holds_for_targets_that_nobody_asked_for_yet(known):
+    now = perf_counter()
+    for change in (
+        Change("p", "k", "m", "breaker_opened", 30.0), Change("p", "k", "over", "breaker_opened", 30.0), Change("p", "k", "over", "breaker_closed"),
+        Change("p", "lost", "", "key_disabled", 30.0), Change("other", "", "", "provider_down"),
+    ):  # fmt: skip
+        known.hear(change, now)
+    assert one(known).holds.keys() == {"breaker"}
+    assert not one(known).admit(now + 1, 0.0)
+    assert not one(known, "over").holds
+    assert one(known, key="lost").holds.keys() == {"key"}
+    assert known.changes == [], "nobody is told what he told"
+    known.forget(["p"])
+    assert not one(known, "m", account="rotated").until

@@ -76,6 +76,7 @@ class Gateway:
             "resilience": {
                 "retry": {"base_seconds": 0.02, "cap_seconds": 0.05},
                 "breaker": {"enabled": False, "key_ejection": 0, "cooling": False},
+                "health": {"enabled": False},  # what an upstream meets is what a test asked for
             },
         }
         (folder / "config.json").write_text(json.dumps(config))

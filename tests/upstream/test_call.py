@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from llm_gateway.policies.addresses import Place, Rules
 from llm_gateway.upstream.call import Answer, Caller
@@ -88,3 +91,23 @@ async def test_a_post_goes_only_where_its_rules_allow() -> None:
     async with calling() as caller:
         nobody = Place("http", "127.0.0.1", unused_port(), "/")
         assert "Could not connect" in (await caller.post(nobody, Rules(private=True), GET, 3)).error
+
+
+async def test_a_certificate_is_checked_for_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    seen = []
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+        await writer.drain()
+
+    async with serving(play, context) as port, calling() as caller:
+        trusted = Tls(ca=str(tmp_path / "ca.pem"))
+        assert (await caller.ask(Origin("https", "localhost", port, tls=trusted), GET, 3)).status == 204
+        assert "TLS" in (await caller.ask(Origin("https", "127.0.0.1", port, tls=trusted), GET, 3)).error
+        assert "TLS" in (await caller.post(Place("https", "localhost", port, "/"), Rules(private=True), GET, 3)).error
+    assert len(seen) == 1

@@ -112,7 +112,8 @@ class Fleet:
             self._update(member)
 
     def grant(self, keys: dict[str, str]) -> None:
-        """All workers call these providers with these credentials from now on."""
+        """All workers call these providers with these credentials from now on. What was found out about others is forgotten."""
+        self._standing.forget(name for name, key in keys.items() if self._granted.keys.get(name) != key)
         self._granted = Credentials(keys)
         for member in self._members.values():
             self._grant(member)

@@ -95,9 +95,11 @@ class Probes:
                 patient = Patient(provider, known.pulse, known.asked, known.latency_ms)
             self._patients[name] = patient
             patient.task = asyncio.get_running_loop().create_task(self._watch(patient))
-        for gone in before.values():
+        for name, gone in before.items():
             if gone.task is not None:
                 gone.task.cancel()
+            if not gone.pulse.healthy and (name not in wanted or self._patients[name].pulse is not gone.pulse):
+                self._on_change(Change(name, "", "", "provider_up", reason="the configuration changed it"))
         self._on_found(self.found())
 
     def found(self) -> Found:

@@ -17,6 +17,7 @@ Path = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 
 
 class Health(Section):
+    enabled: bool = Field(default=True, description="`false`: providers are judged by their traffic alone.")
     interval: Interval = Field(default=30.0, description="Between two probes of a provider.")
     timeout: Interval = Field(default=5.0, description="For one probe; more is a failure.")
     fall: Annotated[int, Field(ge=1)] = Field(default=3, description="Failures in a row after which it is unhealthy.")
@@ -24,7 +25,7 @@ class Health(Section):
 
 
 class ProviderHealth(Section):
-    enabled: bool = Field(default=True, description="`false`: it is judged by its traffic alone.")
+    enabled: bool | None = Field(default=None, description="Instead of `resilience.health.enabled`.")
     path: Path | None = Field(
         default=None, description="What to GET, with its query, from the root of its host; the service's own cheap request if unset."
     )

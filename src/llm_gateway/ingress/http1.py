@@ -290,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
         self.active = self.sink = None
         self.server.body_bytes -= x.held
         self.transport.write(data)
-        if not x.keep_alive or self.server.draining:
+        if not x.keep_alive:  # said in its head: what was promised to stay open stays, also while draining, until the next reply
             self._close()
         elif self.queue:
             if not self.paused:

@@ -1,6 +1,7 @@
 """What workers found out and still holds, for those that come later. Pure: time is an argument, monotonic seconds.
 
-Law: one entry for each provider, key, model and kind of change; the last one said counts, until its end or its opposite.
+Law: one entry for each provider, key, model and kind of change; the last one said counts, until its end or its opposite. What ends
+for a whole key or provider ends for all its models and keys.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Standing:
         for change in changes:
             # Cooling has no opposite: one without an end would never end.
             if change.what in ENDS or (change.what == "cooling" and change.seconds <= 0):
-                self._held.pop(place(change), None)
+                self._held = {where: held for where, held in self._held.items() if not _within(where, place(change))}
             else:
                 self._held[place(change)] = change, now + change.seconds if change.seconds > 0 else math.inf
 
@@ -47,6 +48,10 @@ class Standing:
         return [replace(change, seconds=0.0 if end == math.inf else end - now) for change, end in self._held.values()]
 
     def forget(self, providers: Iterable[str]) -> None:
-        """These are others now, by the same name."""
+        """These have other keys now, or are others by the same name. Whether they are there is found out anew by who asks."""
         gone = frozenset(providers)
-        self._held = {where: held for where, held in self._held.items() if where[0] not in gone}
+        self._held = {where: held for where, held in self._held.items() if where[0] not in gone or where[3] == "provider"}
+
+
+def _within(where: Place, wider: Place) -> bool:
+    return all(whole in ("", part) for part, whole in zip(where, wider, strict=True))

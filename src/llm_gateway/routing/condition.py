@@ -14,7 +14,8 @@ Times are perf_counter seconds. What changes is told to `tell`, for other worker
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from time import perf_counter
 
 from msgspec import Struct
 
@@ -24,6 +25,7 @@ from llm_gateway.policies.average import Average, Sample
 from llm_gateway.policies.breaker import Breaker, Terms
 from llm_gateway.policies.bucket import Allowance, Rate
 from llm_gateway.policies.gradient import Bounds, Gradient
+from llm_gateway.policies.standing import Standing
 from llm_gateway.telemetry.vitals import CLIENTS_LIMIT, FAILURES
 
 MOST = 8192
@@ -172,10 +174,11 @@ class Condition:
         seconds = self.breaker.terms.key_ejection
         if not seconds:
             return
-        self.hold("key", now, seconds, fault.code)
-        if fault.status != FORBIDDEN:
-            for each in self.kin:
-                each.hold("key", now, seconds, fault.code, quiet=True)
+        fresh, whole = "key" not in self.holds, fault.status != FORBIDDEN
+        for each in self.kin if whole else [self]:
+            each.hold("key", now, seconds, fault.code, quiet=True)
+        if fresh:
+            self.tell(Change(self.provider, self.key, "" if whole else self.model, "key_disabled", seconds, fault.code))
 
     # -- holds -------------------------------------------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class Condition:
         if name in self.holds:
             self._free(name)
             if name == "key" and not quiet:
-                self._say("key_restored")
+                self.tell(Change(self.provider, self.key, "", "key_restored"))
 
     def _free(self, name: str) -> None:
         self.holds.pop(name, None)
@@ -207,7 +210,7 @@ class Condition:
         self.tell(Change(self.provider, self.key, self.model, what, round(seconds, 3), reason))
 
 
-_SAID: dict[str, What] = {"breaker": "breaker_opened", "cooling": "cooling", "key": "key_disabled", "down": "provider_down"}
+_SAID: dict[str, What] = {"breaker": "breaker_opened", "cooling": "cooling", "down": "provider_down"}
 
 
 class Conditions:
@@ -217,6 +220,7 @@ class Conditions:
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
+        self._standing = Standing()  # what others told, for targets that nobody asked for here yet
         self._known: dict[tuple[str, ...], Condition] = {}
         self._kin: dict[tuple[str, ...], list[Condition]] = {}
         self._allowances: dict[tuple[str, ...], Allowance] = {}
@@ -238,6 +242,9 @@ class Conditions:
                     known.holds[hold] = kin[0].holds[hold]
                     known.until = max(known.holds.values())
             self._known[name] = known
+            now = perf_counter()
+            for change in self._standing.holding(now):
+                _take_over(known, change, now)
         known.breaker.terms = terms
         if (known.gradient is not None) != (bounds is not None) or (known.gradient is not None and known.gradient.bounds != bounds):
             known.gradient = Gradient.of(bounds) if bounds is not None else None
@@ -254,21 +261,13 @@ class Conditions:
 
     def hear(self, change: Change, now: float) -> None:
         """What another worker found holds here too."""
-        seconds = change.seconds or math.inf
+        self._standing.note([change], now)
         for each in self.all():
-            if each.provider != change.provider or change.key not in ("", each.key) or change.model not in ("", each.model):
-                continue
-            match change.what:
-                case "breaker_opened":
-                    each.breaker.trip(now, change.seconds)
-                    each.hold("breaker", now, change.seconds, "", quiet=True)
-                case "breaker_closed":
-                    each.breaker.close(now)
-                    each.lift("breaker")
-                case "cooling" | "key_disabled" | "provider_down":
-                    each.hold(_HEARD[change.what], now, seconds, "", quiet=True)
-                case "key_restored" | "provider_up":
-                    each.lift("key" if change.what == "key_restored" else "down", quiet=True)
+            _take_over(each, change, now)
+
+    def forget(self, providers: Iterable[str]) -> None:
+        """The configuration made others of these: what is to come of them knows nothing of what was."""
+        self._standing.forget(providers)
 
     def take(self) -> list[Change]:
         changes, self.changes[:] = [*self.changes], []
@@ -284,6 +283,24 @@ class Conditions:
         for kin in self._kin.values():
             kin[:] = [each for each in kin if id(each) in kept]
         self._kin = {name: kin for name, kin in self._kin.items() if kin}
+
+
+def _take_over(condition: Condition, change: Change, now: float) -> None:
+    """What another worker found, if it is about this one."""
+    same = change.provider == condition.provider and change.key in ("", condition.key) and change.model in ("", condition.model)
+    if not same:
+        return
+    match change.what:
+        case "breaker_opened":
+            condition.breaker.trip(now, change.seconds)
+            condition.hold("breaker", now, change.seconds, "", quiet=True)
+        case "breaker_closed":
+            condition.breaker.close(now)
+            condition.lift("breaker")
+        case "cooling" | "key_disabled" | "provider_down":
+            condition.hold(_HEARD[change.what], now, change.seconds or math.inf, "", quiet=True)
+        case "key_restored" | "provider_up":
+            condition.lift("key" if change.what == "key_restored" else "down", quiet=True)
 
 
 _HEARD = {"cooling": "cooling", "key_disabled": "key", "provider_down": "down"}
