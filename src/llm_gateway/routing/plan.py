@@ -23,7 +23,8 @@ NOWHERE: Mapping[Kind, tuple[Stop, ...]] = {}
 class Stop(Struct, frozen=True):
     """One provider and model: its keys are alternatives, taken in turn or by their weights.
 
-    `lacks`: abilities it is known not to have; `context`: tokens, if known; `region`, `zone`: where it runs; `distance`: from here."""
+    `lacks`: abilities it is known not to have; `context`: tokens, if known; `region`, `zone`: where it runs; `distance`: from here; `mark`:
+    its name, as sessions are hashed to."""
 
     keys: tuple[Target, ...]
     weight: int = 1
@@ -32,6 +33,7 @@ class Stop(Struct, frozen=True):
     context: int | None = None
     regions: tuple[str, ...] = ()
     distance: int = 0
+    mark: bytes = b""
 
     @property
     def name(self) -> str:
@@ -73,13 +75,24 @@ class Shadow(Struct, frozen=True):
     share: float
 
 
+class Speeds(Struct, eq=False):
+    """What a plan's stops have done of late, looked at a few times a second: (seconds to the first token, seconds per token, errors), and
+    the usual tokens of a reply."""
+
+    until: float = 0.0
+    stops: tuple[Stop, ...] = ()
+    seen: list[tuple[float, float, float]] = []
+    output: float = 0.0
+
+
 class Plan(Struct, frozen=True):
     """`stops`: what the strategy chooses among; `fallbacks`: in order, after them; `elsewhere`: where requests go that failed for
     one kind of reason. `timeout`: the alias's own, in seconds, if it has one. `only`: all targets, where there
     is no choice to make and nothing to check.
 
     `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
-    a conversation with one target; `near`: whether distances differ; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
+    a conversation with one target; `near`: whether distances differ; `single`: whether
+    every stop has one key; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
     number of calls at once to keep to; `excluded`: with
     why, those that no request may go to."""
 
@@ -95,12 +108,14 @@ class Plan(Struct, frozen=True):
     checks: frozenset[str] = frozenset()
     excluded: tuple[tuple[Stop, str], ...] = ()
     near: bool = False
+    single: bool = False
     rules: tuple[Rule, ...] = ()
     measured: bool = False
     limited: bool = False
     hedge: Hedge | None = None
     shadow: Shadow | None = None
     cascade: Escalation | None = None
+    speeds: Speeds | None = None
     policy: Policy | None = None
     retries: int | None = None
 

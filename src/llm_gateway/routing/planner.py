@@ -21,7 +21,7 @@ from llm_gateway.providers.table import sells
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.choice import CONTEXT
 from llm_gateway.routing.condition import Condition, Conditions
-from llm_gateway.routing.plan import Plan, Shadow, Stop
+from llm_gateway.routing.plan import Plan, Shadow, Speeds, Stop
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.routing.wishes import astray, stranded
 from llm_gateway.telemetry.metrics import Metrics
@@ -154,6 +154,7 @@ class Planner:
             context=info.context if info is not None else None,
             regions=where,
             distance=regions.distance(self._here, (region, goal.zone or seat.zone)),
+            mark=f"{goal.provider}/{goal.model}".encode(),
         )
 
     def _condition(self, seat: Seat, account: Account, model: str) -> Condition:
@@ -227,6 +228,8 @@ def _made(plan: Plan) -> Plan:
         checks=checks,
         near=plan.strategy != "priority" and len({stop.distance for stop in plan.stops}) > 1,
         only=list(some[0].keys) if alone else None,
+        single=all(len(stop.keys) == 1 for stop in some),
+        speeds=Speeds(),
         measured=plan.strategy in LEARNING or plan.hedge is not None,
         limited=any(each.gradient is not None or each.allowances for each in conditions),
     )
