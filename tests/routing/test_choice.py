@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Principal
+from llm_gateway.routing.choice import LOOK
 from routing.conftest import asked
 
 TWO = """
@@ -44,6 +46,7 @@ def learned(table, provider: str, *, first_token: float = 0.0, whole: float = 1.
     (target,) = [each for each in table.plan("m").targets(0) if each.provider == provider]
     for _ in range(10):
         target.condition.measured(now, first_token, whole, output)
+    time.sleep(LOOK * 1.5)
 
 
 @pytest.fixture
@@ -127,6 +130,7 @@ def test_adaptive_weighs_speed_cost_and_errors(made, now):
         if target.provider == "a":
             for _ in range(4):
                 target.condition.bad(now, Fault(Kind.UPSTREAM_ERROR, "no"))
+    time.sleep(LOOK * 1.5)
     assert order(table) == "ba", "but it fails"
 
 
