@@ -51,6 +51,8 @@ def main() -> None:
     os.nice(NICE)  # what a worker wants of a core, it gets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(run(parser.parse_args()))
+    sys.stderr.flush()
+    os._exit(0)  # not by way of joining threads that look up names which nobody answers: the supervisor waits for 5 s
 
 
 class Plane:
