@@ -252,6 +252,19 @@ def test_everybody_but_a_tenant(made):
     assert [order(table, principal=Principal("k", tenant)) for tenant in ("acme", "other")] == ["b", "a"]
 
 
+def test_a_profile_that_runs_anywhere_is_not_where_it_is_asked(table):
+    text = """
+providers:
+  bedrock: {api_key: k, region: eu-west-1}
+models:
+  m: {residency: [eu], targets: [bedrock/global.anthropic.claude-sonnet-4-5-20250929-v1:0, bedrock/eu.anthropic.claude-sonnet-4-5-20250929-v1:0]}
+  here: {residency: [eu], targets: [bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0]}
+"""
+    made = table(text)
+    assert [target.model[:3] for target in made.course(asked("m"))[1].targets] == ["eu."]
+    assert made.course(asked("here"))[1].target.model.startswith("anthropic")
+
+
 # -- wishes --------------------------------------------------------------------------------------------------------------
 
 

@@ -145,7 +145,8 @@ class Planner:
             for account in seat.accounts
         )
         region = goal.region or seat.region
-        where = (region,) if region else info.regions if info is not None else ()
+        spread = info.regions if info is not None and goal.region is None else ()  # a model may run in more places than it is asked in
+        where = spread or ((region,) if region else ())
         return Stop(
             keys,
             weight=goal.weight,
