@@ -204,7 +204,6 @@ default_provider: nobody
         "limits: []",
         "replicas: 3",
         "strict_params: true",
-        "heartbeat: {early: true}",
         "cache: {backend: redis}",
         "models: {a: {targets: [openai/x], cache: {}}}",
     ],
