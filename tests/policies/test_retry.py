@@ -45,7 +45,7 @@ def test_the_table_of_moves(kind: Kind) -> None:
         "UPSTREAM_CONNECT", "UPSTREAM_CUT", "UPSTREAM_BROKEN", "UPSTREAM_ERROR", "UPSTREAM_RATE_LIMIT", "UPSTREAM_CONFLICT",
         "OVERLOADED", "TIMEOUT",
     }  # fmt: skip
-    onward = {"UPSTREAM_AUTH", "UPSTREAM_QUOTA", "UPSTREAM_NO_MODEL", "UPSTREAM_TLS", "UPSTREAM_DNS", "UNAVAILABLE"}
+    onward = {"UPSTREAM_AUTH", "UPSTREAM_QUOTA", "UPSTREAM_NO_MODEL", "UPSTREAM_TLS", "UPSTREAM_DNS", "UNAVAILABLE", "ESCALATED"}
     expected = "same" if kind.name in same else "next" if kind.name in onward else "stop"
     assert Policy().after(fault(kind), 0, 2, 0.5).verdict == expected
 
