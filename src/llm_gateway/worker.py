@@ -133,7 +133,7 @@ class Worker:
         clock = self.loop.create_task(self._clock())
         await self.stopped.wait()
         clock.cancel()
-        self.shadows.close()
+        await self.shadows.close()
         self.ledger.flush()
         self.pool.close()
         self.fetcher.close()
@@ -183,6 +183,7 @@ class Worker:
         self._linking = self.loop.create_task(self._hello(sock))
 
     async def _hello(self, sock: socket.socket) -> None:
+        self.conditions.doubt()
         self.link = await channel.worker_end(self.loop, sock, self._told)
         self.link.send(channel.Hello(self.index, os.getpid(), self.snapshot.generation))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_gateway.core.changes import Change, What
+from llm_gateway.policies import standing as module
 from llm_gateway.policies.standing import ENDS, FAMILIES, Standing
 
 OPENED = Change("a", "k", "m", "breaker_opened", 10.0, "5 failures")
@@ -59,3 +60,23 @@ def test_every_change_has_its_kind_and_every_end_a_beginning() -> None:
     assert set(FAMILIES) == set(What.__args__)
     for end in ENDS:
         assert [what for what, family in FAMILIES.items() if family == FAMILIES[end] and what not in ENDS]
+
+
+def test_one_target_is_asked_about_without_looking_at_all() -> None:
+    standing = Standing()
+    standing.note([OPENED, Change("a", "", "", "provider_down"), Change("b", "k", "m", "cooling", 5.0), Change("a", "k", "", "key_disabled", 9.0)], 0.0)
+    assert {each.what for each in standing.about(("a", OPENED.key, OPENED.model), 1.0)} == {"breaker_opened", "provider_down", "key_disabled"}
+    assert {each.what for each in standing.about(("a", "other", "m"), 1.0)} == {"provider_down"}
+    assert standing.about(("b", "k", "m"), 5.0) == []
+    standing.doubt()
+    assert standing.about(("a", "other", "m"), 1.0) == []
+
+
+def test_it_does_not_grow_with_names_that_clients_make_up(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST", 50)
+    standing = Standing()
+    standing.note([Change("a", "", "", "provider_down")], 0.0)
+    for number in range(500):
+        standing.note([Change("a", "k", f"any-{number}", "cooling", 30.0)], float(number) / 100)
+        assert len(standing.holding(0.0)) <= 51
+    assert Change("a", "", "", "provider_down") in standing.holding(0.0), "what lasts longest is kept"

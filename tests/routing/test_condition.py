@@ -10,6 +10,7 @@ import pytest
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.breaker import Terms
+from llm_gateway.policies.bucket import Rate
 from llm_gateway.policies.gradient import Bounds
 from llm_gateway.routing import condition
 from llm_gateway.routing.condition import Condition, Conditions
@@ -88,15 +89,17 @@ def test_a_refused_key_is_left_alone_everywhere(known):
 
 def test_a_forbidden_model_says_nothing_of_the_key(known):
     one_model, other = one(known), one(known, "n")
+    one_model.named = True
     one_model.bad(0.0, Fault(Kind.UPSTREAM_AUTH, "not for you", status=403))
     assert not one_model.admit(1.0, 0.0)
     assert not other.until, "or any client could disable a key by naming a model"
+    assert not one(known, "later").until, "nor one that is asked for later"
     assert said(known) == ["key_disabled k/m"]
 
 
 def test_a_good_call_gives_the_key_back(known):
     target, other = one(known), one(known, "n")
-    target.bad(0.0, Fault(Kind.UPSTREAM_QUOTA, "empty"))
+    target.bad(0.0, Fault(Kind.UPSTREAM_QUOTA, "empty", status=402))
     assert target.knock(2.0)
     target.good(2.1)
     assert not target.holds
@@ -165,3 +168,83 @@ def test_what_others_found_holds_for_targets_that_nobody_asked_for_yet(known):
     assert known.changes == [], "nobody is told what he told"
     known.forget(["p"])
     assert not one(known, "m", account="rotated").until
+
+
+def test_what_names_a_client_made_up_is_told_to_nobody(known):
+    target = one(known, "made-up-1")
+    target.bad(0.0, Fault(Kind.UPSTREAM_AUTH, "not for you", status=403))
+    assert target.until
+    assert known.take() == [], "or events and webhooks would be the client's to fill"
+
+
+def test_one_that_answers_well_is_not_lost_to_a_refusal_that_may_be_the_requests_own(known):
+    target = one(known)
+    target.breaker.good = 1
+    quoting = Fault(Kind.UPSTREAM_AUTH, "Invalid value: 'no auth'", status=400)
+    target.bad(0.0, quoting)
+    target.bad(0.0, quoting)
+    target.good(0.1)
+    target.bad(0.2, quoting)
+    target.bad(0.2, quoting)
+    assert not target.until
+    target.bad(0.3, quoting)
+    assert target.holds.keys() == {"model"}
+    assert not one(known, "n").until, "and never the whole key"
+
+
+def test_what_the_configuration_names_no_client_can_have_forgotten(known, monkeypatch):
+    monkeypatch.setattr(condition, "MOST", 50)
+    ours = one(known, "ours")
+    ours.named = True
+    for number in range(500):
+        one(known, f"any-{number}")
+    assert one(known, "ours") is ours
+    assert known.forgotten > 5
+    known.hear(Change("p", "k", "ours", "cooling", 5.0), 0.0)
+    assert ours.holds.keys() == {"cooling"}
+
+
+def test_new_credentials_are_tried_at_once(known):
+    target = one(known)
+    target.bad(0.0, Fault(Kind.UPSTREAM_AUTH, "expired", status=401))
+    known.forget(["q"])
+    assert target.holds
+    known.forget(["p"])
+    assert not target.until
+
+
+def test_a_new_operator_says_anew_what_is_down(known):
+    target, now = one(known), perf_counter()
+    known.hear(Change("p", "", "", "provider_down"), now)
+    known.doubt()
+    assert not target.until, "the one that would have said up is gone"
+    assert not one(known, "later").until
+    known.hear(Change("p", "", "", "provider_down"), now)
+    assert one(known, "latest").holds.keys() == {"down"}
+
+
+def test_a_hold_that_came_with_the_key_ends_with_a_good_call(known):
+    one(known).bad(perf_counter(), Fault(Kind.UPSTREAM_AUTH, "who?", status=401))
+    later = one(known, "later")
+    assert later.troubled, "else its good calls would be told to nobody"
+    later.good(perf_counter())
+    assert not later.until
+    assert not one(known).until
+
+
+def test_what_has_ended_by_itself_is_not_said_to_stand(known):
+    target = one(known)
+    target.cool(0.0, 5.0, "429")
+    assert (target.why(1.0), target.held(1.0)) == ("cooling for 4.0 s", ["cooling"])
+    assert (target.why(6.0), target.held(6.0)) == ("", [])
+    failing(target, now=6.0)
+    assert target.why(7.0).startswith("breaker for ")
+    assert (target.why(17.0), target.held(17.0)) == ("breaker half-open", ["breaker"])
+
+
+def test_no_prompt_takes_more_than_a_bucket(known):
+    target = one(known)
+    target.allowances = (known.allowance(("p",), Rate(tokens=600)),)
+    assert target.full(1.0, 5_000_000) == 0.0
+    assert target.take(1.0, 5_000_000) == 600
+    assert target.full(1.0, 10) == pytest.approx(1.0), "a second, not a week"

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from llm_gateway.accounting.estimate import estimate, prompt_tokens
 from llm_gateway.accounting.journal import Journal
-from llm_gateway.core.exchange import Attempt, Exchange
+from llm_gateway.core.exchange import SHADOW, Attempt, Exchange
 from llm_gateway.core.types import Usage
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.metrics import Metrics, TargetMeter
@@ -149,7 +149,8 @@ class Ledger:
 
     def _count(self, x: Exchange, seconds: float) -> None:
         metrics = self.metrics
-        metrics.request(x.route.label, x.method, x.status, seconds)
+        if x.route.label != SHADOW:  # no client asked for a copy, and none was refused if it fails
+            metrics.request(x.route.label, x.method, x.status, seconds)
         target: Target | None = x.target
         if target is None:
             return

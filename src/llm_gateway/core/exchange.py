@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import asyncio
 
 
+SHADOW = "shadow"  # label and key of copies that no client asked for
+
+
 class Client(Protocol):
     """Where a reply goes: the connection that a request came in on."""
 

@@ -24,7 +24,7 @@ from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.core.types import Completion, Refusal, Text
-from llm_gateway.egress.hedge import Odds, Race, due
+from llm_gateway.egress.hedge import Lane, Odds, Race, due
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
@@ -198,7 +198,8 @@ class Egress:
         x.attempts.append(
             Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3))
         )
-        if fault.kind is Kind.ESCALATED:
+        if fault.kind is Kind.ESCALATED:  # it answered, and well
+            target.condition.good(now)
             return x.deadline - now
         target.meter.fail(fault.kind.name.lower())
         self.vitals.failed(target.provider, fault)
@@ -239,7 +240,8 @@ class Egress:
         self._local.tick()
         heartbeat = self.timing.heartbeat
         for relay in list(self.relays):
-            relay.tick(now, heartbeat, early=self.timing.early)
+            # Of two runners nobody has the client's ear before one of them has something to say.
+            relay.tick(now, heartbeat, early=self.timing.early and not isinstance(relay.x.client, Lane))
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -312,13 +314,16 @@ class Egress:
         return passage
 
     async def _open(self, x: Exchange, target: Target) -> Connection | EchoConnection:
-        self.overload.streams += x.stream  # so that many at once do not all find room while none is connected yet
+        condition = target.condition  # so that many at once do not all find room while none is connected yet
+        condition.busy += 1
+        self.overload.streams += x.stream
         try:
             async with asyncio.timeout(max(x.deadline - perf_counter(), SHORTEST_TIMEOUT)):
                 return await self._pool.open(target.bay)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
         finally:
+            condition.busy -= 1
             self.overload.streams -= x.stream
 
     def _reply(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:

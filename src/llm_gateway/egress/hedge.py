@@ -163,11 +163,11 @@ class Race:
 
     async def _clear(self, winner: Runner | None) -> None:
         """Nobody runs on, and what became of the others is known."""
-        for runner in self._runners:
-            if runner is winner:
-                continue
+        losers = [runner for runner in self._runners if runner is not winner]
+        for runner in losers:  # all before any wait: this may itself be cancelled
             runner.task.cancel()
-            (outcome,) = await asyncio.gather(runner.task, return_exceptions=True)
+        outcomes = await asyncio.gather(*(runner.task for runner in losers), return_exceptions=True)
+        for runner, outcome in zip(losers, outcomes, strict=True):
             x, target = runner.x, runner.target
             if winner is None or not x.upstream_started:
                 continue

@@ -49,13 +49,18 @@ def head(x: Exchange, content_type: bytes, framing: bytes, now: float, more: byt
         if x.cost is not None:
             ours += b"x-gateway-cost: %b\r\n" % dollars(x.cost)
         if x.dropped:
-            ours += b"x-gateway-dropped-params: %b\r\n" % ", ".join(x.dropped).encode("ascii", "replace")[:1024]
+            ours += b"x-gateway-dropped-params: %b\r\n" % _visible(", ".join(x.dropped))
     if x.route.id_header:
         ours += b"%b: %b\r\n" % (x.route.id_header, x.request_id.encode())
     return b"%bcontent-type: %b\r\n%bx-request-id: %b\r\n%b%b%b%b\r\n" % (
         STATUS_LINES.get(x.status) or status_line(x.status), content_type, framing, x.request_id.encode(), ours, x.extra, more,
         b"" if x.keep_alive else b"connection: close\r\n",
     )  # fmt: skip
+
+
+def _visible(text: str) -> bytes:
+    """As a header's value may be: clients choose some of these names, line ends and all."""
+    return bytes(b if 0x20 <= b < 0x7F else 0x3F for b in text[:1024].encode("ascii", "replace"))
 
 
 def whole(x: Exchange, body: bytes, content_type: bytes, now: float, more: bytes = b"") -> bytes:

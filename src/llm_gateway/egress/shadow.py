@@ -15,13 +15,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from llm_gateway.core.errors import Fault
-from llm_gateway.core.exchange import Exchange, Principal
+from llm_gateway.core.exchange import SHADOW, Exchange, Principal
 from llm_gateway.egress.deliver import Egress
+from llm_gateway.routing import ask
 from llm_gateway.routing.plan import Shadow
+from llm_gateway.routing.target import Target
 from llm_gateway.telemetry.metrics import Metrics
 
 MOST_AT_ONCE = 100
-NOBODY = Principal("shadow", "")
+MOST_BYTES = 32 << 20  # of requests' bodies that copies hold, which nothing else counts
+NOBODY = Principal(SHADOW, "")
 
 
 class Void:
@@ -54,6 +57,7 @@ class Shadows:
         self._metrics = metrics
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -62,32 +66,47 @@ class Shadows:
         """Sends a copy along, by lot."""
         if random() >= shadow.share:  # noqa: S311  no secret
             return
-        if len(self._tasks) >= MOST_AT_ONCE or shadow.target.condition.until:
+        target = shadow.stop.keys[0]
+        full = len(self._tasks) >= MOST_AT_ONCE or self._bytes + x.bytes_in > MOST_BYTES
+        # What is bound to the account that knows its ids is no other's to answer.
+        if full or target.condition.until or (x.pin is not None and not x.pin.mark):
             self._metrics.shadow(x.model, "skipped")
             return
+        if target.condition.allowances:
+            tokens = ask.prompt(x) + ask.output(x, target.condition.meter.output.value)
+            if target.condition.full(perf_counter(), tokens):
+                self._metrics.shadow(x.model, "skipped")
+                return
+            target.condition.take(perf_counter(), tokens)
         twin = copy(x)
         twin.client, twin.principal, twin.id, twin.attempts = Void(), NOBODY, f"{x.id}-shadow", []
-        twin.route = replace(x.route, label="shadow")
-        twin.task = None
-        task = asyncio.ensure_future(self._follow(twin, shadow, egress))
+        twin.route = replace(x.route, label=SHADOW)
+        twin.task = twin.cascade = None
+        twin.measured = False
+        self._bytes += x.bytes_in
+        task = asyncio.ensure_future(self._follow(twin, target, egress))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        for task in self._tasks:
+    async def close(self) -> None:
+        """Ends them; they are booked."""
+        tasks = [*self._tasks]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, x: Exchange, shadow: Shadow, egress: Egress) -> None:
+    async def _follow(self, x: Exchange, target: Target, egress: Egress) -> None:
         begun = perf_counter()
         try:
-            await egress.attempt(x, shadow.target)
+            await egress.attempt(x, target)
             x.status = 200
             self._metrics.shadow(x.model, "ok", perf_counter() - begun)
         except Fault as fault:
             egress.refuse(x, fault)
-            shadow.target.condition.bad(perf_counter(), fault)
+            target.condition.bad(perf_counter(), fault)
             self._metrics.shadow(x.model, fault.code)
         except asyncio.CancelledError:
             egress.abandon(x)
         finally:
+            self._bytes -= x.bytes_in
             self._settle(x, b"")

@@ -18,6 +18,7 @@ FAMILIES: dict[What, str] = {
     "breaker_opened": "breaker", "breaker_closed": "breaker", "key_disabled": "key", "key_restored": "key", "cooling": "cooling",
     "provider_down": "provider", "provider_up": "provider",
 }  # fmt: skip
+MOST = 8192
 ENDS: frozenset[What] = frozenset({"breaker_closed", "key_restored", "provider_up"})
 Place = tuple[str, str, str, str]
 
@@ -41,11 +42,26 @@ class Standing:
                 self._held = {where: held for where, held in self._held.items() if not _within(where, place(change))}
             else:
                 self._held[place(change)] = change, now + change.seconds if change.seconds > 0 else math.inf
+        if len(self._held) > MOST:  # clients can make many: those that end soonest go first
+            lasting = sorted((held for held in self._held.items() if held[1][1] > now), key=lambda held: held[1][1])
+            self._held = dict(lasting[-MOST // 2 :])
 
     def holding(self, now: float) -> list[Change]:
         """With the seconds that are left of each."""
         self._held = {where: held for where, held in self._held.items() if held[1] > now}
         return [replace(change, seconds=0.0 if end == math.inf else end - now) for change, end in self._held.values()]
+
+    def about(self, who: tuple[str, str, str], now: float) -> list[Change]:
+        """As `holding`, of one target (provider, key, model), without looking at all there are."""
+        provider, key, _ = who
+        wholes = ((provider, key, ""), (provider, "", ""))
+        places = [(*place, kind) for place in (who, *wholes) for kind in ("breaker", "cooling", "key", "provider")]
+        found = [self._held[where] for where in places if where in self._held]
+        return [replace(change, seconds=0.0 if end == math.inf else end - now) for change, end in found if end > now]
+
+    def doubt(self) -> None:
+        """Whether providers are there is not known any more."""
+        self._held = {where: held for where, held in self._held.items() if where[3] != "provider"}
 
     def forget(self, providers: Iterable[str]) -> None:
         """These have other keys now, or are others by the same name. Whether they are there is found out anew by who asks."""

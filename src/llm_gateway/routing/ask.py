@@ -15,6 +15,7 @@ from llm_gateway.core.types import Usage
 
 MOST_TAGS = 32
 PREFIX_BYTES = 1024  # of the conversation's beginning, which decides whose prompt cache has it
+BEGINNINGS = ("system", "instructions", "systemInstruction", "messages", "input", "contents")
 USUAL_OUTPUT = 256  # tokens of a reply, before any was seen
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}")
 _PRIORITIES = {"low": -1, "normal": 0, "high": 1}
@@ -45,7 +46,10 @@ def session(x: Exchange, *, prefix: bool) -> bytes:
     members = x.peek.members
     if "prompt_cache_key" in members:
         return bytes(members["prompt_cache_key"])[:64]
-    begun = b"".join(bytes(members.get(name, b""))[:PREFIX_BYTES] for name in ("system", "instructions", "systemInstruction", "messages", "input", "contents"))
+    begun = b""
+    for name in BEGINNINGS:
+        if len(begun) < PREFIX_BYTES and name in members:
+            begun += memoryview(members[name])[: PREFIX_BYTES - len(begun)]
     return blake2b(begun, digest_size=16).digest()
 
 

@@ -5,7 +5,9 @@ hot path reads: 0.0 while nothing stands against it. Everything that may stand a
 
     breaker   its last calls failed (policies/breaker.py)
     cooling   it said 429 and when to come again, or its own rate-limit headers say that nothing is left
-    key       it refused our key: 401 and 402 hold the key everywhere, 403 this model only (any client can name a forbidden model)
+    key       it refused our key by 401, 402 or a 429 for want of quota: all models of that key
+    model     it refused our key by anything else: this model only (any client can name a forbidden model, or have its own words quoted
+              in a 400), and one that just answered well not at once
     down      the operator's probes do not get through to its provider
 
 Times are perf_counter seconds. What changes is told to `tell`, for other workers, webhooks and the log.
@@ -32,12 +34,14 @@ MOST = 8192
 MOST_COOL = 3600.0
 FULL = 0.05  # seconds until a call may have ended
 ERROR_WEIGHT = 1 / 16
-FORBIDDEN = 403
+SURE = frozenset({401, 402, 429})  # statuses by which a refusal is about the key, whoever asks for whatever
+DOUBTS = 3  # other refusals in a row before one that just answered well is not asked any more
 
 LOST_KEY = frozenset({Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA})
 BROKEN = FAILURES - LOST_KEY
 BY_CALLS = frozenset({"breaker", "recovering"})  # holds that calls end, not time
-KNOCKABLE = frozenset({"breaker", "recovering", "key", "down"})
+LOST = frozenset({"key", "model"})
+KNOCKABLE = frozenset({"breaker", "recovering", "down"}) | LOST
 
 Tell = Callable[[Change], None]
 
@@ -54,14 +58,17 @@ class Meter(Struct):
 
 class Condition:
     """`busy`: calls under way; `holds`: what stands against it, by name, until when; `kin`: all of the same key;
-    `troubled`: good calls are worth telling too."""
+    `troubled`: good calls are worth telling too; `named`: by the configuration or the catalogue, not just by some client; `label`: the
+    model's name in metrics, one of few."""
 
     __slots__ = (
-        "allowances", "breaker", "busy", "gradient", "holds", "key", "kin", "meter", "model", "provider", "tell", "troubled", "until",
+        "allowances", "breaker", "busy", "gradient", "holds", "key", "kin", "label", "meter", "model", "named", "provider",
+        "refusals", "tell", "troubled", "until",
     )  # fmt: skip
 
     def __init__(self, name: tuple[str, str, str], terms: Terms, bounds: Bounds | None, kin: list[Condition], tell: Tell) -> None:
         self.provider, self.key, self.model = name
+        self.label, self.named = self.model, False
         self.breaker = Breaker(terms)
         self.gradient = Gradient.of(bounds) if bounds is not None else None
         self.allowances: tuple[Allowance, ...] = ()
@@ -69,6 +76,7 @@ class Condition:
         self.until = 0.0
         self.troubled = False
         self.busy = 0
+        self.refusals = 0
         self.meter = Meter(Average(), Average(), Average(), Sample())
         self.kin = kin
         self.tell = tell
@@ -104,10 +112,15 @@ class Condition:
             return FULL
         return max((each.wait(tokens, now) for each in self.allowances), default=0.0)
 
-    def take(self, now: float, tokens: int) -> None:
-        """After `full` said 0."""
+    def take(self, now: float, tokens: int) -> int:
+        """After `full` said 0. Returns the tokens taken: an estimate never takes more than a whole bucket, or one absurd prompt would
+        have everybody wait for an hour."""
+        for each in self.allowances:
+            if each.tokens is not None:
+                tokens = min(tokens, int(each.tokens.size))
         for each in self.allowances:
             each.take(tokens, now)
+        return tokens
 
     def correct(self, difference: int) -> None:
         """The tokens of a call beyond what was taken for it."""
@@ -119,15 +132,20 @@ class Condition:
         return max(1.0, self.holds.get("cooling", 0.0) - now)
 
     def why(self, now: float) -> str:
-        """What stands against it, for a reader; "" if nothing does."""
-        said = [f"{name}{f' for {end - now:.1f} s' if not math.isinf(end) and end > now else ''}" for name, end in self.holds.items()]
-        return ", ".join(said)
+        """What stands against it, for a reader; "" if nothing does. A breaker whose time is over waits for a call to find out."""
+        said = [f"{name}{f' for {end - now:.1f} s' if not math.isinf(end) else ''}" for name, end in self.holds.items() if end > now]
+        return ", ".join(["breaker half-open", *said] if self.holds.get("breaker", math.inf) <= now else said)
+
+    def held(self, now: float) -> list[str]:
+        """The holds that have not ended by themselves."""
+        return [name for name, end in self.holds.items() if end > now or name == "breaker"]
 
     # -- told after a call -------------------------------------------------------------------------------------------
 
     def good(self, now: float) -> None:
         """A call went well. Only told where `troubled`; else the caller counts it in `breaker.good`."""
         meter = self.meter
+        self.refusals = 0
         meter.errors -= ERROR_WEIGHT * meter.errors
         if self.breaker.succeed(now):
             self._free("breaker")
@@ -136,6 +154,7 @@ class Condition:
         if "key" in self.holds:
             for each in self.kin:
                 each.lift("key", quiet=each is not self)
+        self.lift("model")
         self.lift("down")
         self.troubled = bool(self.holds or self.breaker.bad or self.breaker.was_bad or meter.errors > ERROR_WEIGHT / 4)
 
@@ -170,14 +189,17 @@ class Condition:
             meter.pace.add((whole - (first or 0.0)) / output, now)
 
     def _lose(self, now: float, fault: Fault) -> None:
-        """Our key was refused: everywhere, unless all that is known is that this model is not for it."""
-        seconds = self.breaker.terms.key_ejection
-        if not seconds:
+        """Our key was refused: everywhere, unless it may be for this model or this request alone."""
+        seconds, whole = self.breaker.terms.key_ejection, fault.status in SURE
+        self.refusals += 1
+        proven = self.breaker.good or self.breaker.was_good
+        if not seconds or (not whole and proven and self.refusals < DOUBTS):
             return
-        fresh, whole = "key" not in self.holds, fault.status != FORBIDDEN
+        name = "key" if whole else "model"
+        fresh = name not in self.holds
         for each in self.kin if whole else [self]:
-            each.hold("key", now, seconds, fault.code, quiet=True)
-        if fresh:
+            each.hold(name, now, seconds, fault.code, quiet=True)
+        if fresh and (whole or self.named):  # of names that clients make up there is no end
             self.tell(Change(self.provider, self.key, "" if whole else self.model, "key_disabled", seconds, fault.code))
 
     # -- holds -------------------------------------------------------------------------------------------------------
@@ -199,8 +221,8 @@ class Condition:
     def lift(self, name: str, *, quiet: bool = False) -> None:
         if name in self.holds:
             self._free(name)
-            if name == "key" and not quiet:
-                self.tell(Change(self.provider, self.key, "", "key_restored"))
+            if name in LOST and not quiet and (name == "key" or self.named):
+                self.tell(Change(self.provider, self.key, "" if name == "key" else self.model, "key_restored"))
 
     def _free(self, name: str) -> None:
         self.holds.pop(name, None)
@@ -214,12 +236,14 @@ _SAID: dict[str, What] = {"breaker": "breaker_opened", "cooling": "cooling", "do
 
 
 class Conditions:
-    """All of a worker's, by who is asked how. What is known outlives a reload, unless the key or the address changed.
+    """All of a worker's, by who is asked how. What is known outlives a reload, unless the key or the address changed. `forgotten`: how
+    often some were dropped, after which plans are to be made anew.
 
     `changes`: what is to be told to others; whoever owns the link takes it."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
+        self.forgotten = 0
         self._standing = Standing()  # what others told, for targets that nobody asked for here yet
         self._known: dict[tuple[str, ...], Condition] = {}
         self._kin: dict[tuple[str, ...], list[Condition]] = {}
@@ -241,9 +265,10 @@ class Conditions:
                 if hold in kin[0].holds:
                     known.holds[hold] = kin[0].holds[hold]
                     known.until = max(known.holds.values())
+                    known.troubled = True
             self._known[name] = known
             now = perf_counter()
-            for change in self._standing.holding(now):
+            for change in self._standing.about(who, now):
                 _take_over(known, change, now)
         known.breaker.terms = terms
         if (known.gradient is not None) != (bounds is not None) or (known.gradient is not None and known.gradient.bounds != bounds):
@@ -262,20 +287,37 @@ class Conditions:
     def hear(self, change: Change, now: float) -> None:
         """What another worker found holds here too."""
         self._standing.note([change], now)
-        for each in self.all():
-            _take_over(each, change, now)
+        for (provider, key, *how), kin in self._kin.items():
+            if provider == change.provider and change.key in ("", key):
+                one = self._known.get((provider, key, change.model, *how)) if change.model else None
+                for each in [one] if one is not None else [] if change.model else kin:
+                    _take_over(each, change, now)
 
     def forget(self, providers: Iterable[str]) -> None:
-        """The configuration made others of these: what is to come of them knows nothing of what was."""
-        self._standing.forget(providers)
+        """The configuration made others of these, or they have other credentials: what is to come of them knows nothing of what was."""
+        gone = frozenset(providers)
+        self._standing.forget(gone)
+        for each in self._known.values():
+            if each.provider in gone:
+                each.lift("key", quiet=True)
+                each.lift("model", quiet=True)
+
+    def doubt(self) -> None:
+        """Whoever probed the providers is another now, who does not know what the last one said was down; what still is will be said
+        again."""
+        self._standing.doubt()
+        for each in self._known.values():
+            each.lift("down", quiet=True)
 
     def take(self) -> list[Change]:
         changes, self.changes[:] = [*self.changes], []
         return changes
 
     def _forget(self) -> None:
-        """Names come from clients: those that nothing is known of are dropped first, then all that are idle."""
-        idle = {name: each for name, each in self._known.items() if not each.busy}
+        """Names come from clients: those that nothing is known of are dropped first, then all that are idle. What the configuration or
+        the catalogue names stays: no client can have it forgotten. Plans made before would hold what nobody hears of: see `forgotten`."""
+        self.forgotten += 1
+        idle = {name: each for name, each in self._known.items() if not (each.busy or each.named)}
         calm = {name for name, each in idle.items() if not each.troubled}
         gone = calm if len(calm) > MOST // 2 else idle.keys()
         self._known = {name: each for name, each in self._known.items() if name not in gone}
@@ -297,10 +339,13 @@ def _take_over(condition: Condition, change: Change, now: float) -> None:
         case "breaker_closed":
             condition.breaker.close(now)
             condition.lift("breaker")
-        case "cooling" | "key_disabled" | "provider_down":
-            condition.hold(_HEARD[change.what], now, change.seconds or math.inf, "", quiet=True)
-        case "key_restored" | "provider_up":
-            condition.lift("key" if change.what == "key_restored" else "down", quiet=True)
-
-
-_HEARD = {"cooling": "cooling", "key_disabled": "key", "provider_down": "down"}
+        case "cooling":
+            condition.hold("cooling", now, change.seconds or math.inf, "", quiet=True)
+        case "key_disabled":
+            condition.hold("model" if change.model else "key", now, change.seconds or math.inf, "", quiet=True)
+        case "key_restored":
+            condition.lift("model" if change.model else "key", quiet=True)
+        case "provider_down":
+            condition.hold("down", now, change.seconds or math.inf, "", quiet=True)
+        case "provider_up":
+            condition.lift("down", quiet=True)

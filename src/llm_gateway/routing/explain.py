@@ -74,7 +74,7 @@ def _rows(plan: Plan, x: Exchange, targets: list[Target], tokens: int) -> list[d
         condition = target.condition
         room = condition.full(now, tokens) if plan.limited else 0.0
         state = condition.why(now) or (f"no room for {room:.1f} s" if room else "")
-        free = not state or state.startswith("recovering")
+        free = not state or state.startswith(("recovering", "breaker half-open"))
         would = "answer" if free and not answered else "follow" if free else "be passed over"
         answered = answered or free
         meter = condition.meter

@@ -19,6 +19,8 @@ from msgspec import Raw, Struct
 from llm_gateway.core.errors import Fault, Kind
 
 MOST_MODELS = 8
+MOST_NAMES = 64
+LONGEST = 256  # letters of a name; plans made for wishes are kept, and clients write these
 _KNOWN = frozenset({"order", "only", "ignore", "sort", "max_price", "allow_fallbacks", "region"})
 _STRATEGIES = {"price": "cost", "latency": "latency", "throughput": "throughput"}
 
@@ -70,13 +72,17 @@ def take(members: dict[str, Raw]) -> tuple[Options, tuple[str, ...]]:
     asked = _read(_models, models, "models", "an array of model names") if models is not None and bytes(models) != b"null" else ()
     if len(asked) > MOST_MODELS:
         raise Fault(Kind.INVALID, f"'models' may name at most {MOST_MODELS} models.", param="models")
+    _bounded("models", asked)
     if provider is None or bytes(provider) == b"null":
         return Options(models=asked), ()
     said = _read(_provider, provider, "provider", "an object of routing options")
-    unknown = tuple(f"provider.{name}" for name in _names(provider) if name not in _KNOWN)
+    unknown = tuple(f"provider.{name[:LONGEST]}" for name in _names(provider) if name not in _KNOWN)[:MOST_NAMES]
     sort = said.sort.by if isinstance(said.sort, _Sort) else said.sort
     price = said.max_price or MaxPrice()
     region = said.region or ()
+    regions = (region,) if isinstance(region, str) else region
+    for name, values in (("order", said.order), ("only", said.only), ("ignore", said.ignore), ("region", regions)):
+        _bounded(f"provider.{name}", values or ())
     return Options(
         models=asked,
         order=said.order or (),
@@ -86,8 +92,13 @@ def take(members: dict[str, Raw]) -> tuple[Options, tuple[str, ...]]:
         max_prompt=price.prompt,
         max_completion=price.completion,
         fallbacks=said.allow_fallbacks is not False,
-        regions=(region,) if isinstance(region, str) else region,
+        regions=regions,
     ), unknown
+
+
+def _bounded(param: str, names: tuple[str, ...]) -> None:
+    if len(names) > MOST_NAMES or any(len(name) > LONGEST for name in names):
+        raise Fault(Kind.INVALID, f"'{param}' may have at most {MOST_NAMES} names of at most {LONGEST} letters.", param=param)
 
 
 def _read(decode: Callable[[Raw], Said], raw: Raw, param: str, expected: str) -> Said:
@@ -95,4 +106,4 @@ def _read(decode: Callable[[Raw], Said], raw: Raw, param: str, expected: str) ->
         return decode(raw)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         where = str(error).partition("at `$.")[2].rstrip("`")
-        raise Fault(Kind.INVALID, f"'{param}' must be {expected}: {error}.", param=f"{param}.{where}" if where else param) from None
+        raise Fault(Kind.INVALID, f"'{param}' must be {expected}: {str(error)[:LONGEST]}.", param=f"{param}.{where}" if where else param) from None

@@ -15,6 +15,7 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.retry import AFRESH, KEYS_OWN, Policy
+from llm_gateway.routing.condition import LOST, Condition
 from llm_gateway.routing.target import Target
 
 NOWHERE: Mapping[Kind, tuple[Stop, ...]] = {}
@@ -69,9 +70,9 @@ class Hedge(Struct, frozen=True):
 
 
 class Shadow(Struct, frozen=True):
-    """A `share` of requests is copied to `target`."""
+    """A `share` of requests is copied to `stop`, by its first key."""
 
-    target: Target
+    stop: Stop
     share: float
 
 
@@ -148,7 +149,9 @@ class Course(Struct, eq=False):
     `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
     none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once.
 
-    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet."""
+    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet. `probe`: where this request is
+    what finds out whether a target is back; it lets go when it moves on, or nobody would ever find out;
+    `since`: then."""
 
     targets: list[Target]
     policy: Policy
@@ -165,6 +168,8 @@ class Course(Struct, eq=False):
     tokens: int = 0
     taken: int = 0
     waits: bool = False
+    probe: Condition | None = None
+    since: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Course attempt {self.attempts} at {self.target}>"
@@ -180,7 +185,7 @@ class Course(Struct, eq=False):
                 place = None
         if place is None:
             raise nobody(self.targets, now, self.tokens)
-        self._move(place, 0)
+        self._move(place, 0, now)
         self._take(now)
 
     def failed(self, fault: Fault, left: float) -> float:
@@ -190,14 +195,16 @@ class Course(Struct, eq=False):
         what multiplies a broken upstream's load. Moving on spreads it, and must work when all its clients have to."""
         policy = self.policy
         if fault.kind in self.elsewhere and left > 0 and self.attempts < policy.max_attempts:
+            self._give_back()
             self._divert(fault)
             return 0.0
         elsewhere = not self._alike(self.targets[-1])
         retries = self.target.limits.retries if self.retries is None else self.retries
         move = policy.after(fault, self.same, retries, random(), elsewhere=elsewhere)  # noqa: S311  no secret
+        if fault.kind is not Kind.ESCALATED:  # whose tokens were used
+            self._give_back()
         if move.verdict == "stop" or self.attempts >= policy.max_attempts or left <= 0:
             raise fault
-        self._give_back()
         stays = move.verdict == "same" and move.wait < left and not self._held()
         if stays and (move is AFRESH or self._affords()):
             self.same += 1
@@ -211,14 +218,16 @@ class Course(Struct, eq=False):
     def _held(self) -> bool:
         """Whether asking this target again is known to be no use; a Retry-After that is short enough is waited out all the same."""
         condition = self.target.condition
-        if "breaker" in condition.holds or "key" in condition.holds:
+        if "breaker" in condition.holds or LOST & condition.holds.keys():
             return True
         return self.limited and bool(condition.full(perf_counter(), self.tokens))
 
     def more(self, now: float) -> bool:
         """Whether somebody else could still be asked. Takes nothing."""
-        left = self.targets[self.place + 1 :]
-        return self.attempts < self.policy.max_attempts and any(not self._alike(each) and not each.condition.until for each in left)
+        if self.attempts >= self.policy.max_attempts:
+            return False
+        left = [each for each in self.targets[self.place + 1 :] if not self._alike(each) and not each.condition.until]
+        return any(not self.limited or not each.condition.full(now, self.tokens) for each in left)
 
     def beside(self, now: float) -> Target | None:
         """Whom to ask as well: the next that is free, else the same again. None if that has no room."""
@@ -233,6 +242,7 @@ class Course(Struct, eq=False):
 
     def overtaken(self, target: Target) -> None:
         """Whoever was asked beside the present one answered first."""
+        self._let_go()
         before, self.target = self.target, target
         if (before.provider, before.model) != (target.provider, target.model):
             self.fallbacks += 1
@@ -249,7 +259,7 @@ class Course(Struct, eq=False):
         if place is None:
             # With its breaker open and nobody else left, this was the call that finds out: its client hears what all the others do.
             raise nobody(self.targets, now, self.tokens) if "breaker" in self.target.condition.holds else fault
-        self._move(place, self.place)
+        self._move(place, self.place, now)
         self._take(now)
 
     def _next(self, start: int, now: float, *, alike: bool = True) -> int | None:
@@ -265,15 +275,25 @@ class Course(Struct, eq=False):
                 return place
         return None
 
-    def _move(self, place: int, start: int) -> None:
+    def _move(self, place: int, start: int, now: float) -> None:
+        self._let_go()
+        condition = self.targets[place].condition
+        if condition.breaker.probing == now:  # since this very moment: it is ours
+            self.probe, self.since = condition, now
         before, self.target, self.place, self.same = self.targets[start], self.targets[place], place, 0
         if (before.provider, before.model) != (self.target.provider, self.target.model):
             self.fallbacks += 1
 
+    def _let_go(self) -> None:
+        """A probe that ended without a verdict; another may try."""
+        if self.probe is not None:
+            if self.probe.breaker.probing == self.since:
+                self.probe.breaker.forget()
+            self.probe = None
+
     def _take(self, now: float) -> None:
         if self.limited:
-            self.target.condition.take(now, self.tokens)
-            self.taken = self.tokens
+            self.taken = self.target.condition.take(now, self.tokens)
 
     def _give_back(self) -> None:
         """A failed attempt: its request counts, the tokens it never got do not."""
@@ -302,9 +322,8 @@ class Course(Struct, eq=False):
 
     def done(self) -> None:
         self.tally.active -= 1
-        breaker = self.target.condition.breaker
-        if breaker.probing:  # a probe that ended without a verdict; another may try
-            breaker.forget()
+        if self.probe is not None:
+            self._let_go()
         if self.retrying:
             self.retrying = False
             self.tally.retrying -= 1
@@ -319,6 +338,6 @@ def nobody(targets: list[Target], now: float, tokens: int = 0) -> Fault:
         return Fault(
             Kind.UPSTREAM_RATE_LIMIT, "All that could answer have reached their providers' rate limits.", retry_after=wait
         )
-    if all("key" in held for held in holds):
+    if all(LOST & held for held in holds):
         return Fault(Kind.UPSTREAM_AUTH, "The providers refuse the gateway's credentials.", retry_after=wait)
     return Fault(Kind.UNAVAILABLE, "None of the model's providers is available at the moment; try again.", retry_after=wait)

@@ -26,6 +26,7 @@ from llm_gateway.routing.target import Seat, Target
 from llm_gateway.routing.wishes import astray, stranded
 from llm_gateway.telemetry.metrics import Metrics
 
+CHAT = "chat"
 STORED = "response"
 ESTIMATED = "count"  # for targets that do not do it themselves
 NAMED = 5
@@ -41,6 +42,7 @@ class Planner:
         self._own = own
         self._catalogue = own.catalogue
         self._named = frozenset(own.names())
+        self._meant = frozenset((goal.provider, goal.model) for alias in aliases.values() for goal in alias.goals())
         self._metrics = metrics
         self._default = default
         self._conditions = Conditions()
@@ -95,15 +97,16 @@ class Planner:
             alias.name, stops, alias.timeout, fallbacks=fallbacks, strategy=alias.strategy, sticky=alias.sticky,
             weights=alias.weights, rules=alias.rules, retries=alias.retries, excluded=tuple(excluded),
             elsewhere={kind: kept for kind, some in elsewhere.items() if (kept := _resident(some, alias))},
-            hedge=alias.hedge, shadow=self._shadow(alias, operation), cascade=alias.cascade,
+            hedge=alias.hedge, shadow=self._shadow(alias, operation),
+            cascade=alias.cascade if operation == CHAT else None,  # only of conversations is known whether they will do
             policy=replace(self._policy, max_attempts=alias.attempts) if alias.attempts is not None else None,
         )  # fmt: skip
         return self._sealed(_made(plan), operation)
 
     def _shadow(self, alias: Alias, operation: str) -> Shadow | None:
-        """None for what its target does not do."""
+        """None for what its target does not do, and where the data must not go."""
         stops = self._stops((alias.shadow[0],), alias.name, operation) if alias.shadow is not None else ()
-        return Shadow(stops[0].keys[0], alias.shadow[1]) if alias.shadow is not None and stops else None
+        return Shadow(stops[0], alias.shadow[1]) if alias.shadow is not None and stops and not astray(stops[0], alias.residency) else None
 
     def _goals(self, model: str) -> Sequence[Goal]:
         alias = self.aliases.get(model)
@@ -164,21 +167,31 @@ class Planner:
         condition = self._conditions.of(who, (key, account.authority, account.root), seat.terms, seat.bounds)
         limits = [((seat.name,), seat.rate), ((seat.name, account.key_id), seat.rates.get(account.key_id))]
         limits.append((who, seat.models.get(model)))
+        condition.named, condition.label = self._known(seat, model), self._label(seat, model)
         condition.allowances = tuple(self._conditions.allowance(of, rate) for of, rate in limits if rate is not None)
         return condition
 
     def _label(self, seat: Seat, model: str) -> str:
         """The model's name in metrics: the configuration's, or that of the catalogue's entry (`gpt-4o` for `gpt-4o-2024-08-06`).
         Clients choose names, so any other is "other"."""
-        goals = (goal for alias in self.aliases.values() for goal in alias.goals())
-        if any((seat.name, model) == (goal.provider, goal.model) for goal in goals):
+        if self._written(seat, model):
             return model
-        if f"{seat.name}/{model}" in self._named or any(model in account.deployments for account in seat.accounts):
-            return model
-        if seat.type not in self._listed:
-            self._listed[seat.type] = sorted(self._catalogue.names(seat.type), key=len, reverse=True)
         name = model.lower()
-        return next((listed for listed in self._listed[seat.type] if name.startswith(listed.lower())), "other")
+        return next((listed for listed in self._listing(seat.type) if name.startswith(listed.lower())), "other")
+
+    def _known(self, seat: Seat, model: str) -> bool:
+        """Whether the configuration or the catalogue has this very name."""
+        return self._written(seat, model) or model in self._listing(seat.type)
+
+    def _written(self, seat: Seat, model: str) -> bool:
+        if (seat.name, model) in self._meant or f"{seat.name}/{model}" in self._named:
+            return True
+        return any(model in account.deployments for account in seat.accounts)
+
+    def _listing(self, kind: str) -> list[str]:
+        if kind not in self._listed:
+            self._listed[kind] = sorted(self._catalogue.names(kind), key=len, reverse=True)
+        return self._listed[kind]
 
     def _unknown(self, model: str) -> Fault:
         known = self._catalogue.resolve(model)

@@ -28,8 +28,11 @@ class Patience(Struct, frozen=True):
 
 
 class Waiting(Struct, eq=False):
+    """`whom`: everybody it could go to."""
+
     course: Course
     turn: asyncio.Future[None]
+    whom: tuple[int, ...]
 
 
 class Queue:
@@ -55,7 +58,7 @@ class Queue:
                 Kind.UPSTREAM_RATE_LIMIT, "Too many requests are waiting for the model's providers.", code="queue_full", retry_after=self.patience.wait
             )
         loop = asyncio.get_running_loop()
-        waiting = Waiting(course, loop.create_future())
+        waiting = Waiting(course, loop.create_future(), tuple(id(target.condition) for target in course.targets))
         tenant = x.principal.tenant if x.principal is not None else ""
         ticket = self._line.join(waiting, tenant, ask.priority(x), max(1, course.tokens))
         self._arm(loop, SOONEST)
@@ -64,7 +67,8 @@ class Queue:
             async with asyncio.timeout(patience):
                 await waiting.turn
         except TimeoutError:
-            course.enter()  # the last try says what is still missing
+            if waiting.turn.cancelled():  # else its turn came at the same moment
+                course.enter()  # the last try says what is still missing
         finally:
             self._line.leave(ticket)
 
@@ -82,10 +86,16 @@ class Queue:
         """Serves all whose turn it is; comes back when the next may be."""
         self._timer = None
         soonest = LATEST
+        tried: dict[tuple[int, ...], int] = {}  # for whom there is no room, and for how many tokens not: asked once, not by each
         for ticket in self._line.order():
+            waiting: Waiting = ticket.item
+            tokens = waiting.course.tokens
+            if tokens >= tried.get(waiting.whom, tokens + 1):
+                continue
             seconds = self._try(ticket)
             if seconds:
                 soonest = min(soonest, seconds)
+                tried[waiting.whom] = tokens
         if len(self._line):
             self._arm(asyncio.get_running_loop(), max(SOONEST, soonest))
 

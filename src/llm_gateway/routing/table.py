@@ -63,6 +63,7 @@ class Table:
         self._plans: dict[str, dict[str, Plan]] = {operation: {} for operation in OPERATIONS}
         self._wished: dict[tuple[object, ...], Plan] = {}
         self._hits: dict[str, float] = {}
+        self._forgotten = self.conditions.forgotten
         self._turn = 0
         self.active: dict[str, tuple[bool, float | None]] = {}
 
@@ -112,6 +113,9 @@ class Table:
         plan = plans.get(model)
         if plan is None:
             plan = self.planner.plan(model, operation)
+            if self.conditions.forgotten != self._forgotten:
+                self._renew()
+                plan = self.planner.plan(model, operation)
             if len(plans) >= MOST_PLANS:
                 plans.clear()
             plans[model] = plan
@@ -140,14 +144,22 @@ class Table:
     def gauges(self) -> dict[str, dict[str, float]]:
         """For /metrics, once a second."""
         held: dict[str, float] = {}
+        now = perf_counter()
         for each in self.conditions.all():
-            for reason in each.holds:
-                labels = f'provider="{escape(each.provider)}",model="{escape(each.model)}",key="{escape(each.key)}",by="{reason}"'
-                held[labels] = 1
+            for reason in each.held(now) if each.until else ():
+                labels = f'provider="{escape(each.provider)}",model="{escape(each.label)}",key="{escape(each.key)}",by="{reason}"'
+                held[labels] = held.get(labels, 0) + 1
         waiting = {"llm_gateway_queue_depth": {"": float(len(self.queue))}, "llm_gateway_queue_refused_total": {"": float(self.queue.refused)}}
         return {"llm_gateway_target_held": held, **waiting}
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """No plan keeps a condition that was dropped and that nothing would be told of."""
+        self._forgotten = self.conditions.forgotten
+        self._wished.clear()
+        for plans in self._plans.values():
+            plans.clear()
 
     def _enter(self, course: Course) -> None:
         try:
@@ -177,7 +189,9 @@ class Table:
         residency = self._residency.get(x.principal.tenant if x.principal is not None else "", self._residency.get("", ()))
         if wish is options.NONE and not residency:
             return plan
-        key = (plan.model, operation, wish, residency, x.principal.models if x.principal is not None else ())
+        priced = wish.max_prompt is not None or wish.max_completion is not None
+        hour = int(x.wall // 3600) if priced else 0  # prices change by date, some by hour
+        key = (plan.model, operation, wish, residency, x.principal.models if x.principal is not None else (), hour)
         narrowed = self._wished.get(key)
         if narrowed is None:
             more = [self.plan(name, operation) for name in wish.models if wishes.may(x.principal, name)]

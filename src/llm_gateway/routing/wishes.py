@@ -44,10 +44,13 @@ def narrowed(plan: Plan, wish: Options, residency: tuple[str, ...], now: float) 
     """Only what may and should be asked, in the order wished for. now: Unix seconds, for prices."""
     excluded = list(plan.excluded)
 
+    def left_out(stop: Stop) -> str:
+        return unwanted(stop, wish, now) or astray(stop, residency)
+
     def left(stops: tuple[Stop, ...]) -> tuple[Stop, ...]:
         kept = []
         for stop in stops:
-            why = unwanted(stop, wish, now) or astray(stop, residency)
+            why = left_out(stop)
             if why:
                 excluded.append((stop, why))
             else:
@@ -64,9 +67,10 @@ def narrowed(plan: Plan, wish: Options, residency: tuple[str, ...], now: float) 
     if not wish.fallbacks:
         stops, fallbacks = stops[:1] if wish.order else stops, ()
     elsewhere = {kind: left(others) for kind, others in plan.elsewhere.items()} if wish.fallbacks else {}
+    shadow = plan.shadow if plan.shadow is not None and not left_out(plan.shadow.stop) else None
     strategy = wish.strategy or ("priority" if wish.order else plan.strategy)
     return replace(
-        plan, stops=stops, fallbacks=fallbacks, elsewhere=elsewhere, strategy=strategy, only=None, excluded=tuple(excluded),
+        plan, stops=stops, fallbacks=fallbacks, elsewhere=elsewhere, strategy=strategy, only=None, excluded=tuple(excluded), shadow=shadow,
         measured=plan.measured or strategy in {"latency", "throughput"},
     )  # fmt: skip
 
