@@ -39,5 +39,9 @@ def cut() -> Fault:
     return Fault(Kind.UPSTREAM_CUT, "The upstream ended its stream before the reply was complete.")
 
 
+def no_text() -> Fault:
+    return Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that is not valid UTF-8.")
+
+
 def broken() -> Fault:
     return Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that this format does not have.")
