@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,3 +14,11 @@ collect_ignore = [] if find_spec("litellm") else ["clients"]  # `make clients` h
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     return Path(__file__).parents[1]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Where FAILED_TESTS names a file, the names of those that failed go there (scripts/test.sh asks them once more, alone)."""
+    file = os.environ.get("FAILED_TESTS")
+    if file and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with Path(file).open("a") as names:
+            names.write(f"{report.nodeid}\n")

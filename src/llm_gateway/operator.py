@@ -30,6 +30,7 @@ from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
+from llm_gateway.admin.replicas import Replicas
 from llm_gateway.admin.webhooks import Webhooks
 from llm_gateway.config.snapshot import Operator, Snapshot
 from llm_gateway.core.changes import Change
@@ -51,6 +52,8 @@ def main() -> None:
     os.nice(NICE)  # what a worker wants of a core, it gets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(run(parser.parse_args()))
+    sys.stderr.flush()
+    os._exit(0)  # not by way of joining threads that look up names which nobody answers: the supervisor waits for 5 s
 
 
 class Plane:
@@ -63,7 +66,8 @@ class Plane:
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
         self.events = Events(notices, self.webhooks.offer)
-        self.fleet = Fleet(snapshot, self.events.changes, self._restarted)
+        self.fleet = Fleet(snapshot, self._found, self._restarted)
+        self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
             self.caller, self.keyring.keys, on_found=self.fleet.probed, on_change=self._changed, on_refused=self._refused
@@ -81,13 +85,14 @@ class Plane:
         self.watch = Watch(self.reloader)
 
     def api(self) -> Api:
-        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics)
+        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
 
     def begin(self) -> None:
         self.webhooks.adopt(self.reloader.state.webhooks)
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
+        self.replicas.adopt(self.reloader.snapshot.redis_url)
 
     def tick(self) -> None:
         self.fleet.balance()
@@ -98,6 +103,7 @@ class Plane:
     async def close(self) -> None:
         await self.probes.close()
         await self.webhooks.close()
+        await self.replicas.close()
         await self.keyring.close()
         self.caller.close()
 
@@ -109,6 +115,12 @@ class Plane:
         self.webhooks.adopt(state.webhooks)
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
+        self.replicas.adopt(snapshot.redis_url)
+
+    def _found(self, changes: list[Change]) -> None:
+        """What one of our workers found out; the others know already."""
+        self.events.changes(changes)
+        self.replicas.tell(changes)
 
     def _changed(self, change: Change) -> None:
         """A provider that probes found to be down, or up again."""

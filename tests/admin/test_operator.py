@@ -84,6 +84,28 @@ def test_nothing_new_is_nothing_changed(plane):
     assert (outcome["changed"], outcome["generation"], outcome["errors"]) == (False, 1, [])
 
 
+def test_an_emptied_file_takes_nobodys_keys_away(plane):
+    running = plane()
+    text = running.config.read_text()
+    running.config.write_text("")  # what a writer leaves for a moment who truncates first
+    eventually(lambda: running.metric("llm_gateway_config_reload_failures_total") == 1)
+    assert "is empty" in running.notices("configuration refused")[0]["errors"][0]
+    running.config.write_text(text + "journal: {on_error: continue}\n")
+    eventually(lambda: running.told("load"))
+    assert running.told("load")[0]["journal"] == "continue"
+
+
+def test_a_file_that_is_still_being_written_is_waited_for(plane):
+    running = plane()
+    text = running.config.read_text()
+    end = time.monotonic() + 3
+    while time.monotonic() < end:  # a valid file at every moment, another at each
+        running.config.write_text(f"{text}# {time.monotonic()}\njournal: {{on_error: continue}}\n")
+        time.sleep(0.05)
+    assert not running.told("load")
+    eventually(lambda: running.told("load"))
+
+
 def test_sighup_reloads(plane):
     running = plane()
     os.kill(running.process.pid, signal.SIGSTOP)  # so that the signal is there before the file watch looks

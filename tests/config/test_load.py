@@ -204,7 +204,6 @@ default_provider: nobody
         "limits: []",
         "replicas: 3",
         "strict_params: true",
-        "heartbeat: {early: true}",
         "cache: {backend: redis}",
         "models: {a: {targets: [openai/x], cache: {}}}",
     ],
@@ -281,7 +280,7 @@ providers:
       rate_limit: {requests_per_minute: 100, tokens_per_minute: 3}, model_limits: {m: {requests_per_minute: 40}}}
 """
     assert [line.split(": is counted")[0].split(": ")[1] for line in problems_of(text)] == [
-        "providers.a.rate_limit", "providers.a.keys[0].rate_limit", "providers.a.model_limits.m",
+        "providers.a.keys[0].rate_limit", "providers.a.rate_limit", "providers.a.model_limits.m",
     ]  # fmt: skip
     (provider,) = compile_text(text + "state: per_worker\n").snapshot.providers
     assert (provider.rate_limit.requests, provider.rate_limit.tokens) == (25, 1), "a share, but never nothing"

@@ -85,7 +85,7 @@ class Steady:
     choose: Callable[[], int]
     clients: int = 16
     outcomes: list[Outcome] = field(default_factory=list)
-    under_way: set[int] = field(default_factory=set)
+    under_way: set[int] = field(default_factory=set)  # clients whose stream is
     _stopping: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -117,6 +117,13 @@ class Steady:
             while len(self.outcomes) < wanted:
                 await asyncio.sleep(0.02)
 
+    async def streaming(self) -> float:
+        """A time at which somebody's stream is under way: now, or soon."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.under_way:
+                await asyncio.sleep(0.005)
+        return time.monotonic()
+
     async def _client(self, number: int) -> None:
         connection: Connection | None = None
         turn = number
@@ -125,11 +132,14 @@ class Steady:
                 connection = await Connection.to(self.choose())
             turn += 1
             outcome = Outcome(connection.port, turn % 2 == 0, connection.opened, time.monotonic(), worker=connection.worker)
+            if outcome.streamed:
+                self.under_way.add(number)
             try:
                 async with asyncio.timeout(PATIENCE):
                     outcome.fault = await connection.ask(stream=outcome.streamed)
             except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError) as error:
                 outcome.fault = repr(error)
+            self.under_way.discard(number)
             outcome.ended = time.monotonic()
             outcome.worker = connection.worker or outcome.worker
             self.outcomes.append(outcome)

@@ -94,7 +94,7 @@ def test_a_stream_that_has_begun_is_never_joined_by_another(place: Place) -> Non
 
 
 def test_when_the_second_fails_the_first_may_still_answer(place: Place) -> None:
-    place.first.script("late:1")
+    place.first.script("slow_ok:1")
     place.second.script("status:500")
     text, headers = place.ask(stream=True)
     assert (text, headers["x-gateway-provider"]) == ("One two three", "one")
@@ -127,7 +127,7 @@ def test_with_one_target_the_same_is_asked_again(place: Place) -> None:
 def test_no_more_than_its_share_of_requests_is_asked_twice(place: Place) -> None:
     seen = []
     for _ in range(3):
-        place.first.script("late:0.6")
+        place.first.script("slow_ok:0.6")
         seen.append(place.ask("few")[1]["x-gateway-attempts"])
     assert seen.count("2") <= 1, "the one that is always allowed"
 

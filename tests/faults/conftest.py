@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from faults.house import House
 from faults.space import why_not
 
 Seen = Callable[[str], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _linux() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("processes are watched through Linux's /proc")
 
 
 @pytest.fixture

@@ -162,13 +162,14 @@ def test_a_flood_of_bodies_is_shed_and_nobody_is_killed(house: House, seen: Seen
 
         def ask(number: int) -> None:
             try:
-                answers.append(gateway.ask("up/fault-stall:2" if number % 2 else "up/ok", content="x" * 8_000_000, timeout=60))
+                answers.append(gateway.ask("up/fault-slow_ok:2" if number % 2 else "up/ok", content="x" * 8_000_000, timeout=60))
             except OSError as error:
                 answers.append(type(error).__name__)
 
         with ThreadPoolExecutor(80) as pool:
             list(pool.map(ask, range(80)))
         statuses = [each if isinstance(each, str) else str(each.status) for each in answers]
+        assert set(statuses) == {"200", "503"}, "everybody is answered or refused"
         assert group.killed() == 0
         assert gateway.worker() == worker
         assert gateway.ask("up/ok").status == 200

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Principal
+from llm_gateway.routing.choice import LOOK
 from routing.conftest import asked
 
 TWO = """
@@ -44,6 +46,7 @@ def learned(table, provider: str, *, first_token: float = 0.0, whole: float = 1.
     (target,) = [each for each in table.plan("m").targets(0) if each.provider == provider]
     for _ in range(10):
         target.condition.measured(now, first_token, whole, output)
+    time.sleep(LOOK * 1.5)
 
 
 @pytest.fixture
@@ -127,6 +130,7 @@ def test_adaptive_weighs_speed_cost_and_errors(made, now):
         if target.provider == "a":
             for _ in range(4):
                 target.condition.bad(now, Fault(Kind.UPSTREAM_ERROR, "no"))
+    time.sleep(LOOK * 1.5)
     assert order(table) == "ba", "but it fails"
 
 
@@ -246,6 +250,19 @@ def test_a_tenant_that_must_stay_stays_with_every_model(made):
 def test_everybody_but_a_tenant(made):
     table = made(sections="residency: {default: [us], tenants: {acme: [eu]}}", a="us-east-1", b="eu-central-1")
     assert [order(table, principal=Principal("k", tenant)) for tenant in ("acme", "other")] == ["b", "a"]
+
+
+def test_a_profile_that_runs_anywhere_is_not_where_it_is_asked(table):
+    text = """
+providers:
+  bedrock: {api_key: k, region: eu-west-1}
+models:
+  m: {residency: [eu], targets: [bedrock/global.anthropic.claude-sonnet-4-5-20250929-v1:0, bedrock/eu.anthropic.claude-sonnet-4-5-20250929-v1:0]}
+  here: {residency: [eu], targets: [bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0]}
+"""
+    made = table(text)
+    assert [target.model[:3] for target in made.course(asked("m"))[1].targets] == ["eu."]
+    assert made.course(asked("here"))[1].target.model.startswith("anthropic")
 
 
 # -- wishes --------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from llm_gateway.config.aliases import Lookup
 from llm_gateway.config.compile import Compiled, compile_snapshot, digest
 from llm_gateway.config.load import load
 from llm_gateway.config.material import Material, prepare
-from llm_gateway.config.problems import ConfigError
+from llm_gateway.config.problems import ConfigError, Problem
 from llm_gateway.config.snapshot import Operator, Snapshot
 
 
@@ -94,6 +94,9 @@ class Reloader:
     def _compile(self) -> tuple[Compiled, Material]:
         loaded = load(self.state.config, self._environ)
         self.files = loaded.files
+        if self.state.config is not None and not any(path and place.startswith(self.state.config) for path, place in loaded.where.items()):
+            # A valid file, and what a writer leaves for a moment who truncates it first: everybody's keys would be gone.
+            raise ConfigError([Problem(self.state.config, "", "is empty: what is in force stays; to run on defaults, restart")])
         material = prepare(loaded.root, self.snapshot.data_dir)
         generation = self.snapshot.generation + 1
         return compile_snapshot(loaded, self._environ, material, self._lookup, generation), material
@@ -131,17 +134,19 @@ def _fixed(snapshot: Snapshot) -> dict[str, object]:
 
 class Watch:
     """Notices that a file the configuration came from has another content: by stat, then by hash, since ConfigMaps are
-    swapped by symlink and editors replace files, which a file-system watch misses."""
+    swapped by symlink and editors replace files, which a file-system watch misses. What still changes from one look to the
+    next is being written, and waited for."""
 
     def __init__(self, reloader: Reloader) -> None:
         self._reloader = reloader
-        self._stamps = self._stamp()
+        self._stamps = self._moving = self._stamp()
         self._content = self._hash()
 
     def look(self) -> None:
         """Reloads if there is something new. A broken file is reported once, not each time."""
         stamps = self._stamp()
-        if stamps == self._stamps:
+        still, self._moving = stamps == self._moving, stamps
+        if stamps == self._stamps or not still:
             return
         self._stamps = stamps
         content = self._hash()

@@ -46,7 +46,7 @@ def compile_snapshot(
     models = resolver.all()
     keys, key_problems = _keys(loaded, material)
     webhooks, hook_problems = webhooking.resolve(loaded)
-    problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found)]
+    problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found), *_unshareable(loaded)]
     if problems:
         raise ConfigError(problems)
     workers = root.workers or os.cpu_count() or 1

@@ -251,7 +251,7 @@ class Redis(Section):
     url: str | None = Field(
         default=None,
         pattern=r"^(rediss?|unix)://",
-        description="redis://host:port (REDIS_URL). Only watched by this version, in /health.",
+        description="redis://host:port (REDIS_URL). Replicas tell each other by it what they find out of providers' keys and limits; /health watches it.",
     )
 
 

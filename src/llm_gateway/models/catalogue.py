@@ -24,6 +24,8 @@ DAY = 86_400
 TIERS = ("service_tier", "processing", "speed")  # the data's words for a price that the reply's tier chooses
 MEMO_LIMIT = 4096  # names come from clients, so what is remembered of them is bounded
 VENDOR = re.compile(r"^(?:(?:us|eu|apac|global|regional|jp|au|ca|us-gov)\.)?(?:[a-z]+|ai21)\.(?=[a-z])")  # Bedrock's us.anthropic.claude-…
+SPREAD = re.compile(r"^(us-gov|us|eu|apac|global|jp|au|ca)\.[a-z0-9]+\.")  # a profile that runs wherever in that part of the world there is room
+PARTS = {"apac": "asia", "jp": "asia"}  # its words for what policies.regions calls otherwise
 FINE_TUNE = re.compile(r"^ft:[^:]+(?=:[^:]*:)")  # ft:BASE:organization:suffix:id
 COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 
@@ -281,7 +283,8 @@ class Catalogue:
         bare = VENDOR.sub("", name.removeprefix("ft:"))
         can = next((each for prefix, each in self._capabilities if bare.startswith(prefix)), None)
         retires = self._retires.get((provider, name))
-        if entry is None and can is None and retires is None:
+        spread = SPREAD.match(name)
+        if entry is None and can is None and retires is None and spread is None:
             return None
         can = can or Capability()
         return Info(
@@ -295,6 +298,7 @@ class Catalogue:
             tools=can.tools,
             schema=can.schema,
             reasoning=can.reasoning,
+            regions=(PARTS.get(spread[1], spread[1]),) if spread is not None else (),
         )
 
     def _entry(self, provider: str, model: str) -> Entry | None:

@@ -7,6 +7,7 @@ import math
 from msgspec import Struct
 
 WEIGHT = 1 / 8
+FIRST = 8  # values that count alike
 
 
 class Average(Struct):
@@ -18,8 +19,8 @@ class Average(Struct):
 
     def add(self, value: float, now: float) -> None:
         """The first few count alike, so that one odd start is soon forgotten."""
-        self.count += 1
-        self.value += (value - self.value) * max(WEIGHT, 1.0 / self.count)
+        self.count = count = self.count + 1
+        self.value += (value - self.value) * (WEIGHT if count > FIRST else 1.0 / count)
         self.seen = now
 
     def faded(self, now: float, half_life: float) -> float:

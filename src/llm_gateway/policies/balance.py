@@ -23,8 +23,8 @@ def weighted(weights: Sequence[float], dice: Sequence[float]) -> list[int]:
     """First with the probability of its weight, then the next among the rest. dice: uniform in [0, 1), one each.
 
     Efraimidis and Spirakis, Weighted random sampling with a reservoir, 2006: exponential keys."""
-    keys = [-math.log(1.0 - die) / weight for die, weight in zip(dice, weights, strict=True)]
-    return sorted(range(len(weights)), key=keys.__getitem__)
+    keys = [(1.0 - die) ** (1.0 / weight) for die, weight in zip(dice, weights, strict=True)]
+    return sorted(range(len(weights)), key=keys.__getitem__, reverse=True)
 
 
 def least(loads: Sequence[float], turn: int) -> list[int]:

@@ -17,20 +17,25 @@ from llm_gateway.core.exchange import Exchange
 from llm_gateway.formats.needs import needs
 from llm_gateway.policies import balance
 from llm_gateway.routing import ask
-from llm_gateway.routing.condition import Meter
-from llm_gateway.routing.plan import Plan, Stop, When
+from llm_gateway.routing.plan import Plan, Speeds, Stop, When
 from llm_gateway.routing.target import Target
 
 HALF_LIFE = 60.0  # seconds after which a measured latency counts half, so that the slow are tried again
+LOOK = 0.02  # seconds for which what was seen of targets' speeds holds
 CONTEXT = "context"
 
 
 def order(plan: Plan, x: Exchange, turn: int, hit: float = 0.0) -> list[Target]:
     """All targets, best first. hit: the caller's share of cached prompt tokens."""
     stops, rest = (plan.stops, plan.fallbacks) if not plan.checks else able(plan, x)
-    sticky = ask.session(x, prefix=plan.sticky == "prefix") if plan.sticky != "none" else b""
+    sticky = b""
+    if plan.sticky == "prefix" or (b"x-gateway-session" in x.headers and plan.sticky != "none"):
+        sticky = ask.session(x, prefix=plan.sticky == "prefix")
+    ranked = _ranked(plan, x, stops, turn, sticky, hit)
+    if plan.single:
+        return [stop.keys[0] for stop in (*ranked, *rest)]
     targets: list[Target] = []
-    for stop in (*_ranked(plan, x, stops, turn, sticky, hit), *rest):
+    for stop in (*ranked, *rest):
         targets += _keys(stop, turn, sticky)
     return targets
 
@@ -84,7 +89,7 @@ def _why_not(stop: Stop, wanted: frozenset[str], room: int) -> str:
 
 
 def _ranked(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky: bytes, hit: float) -> Sequence[Stop]:
-    if len(stops) < 2:
+    if len(stops) < 2 or plan.strategy == "priority":
         return stops
     if plan.near:
         groups = sorted({stop.distance for stop in stops})
@@ -97,12 +102,9 @@ def _ranked(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky:
 
 
 def _places(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky: bytes, hit: float) -> Sequence[int]:
-    strategy = plan.strategy
-    if strategy == "priority":
-        return range(len(stops))
     if sticky:
-        return balance.rendezvous([stop.name.encode() for stop in stops], [stop.weight for stop in stops], sticky)
-    match strategy:
+        return balance.rendezvous([stop.mark for stop in stops], [stop.weight for stop in stops], sticky)
+    match plan.strategy:
         case "weighted":
             return balance.weighted([stop.weight for stop in stops], [random() for _ in stops])  # noqa: S311
         case "round_robin":
@@ -110,22 +112,21 @@ def _places(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky:
         case "least_busy":
             return balance.least([_busy(stop) / stop.weight for stop in stops], turn)
         case "latency":
-            return balance.two_choices(_latencies(stops, x), (random(), random()))  # noqa: S311
+            return balance.two_choices(_latencies(plan, stops, x), (random(), random()))  # noqa: S311
         case "throughput":
-            now = perf_counter()
-            return balance.ranked([_meter(stop).pace.faded(now, HALF_LIFE) for stop in stops], turn)
+            return balance.least([pace for _, pace, _ in _speeds(plan, stops).seen], turn)
         case "cost":
-            return balance.ranked(_costs(stops, x, hit), turn)
+            return balance.ranked(_costs(plan, stops, x, hit), turn)
         case _:
             return _adaptive(plan, stops, x, hit, turn)
 
 
 def _adaptive(plan: Plan, stops: tuple[Stop, ...], x: Exchange, hit: float, turn: int) -> list[int]:
     latency, cost, errors = plan.weights
-    speeds = [value or None for value in _latencies(stops, x)]
-    wrong = [min(key.condition.meter.errors for key in stop.keys) for stop in stops]
-    scores = balance.blended(((latency, speeds), (cost, _costs(stops, x, hit) if cost else [None] * len(stops))))
-    return balance.least([score * (1.0 + errors * 4.0 * error) for score, error in zip(scores, wrong, strict=True)], turn)
+    costs = _costs(plan, stops, x, hit) if cost else [None] * len(stops)
+    scores = balance.blended(((latency, [value or None for value in _latencies(plan, stops, x)]), (cost, costs)))
+    wrong = _speeds(plan, stops).seen
+    return balance.least([score * (1.0 + errors * 4.0 * each[2]) for score, each in zip(scores, wrong, strict=True)], turn)
 
 
 def _keys(stop: Stop, turn: int, sticky: bytes) -> tuple[Target, ...] | list[Target]:
@@ -141,24 +142,39 @@ def _keys(stop: Stop, turn: int, sticky: bytes) -> tuple[Target, ...] | list[Tar
 
 
 def _busy(stop: Stop) -> int:
-    return sum(key.condition.busy for key in stop.keys)
-
-
-def _meter(stop: Stop) -> Meter:
-    """Of the key that was heard last."""
     keys = stop.keys
-    return (keys[0] if len(keys) == 1 else max(keys, key=lambda key: key.condition.meter.pace.seen)).condition.meter
+    return keys[0].condition.busy if len(keys) == 1 else sum([key.condition.busy for key in keys])
 
 
-def _latencies(stops: tuple[Stop, ...], x: Exchange) -> list[float]:
-    """Expected seconds to the last token; 0 where nothing was seen yet, so that it will be."""
-    now = perf_counter()
-    found = []
+def _speeds(plan: Plan, stops: tuple[Stop, ...]) -> Speeds:
+    """As seen at most LOOK seconds ago: at thousands of requests a second, nobody looks at every target for each of them."""
+    speeds, now = plan.speeds or Speeds(), perf_counter()
+    if now < speeds.until and stops is speeds.stops:
+        return speeds
+    speeds.until, speeds.stops, speeds.seen = now + LOOK, stops, []
     for stop in stops:
-        meter = _meter(stop)
-        found.append(meter.first.faded(now, HALF_LIFE) + meter.pace.faded(now, HALF_LIFE) * ask.output(x, meter.output.value))
+        conditions = [key.condition for key in stop.keys]
+        meter = max(conditions, key=lambda each: each.meter.pace.seen).meter  # of the key that was heard last
+        first, pace = meter.first.faded(now, HALF_LIFE), meter.pace.faded(now, HALF_LIFE)
+        speeds.seen.append((first, pace, min(each.meter.errors for each in conditions)))
+        speeds.output = meter.output.value or speeds.output
+    return speeds
+
+
+def _latencies(plan: Plan, stops: tuple[Stop, ...], x: Exchange) -> list[float]:
+    """Expected seconds to the last token; 0 where nothing was seen yet, so that it will be."""
+    speeds = _speeds(plan, stops)
+    output = ask.output(x, speeds.output)
+    return [first + pace * output for first, pace, _ in speeds.seen]
+
+
+def _costs(plan: Plan, stops: tuple[Stop, ...], x: Exchange, hit: float) -> list[float | None]:
+    """Expected, in nano-USD; None where it is unpriced."""
+    prompt = x.prompt_estimate or ask.prompt(x)
+    output = ask.output(x, _speeds(plan, stops).output)
+    cached, now = prompt * hit, x.wall
+    found: list[float | None] = []
+    for stop in stops:
+        slopes = stop.keys[0].slopes(now)
+        found.append(None if slopes is None else (prompt - cached) * slopes[0] + cached * slopes[1] + output * slopes[2])
     return found
-
-
-def _costs(stops: tuple[Stop, ...], x: Exchange, hit: float) -> list[float | None]:
-    return [stop.keys[0].price(ask.expected(x, _meter(stop).output.value, hit), x.wall) for stop in stops]

@@ -24,7 +24,8 @@ NOWHERE: Mapping[Kind, tuple[Stop, ...]] = {}
 class Stop(Struct, frozen=True):
     """One provider and model: its keys are alternatives, taken in turn or by their weights.
 
-    `lacks`: abilities it is known not to have; `context`: tokens, if known; `region`, `zone`: where it runs; `distance`: from here."""
+    `lacks`: abilities it is known not to have; `context`: tokens, if known; `region`, `zone`: where it runs; `distance`: from here; `mark`:
+    its name, as sessions are hashed to."""
 
     keys: tuple[Target, ...]
     weight: int = 1
@@ -33,6 +34,7 @@ class Stop(Struct, frozen=True):
     context: int | None = None
     regions: tuple[str, ...] = ()
     distance: int = 0
+    mark: bytes = b""
 
     @property
     def name(self) -> str:
@@ -74,13 +76,24 @@ class Shadow(Struct, frozen=True):
     share: float
 
 
+class Speeds(Struct, eq=False):
+    """What a plan's stops have done of late, looked at a few times a second: (seconds to the first token, seconds per token, errors), and
+    the usual tokens of a reply."""
+
+    until: float = 0.0
+    stops: tuple[Stop, ...] = ()
+    seen: list[tuple[float, float, float]] = []
+    output: float = 0.0
+
+
 class Plan(Struct, frozen=True):
     """`stops`: what the strategy chooses among; `fallbacks`: in order, after them; `elsewhere`: where requests go that failed for
     one kind of reason. `timeout`: the alias's own, in seconds, if it has one. `only`: all targets, where there
     is no choice to make and nothing to check.
 
     `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
-    a conversation with one target; `near`: whether distances differ; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
+    a conversation with one target; `near`: whether distances differ; `single`: whether
+    every stop has one key; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
     number of calls at once to keep to; `excluded`: with
     why, those that no request may go to."""
 
@@ -96,12 +109,14 @@ class Plan(Struct, frozen=True):
     checks: frozenset[str] = frozenset()
     excluded: tuple[tuple[Stop, str], ...] = ()
     near: bool = False
+    single: bool = False
     rules: tuple[Rule, ...] = ()
     measured: bool = False
     limited: bool = False
     hedge: Hedge | None = None
     shadow: Shadow | None = None
     cascade: Escalation | None = None
+    speeds: Speeds | None = None
     policy: Policy | None = None
     retries: int | None = None
 
@@ -242,7 +257,8 @@ class Course(Struct, eq=False):
         if place is None:
             place = self._next(self.place + 1, now)
         if place is None:
-            raise fault
+            # With its breaker open and nobody else left, this was the call that finds out: its client hears what all the others do.
+            raise nobody(self.targets, now, self.tokens) if "breaker" in self.target.condition.holds else fault
         self._move(place, self.place, now)
         self._take(now)
 

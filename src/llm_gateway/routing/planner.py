@@ -21,7 +21,7 @@ from llm_gateway.providers.table import sells
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.choice import CONTEXT
 from llm_gateway.routing.condition import Condition, Conditions
-from llm_gateway.routing.plan import Plan, Shadow, Stop
+from llm_gateway.routing.plan import Plan, Shadow, Speeds, Stop
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.routing.wishes import astray, stranded
 from llm_gateway.telemetry.metrics import Metrics
@@ -148,7 +148,8 @@ class Planner:
             for account in seat.accounts
         )
         region = goal.region or seat.region
-        where = (region,) if region else info.regions if info is not None else ()
+        spread = info.regions if info is not None and goal.region is None else ()  # a model may run in more places than it is asked in
+        where = spread or ((region,) if region else ())
         return Stop(
             keys,
             weight=goal.weight,
@@ -157,6 +158,7 @@ class Planner:
             context=info.context if info is not None else None,
             regions=where,
             distance=regions.distance(self._here, (region, goal.zone or seat.zone)),
+            mark=f"{goal.provider}/{goal.model}".encode(),
         )
 
     def _condition(self, seat: Seat, account: Account, model: str) -> Condition:
@@ -240,6 +242,8 @@ def _made(plan: Plan) -> Plan:
         checks=checks,
         near=plan.strategy != "priority" and len({stop.distance for stop in plan.stops}) > 1,
         only=list(some[0].keys) if alone else None,
+        single=all(len(stop.keys) == 1 for stop in some),
+        speeds=Speeds(),
         measured=plan.strategy in LEARNING or plan.hedge is not None,
         limited=any(each.gradient is not None or each.allowances for each in conditions),
     )

@@ -75,43 +75,8 @@ class Target:
     other accounts too, who could not read them."""
 
     __slots__ = (
-        "_heads",
-        "_heads",
-        "_own",
-        "_own",
-        "_place",
-        "_place",
-        "_priced_until",
-        "_priced_until",
-        "_rates",
-        "_rates",
-        "_tiers",
-        "_tiers",
-        "account",
-        "account",
-        "bay",
-        "bay",
-        "by_value",
-        "by_value",
-        "condition",
-        "condition",
-        "forms",
-        "forms",
-        "key_id",
-        "key_id",
-        "limits",
-        "limits",
-        "lines",
-        "lines",
-        "meter",
-        "meter",
-        "model",
-        "model",
-        "provider",
-        "provider",
-        "seals",
-        "speaker",
-        "speaker",
+        "_heads", "_own", "_place", "_priced_until", "_rates", "_sloped_until", "_slopes", "_tiers", "account", "bay", "by_value", "condition",
+        "forms", "key_id", "limits", "lines", "meter", "model", "provider", "seals", "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +109,8 @@ class Target:
         self._rates: Rates | None = None
         self._tiers: dict[str, Rates | None] = {}  # rates of other service tiers, until then too
         self._priced_until = 0.0
+        self._slopes: tuple[float, float, float] | None = None
+        self._sloped_until = 0.0
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...], bytes], bytes] = {}
 
     def __repr__(self) -> str:
@@ -160,6 +127,17 @@ class Target:
         if usage.tier not in self._tiers:
             self._tiers[usage.tier] = self._own.rates(self._place, now, usage.tier)
         return cost(usage, self._tiers[usage.tier])
+
+    def slopes(self, now: float) -> tuple[float, float, float] | None:
+        """Nano-USD of a token read, read from a cache, and written; None if unpriced. For comparing targets: tiers by length are left out."""
+        if now >= self._sloped_until:
+            read = self.price(Usage(input=1000), now)
+            cached = self.price(Usage(input=1000, cache_read=1000), now)
+            written = self.price(Usage(output=1000), now)
+            known = read is not None and cached is not None and written is not None
+            self._slopes = (read / 1000, cached / 1000, written / 1000) if known else None  # type: ignore[operator]
+            self._sloped_until = now + RATES_SECONDS
+        return self._slopes
 
     def request(self, outgoing: Outgoing, now: float) -> bytes:
         """The whole HTTP request for this target."""

@@ -36,7 +36,8 @@ def joined(plan: Plan, more: Sequence[Plan]) -> Plan:
                 added.append(stop)
     checks = plan.checks.union(*(other.checks for other in more))
     limited = plan.limited or any(other.limited for other in more)
-    return replace(plan, fallbacks=(*plan.fallbacks, *added), checks=checks, limited=limited, only=None)
+    single = plan.single and all(other.single for other in more)
+    return replace(plan, fallbacks=(*plan.fallbacks, *added), checks=checks, limited=limited, single=single, only=None)
 
 
 def narrowed(plan: Plan, wish: Options, residency: tuple[str, ...], now: float) -> Plan:

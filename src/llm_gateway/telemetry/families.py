@@ -87,6 +87,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "llm_gateway_queue_depth": Family("gauge", "Requests waiting for room at their providers' limits.", bare=True),
     "llm_gateway_queue_refused_total": Family("counter", "Requests that found the queue full.", bare=True),
+    "llm_gateway_replica_messages_total": Family(
+        "counter", "What replicas told each other by Redis (sent, heard, dropped: Redis was away too long, refused: not of this gateway)."
+    ),
     "llm_gateway_worker_restarts_total": Family("counter", "Workers restarted.", bare=True),
     "llm_gateway_build_info": Family("gauge", "1, labelled with the version."),
 }
