@@ -8,6 +8,7 @@ in turn, then serves well. Numbers after a colon are an argument: `status:503`, 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import gzip
@@ -125,6 +126,12 @@ async def slow_ok(writer: asyncio.StreamWriter, request: Received, argument: str
     await ok(writer, request, "")
 
 
+async def late_close(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+    """Nothing for so many seconds, then FIN."""
+    await asyncio.sleep(float(argument))
+    writer.close()
+
+
 async def stall_after_head(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
     await stream_head(writer)
     await writer.drain()
@@ -157,6 +164,18 @@ async def headers(writer: asyncio.StreamWriter, request: Received, argument: str
     """A good whole reply with more headers: `headers:name=value;name=value`."""
     pairs = [tuple(each.split("=", 1)) for each in argument.split(";")]
     writer.write(head_bytes(200, (JSON, ("content-length", str(len(COMPLETION))), *pairs)) + COMPLETION)
+
+
+async def answer(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+    """`answer:400,BASE64`: this status with this JSON, e.g. a recorded error; see `answering`."""
+    status, _, packed = argument.partition(",")
+    body = base64.b64decode(packed)
+    writer.write(head_bytes(int(status), (JSON, ("content-length", str(len(body))))) + body)
+
+
+def answering(status: int, body: bytes) -> str:
+    """The script's word for `answer`."""
+    return f"answer:{status},{base64.b64encode(body).decode()}"
 
 
 async def error_in_200(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
@@ -247,7 +266,8 @@ FAULTS: dict[str, Fault] = {
     each.__name__: each
     for each in (
         ok, reset_at_once, close_at_once, rst_midstream, cut_midstream, cut_mid_event, clean_end_without_finish,
-        close_delimited_stream, close_delimited, stall, slow_ok, stall_after_head, stall_midstream, slow_bytes, status, headers,
+        close_delimited_stream, close_delimited, stall, late, late_close, slow_ok, stall_after_head, stall_midstream, slow_bytes, status,
+        headers, answer,
         error_in_200, error_midstream, role_only_then_cut, html, truncated_json, short_body, gzipped, gzip_bomb,
         informational, endless_line, bad_framing, then_close,
     )
@@ -276,6 +296,11 @@ class FaultyUpstream:
         for each in faults:
             assert each.partition(":")[0] in FAULTS, each
         self._script.extend(faults)
+
+    def forget(self) -> None:
+        """What was met, and what was still to be played."""
+        self.received.clear()
+        self._script.clear()
 
     async def start(self, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self._server = await asyncio.start_server(self._serve, host, port, limit=HEAD_LIMIT, ssl=tls, backlog=1000)

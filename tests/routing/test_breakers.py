@@ -30,10 +30,8 @@ PACES = {"ejection": 1.0, "recovery": 0, "probe_interval": 1.0}
 class Gateway:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.port, self.metrics, self.folder = refused_port(), refused_port(), folder
-        config = {
-            "server": {"host": "127.0.0.1", "port": self.port, "metrics_port": self.metrics},
-            "data_dir": str(folder / "data"), "keys": [{"name": "f", "key": KEY}], **config,
-        }  # fmt: skip
+        server = {"host": "127.0.0.1", "port": self.port, "metrics_port": self.metrics, **config.get("server", {})}
+        config = {"data_dir": str(folder / "data"), "keys": [{"name": "f", "key": KEY}], **config, "server": server}
         (folder / "config.json").write_text(json.dumps(config))
         command = [Path(sys.executable).with_name("llm-gateway"), "serve", "-c", str(folder / "config.json")]
         with (folder / "log").open("wb") as log:
