@@ -56,6 +56,10 @@ def main() -> None:
     keys.command("hash")(hash_key)
     keys.command("new")(new_key)
     app.add_typer(keys, name="keys")
+    cache = typer.Typer(help="The response cache.", no_args_is_help=True)
+    cache.callback()(_together)
+    cache.command("purge")(purge_cache)
+    app.add_typer(cache, name="cache")
     app()
 
 
@@ -177,9 +181,28 @@ def schema() -> None:
 
 def reload(config: ConfigOption = None) -> None:
     """Have the running gateway read its configuration again, and say what came of it."""
+    _order(config, "/admin/v1/reload")
+
+
+def _together() -> None:
+    """A group of one command stays a group."""
+
+
+def purge_cache(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's replies.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's: as clients name it, or the provider's own name.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those whose request bore this tag (`x-gateway-tags`).")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Have the running gateway forget replies; all of them, if nothing is said."""
+    _order(config, "/admin/v1/cache/purge", json.dumps({"tenant": tenant, "model": model, "tag": tag}))
+
+
+def _order(config: str | None, path: str, body: str | None = None) -> None:
+    """Prints what the running gateway says; fails where it refuses or is not there."""
     loaded = _load(_path(config))
     try:
-        status, text = _admin(loaded, "/admin/v1/reload")
+        status, text = _admin(loaded, path, body)
     except OSError as error:
         print(f"no gateway answers on {_metrics(loaded)}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 
 from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
@@ -15,8 +16,10 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress
 from llm_gateway.egress.slices import LARGE
+from llm_gateway.egress.tape import play
 from llm_gateway.ingress import cors
 from llm_gateway.ingress.routes import match, voiced
+from llm_gateway.routing.replay import Replay
 from llm_gateway.routing.table import Table
 
 
@@ -31,13 +34,17 @@ class Line:
         ledger: Ledger,
         origins: tuple[str, ...] = (),
         cors_max_age: int = 600,
+        *,
+        replay: Replay | None = None,
     ) -> None:
+        """replay: None where nothing is cached."""
         self.admission = admission
         self.routing = routing
         self.egress = egress
         self.ledger = ledger
         self.origins = origins
         self.cors_max_age = cors_max_age
+        self.replay = replay
 
 
 def gate(x: Exchange, line: Line) -> None:
@@ -62,6 +69,8 @@ async def serve(x: Exchange, line: Line) -> None:
         if x.bytes_in > LARGE:
             await line.admission.hash(x)
         line.admission.read(x)
+        if line.replay is not None and (last := await _replayed(x, line.replay, line.routing)):
+            return
         plan, course = line.routing.course(x)
         line.egress.expect(x, plan, course)
         if course.waits:
@@ -90,3 +99,9 @@ async def serve(x: Exchange, line: Line) -> None:
         if course is not None:
             course.done()
         line.ledger.settle(x, last)
+
+
+async def _replayed(x: Exchange, replay: Replay, routing: Table) -> bytes:
+    """The whole reply from the cache; b"" where the request is to be sent."""
+    kept = await replay.seek(x, routing)
+    return b"" if kept is None else play(x, kept, replay.meter, perf_counter())

@@ -14,7 +14,7 @@ import msgspec
 from llm_gateway.admission.auth import Keys
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
-from llm_gateway.config.snapshot import Cascade, Cloud, Concurrency, Provider, RateLimit, Snapshot
+from llm_gateway.config.snapshot import Caching, Cascade, Cloud, Concurrency, Provider, RateLimit, Snapshot
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.exchange import Principal
@@ -54,8 +54,11 @@ from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Hedge, Rule, When
 from llm_gateway.routing.queue import Patience, Queue
+from llm_gateway.routing.replay import Replay
+from llm_gateway.routing.replay import Terms as CacheTerms
 from llm_gateway.routing.table import Table
 from llm_gateway.routing.target import Limits, Seat
+from llm_gateway.stores.memory import Memory
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.fetch import Fetcher
 from llm_gateway.upstream.pool import Origin, Pool
@@ -100,6 +103,22 @@ def table(
         residency=snapshot.residency,
         queue=Queue(Patience(snapshot.queue_wait, snapshot.queue_length)),
     )
+
+
+def replay(snapshot: Snapshot, shapes: Mapping[str, Format], before: Replay | None) -> Replay | None:
+    """None where nothing is cached; else the one before, with what it keeps."""
+    by_alias = {each.name: _terms(each.cache) for each in snapshot.aliases if each.cache is not None}
+    everybody = _terms(snapshot.cache)
+    if not everybody.enabled and not any(terms.enabled for terms in by_alias.values()):
+        return None
+    room = snapshot.cache_room // snapshot.workers
+    made = before if before is not None else Replay(Memory(room), shapes)
+    made.adopt(room, everybody, by_alias, snapshot.server.timeout)
+    return made
+
+
+def _terms(said: Caching) -> CacheTerms:
+    return CacheTerms(said.enabled, said.ttl, said.sampling, frozenset(said.ignore))
 
 
 def inlay(snapshot: Snapshot, fetcher: Fetcher, metrics: Metrics) -> Inlay | None:

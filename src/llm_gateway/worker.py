@@ -42,6 +42,7 @@ from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
 from llm_gateway.routing.condition import Conditions
+from llm_gateway.routing.replay import Replay
 from llm_gateway.supervisor import boot, channel, control
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
@@ -79,6 +80,7 @@ class Worker:
         self.fetcher = Fetcher(self.pool)
         self.conditions = Conditions()
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
+        self.replay: Replay | None = None
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
         self.stopped = asyncio.Event()
@@ -110,7 +112,8 @@ class Worker:
         egress.shadows = self.shadows
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
-        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age)
+        self.replay = wiring.replay(snapshot, self.formats, self.replay)
+        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, replay=self.replay)
         self.server.adopt(snapshot.server, partial(gate, line=line))
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
@@ -206,6 +209,9 @@ class Worker:
                 if self.link is not None:
                     told = explained(self.line.admission, self.line.routing, Asked(path, headers, body, key))
                     self.link.send(channel.Answer(serial, msgspec.json.encode(told)))
+            case channel.Purge(tenant, model, tag):
+                if self.replay is not None:
+                    self.replay.store.purge(tenant, model, tag)
             case channel.Probed(providers):
                 self.line.routing.probed(providers)
 
@@ -235,6 +241,8 @@ class Worker:
                 self.pool.sweep(now)
             if beat % 4 == 0:
                 self.journal.retry()
+                if self.replay is not None:
+                    self.replay.store.sweep(now)
                 if self.log is not None:
                     self.log.flush()
                 self.garbage.collect(idle=not self.line.egress.relays)
@@ -260,6 +268,7 @@ class Worker:
             "llm_gateway_loop_lag_seconds_max": {"": self._lag},
             "llm_gateway_overload_refused_total": {f'reason="{reason}"': n for reason, n in server.overload.refused.items()},
             **self.line.routing.gauges(),
+            **(self.replay.gauges() if self.replay is not None else {}),
         }
         self._lag = 0.0
         if self.link is not None:

@@ -39,9 +39,34 @@ def test_the_briefs_file_loads_as_written(compile_text):
     assert (snapshot.logging.level, snapshot.logging.format, snapshot.logging.output) == ("info", "json", "stdout")
 
 
-def test_what_the_briefs_file_asks_for_and_is_not_enforced_is_said(compile_text):
-    warnings = compile_text(BRIEF, OPENAI_API_KEY="a", ANTHROPIC_API_KEY="b").warnings
-    assert warnings == ("config.yaml:24:1: cache is not enforced by this version: nothing is cached",)
+def test_the_briefs_cache_is_a_cache(compile_text):
+    made = compile_text(BRIEF, OPENAI_API_KEY="a", ANTHROPIC_API_KEY="b")
+    assert made.warnings == ()
+    assert (made.snapshot.cache.enabled, made.snapshot.cache.ttl, made.snapshot.cache_room) == (True, 3600.0, 1024 << 20)
+    assert made.snapshot.cache.ignore == ("user", "metadata", "safety_identifier")
+
+
+def test_several_workers_have_a_cache_each_and_that_is_said(compile_text):
+    made = compile_text("workers: 4\nproviders: {openai: {api_key: a}}\ncache: {enabled: true, max_size_mb: 100}")
+    assert (made.snapshot.cache_room, made.snapshot.workers) == (100 << 20, 4)
+    assert made.warnings == ("config.yaml:3:1: each of 4 workers has a cache of its own, of 25 MB: a reply is found by the worker that kept it",)
+    assert compile_text("workers: 4\nproviders: {openai: {api_key: a}}").warnings == ()
+
+
+def test_an_alias_differs_from_everybodys_cache_where_it_says_so(compile_text):
+    made = compile_text("""
+    providers: {openai: {api_key: a}}
+    models:
+      as-all: openai/x
+      never: {targets: [openai/x], cache: false}
+      briefly: {targets: [openai/x], cache: {ttl: 30s, ignore: [seed]}}
+    cache: {enabled: true, sampling: false}
+    """)
+    caches = {alias.name: alias.cache for alias in made.snapshot.aliases}
+    assert caches["as-all"] is None
+    assert not caches["never"].enabled
+    briefly = caches["briefly"]
+    assert (briefly.enabled, briefly.ttl, briefly.sampling, briefly.ignore) == (True, 30.0, False, ("seed",))
 
 
 def test_the_minimal_file_loads_as_written(compile_text):
@@ -205,7 +230,7 @@ default_provider: nobody
         "replicas: 3",
         "strict_params: true",
         "cache: {backend: redis}",
-        "models: {a: {targets: [openai/x], cache: {}}}",
+        "models: {a: {targets: [openai/x], params: {}}}",
     ],
 )
 def test_what_a_later_version_will_do_is_refused_not_ignored(problems_of, text):

@@ -48,7 +48,6 @@ MATRIX: dict[int, tuple[str, str]] = {
 # Rows that no test is about yet, and why.
 OPEN: dict[int, str] = {
     22: "This version keeps no replies by idempotency key.",
-    23: "This version has no response cache.",
     24: "This version keeps no state in Redis.",
     25: "This version keeps no state in Redis.",
     26: "This version keeps no state in Redis.",

@@ -178,6 +178,12 @@ def answering(status: int, body: bytes) -> str:
     return f"answer:{status},{base64.b64encode(body).decode()}"
 
 
+async def streaming(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+    """A stream of these bytes, as hexadecimal digits."""
+    await stream_head(writer)
+    await send(writer, chunk(bytes.fromhex(argument)), b"0\r\n\r\n")
+
+
 async def error_in_200(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
     """A stream whose first event is an error."""
     await stream_head(writer)
@@ -267,7 +273,7 @@ FAULTS: dict[str, Fault] = {
     for each in (
         ok, reset_at_once, close_at_once, rst_midstream, cut_midstream, cut_mid_event, clean_end_without_finish,
         close_delimited_stream, close_delimited, stall, late_close, slow_ok, stall_after_head, stall_midstream, slow_bytes, status,
-        headers, answer,
+        headers, answer, streaming,
         error_in_200, error_midstream, role_only_then_cut, html, truncated_json, short_body, gzipped, gzip_bomb,
         informational, endless_line, bad_framing, then_close,
     )

@@ -17,6 +17,7 @@ from llm_gateway.supervisor.channel import (
     Load,
     Mean,
     Probed,
+    Purge,
     Report,
     operator_end,
     worker_end,
@@ -126,6 +127,7 @@ async def test_a_side_that_does_not_read_costs_reports_but_never_a_configuration
     assert link.send(Credentials({"aws": "A:B"})) is True
     assert link.send(Probed({"a": (True, 1.0)})) is False
     assert link.send(Changed([CHANGE])) is True
+    assert link.send(Purge(tag="red")) is True
     link.close()
     other.close()
     await asyncio.sleep(0)

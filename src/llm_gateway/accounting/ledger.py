@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Row(Struct, omit_defaults=True):
-    """One request, settled. Times in milliseconds, `cost` in nano-USD (absent: unpriced), `ts` UTC."""
+    """One request, settled. Times in milliseconds, `cost` and `saved` in nano-USD (absent: unpriced, not from the cache), `ts` UTC."""
 
     ts: str
     id: str
@@ -63,6 +63,8 @@ class Row(Struct, omit_defaults=True):
     cost: int | None = None
     attempts: list[Attempt] = []
     fallbacks: int = 0
+    cached: bool = False
+    saved: int | None = None
 
 
 class Somebody(Struct, frozen=True):
@@ -172,6 +174,8 @@ class Ledger:
             int((x.first_byte - x.started) * 1e6) / 1e3 if x.first_byte else 0.0, usage.input, usage.output, usage.cache_read,
             usage.cache_write_5m + usage.cache_write_1h, usage.reasoning, usage.estimated, x.cost, x.attempts, x.fallbacks,
         )  # fmt: skip
+        if x.cached:
+            row.cached, row.saved = True, x.saved
         if fault is not None:
             row.outcome, row.error = fault.code, fault.message
         return row

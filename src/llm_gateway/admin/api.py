@@ -23,6 +23,7 @@ from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
 from llm_gateway.admin.events import Events
 from llm_gateway.admin.explain import explain
 from llm_gateway.admin.fleet import Fleet
+from llm_gateway.admin.purge import purge
 from llm_gateway.admin.reload import Reloader
 from llm_gateway.config.snapshot import Snapshot, Webhook
 from llm_gateway.core.happenings import KINDS
@@ -133,6 +134,9 @@ class Api:
     async def explain(self, request: Request) -> Response:
         return await explain(self._fleet, request)
 
+    async def purge(self, request: Request) -> Response:
+        return await purge(self._fleet, request)
+
     def guarded(self, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
         """For whoever holds the admin token."""
 
@@ -161,6 +165,7 @@ def application(api: Api) -> Starlette:
             Route("/admin/v1/reload", api.guarded(api.reload), methods=["POST"]),
             Route("/admin/v1/config", api.guarded(api.config)),
             Route("/admin/v1/events", api.guarded(api.events)),
+            Route("/admin/v1/cache/purge", api.guarded(api.purge), methods=["POST"]),
             Route("/admin/v1/explain", api.guarded(api.explain), methods=["POST"]),
         ]
     )

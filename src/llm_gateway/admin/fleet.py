@@ -29,6 +29,7 @@ from llm_gateway.supervisor.channel import (
     Mean,
     OperatorLink,
     Probed,
+    Purge,
     Question,
     Report,
     Up,
@@ -153,6 +154,11 @@ class Fleet:
         self._asked[serial] = told
         link.send(Question(serial, path, headers, body, key))
         return lambda: self._asked.pop(serial, None)
+
+    def purge(self, order: Purge) -> int:
+        """Tells every worker; returns how many those are. One that comes later has an empty cache."""
+        told = [member.link.send(order) for member in self._members.values() if member.link is not None]
+        return sum(told)
 
     def probed(self, found: Health) -> None:
         """Tells whoever does not know it yet; one that was behind, or came later, when this is called again."""

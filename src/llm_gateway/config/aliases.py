@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from llm_gateway.config import schema_routing as schema
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.problems import Path, Problem, dotted, nearest, place
-from llm_gateway.config.snapshot import Alias, Cascade, Hedge, Rule, Shadow, Target
+from llm_gateway.config.schema_cache import AliasCache, Cache
+from llm_gateway.config.snapshot import Alias, Caching, Cascade, Hedge, Rule, Shadow, Target
 from llm_gateway.config.upstreams import Upstreams
 from llm_gateway.config.values import parse_seconds
 from llm_gateway.providers.table import sells
@@ -67,6 +68,7 @@ class Resolver:
             hedge=_hedge(alias.hedge),
             shadow=self._shadow(name, alias.shadow),
             cascade=_cascade(alias.cascade),
+            cache=_caching(self._loaded.root.cache, alias.cache),
         )
 
     def _shadow(self, name: str, said: schema.Shadow | None) -> Shadow | None:
@@ -167,6 +169,18 @@ def _hedge(said: schema.Hedge | None) -> Hedge | None:
     if said.after.startswith("p"):
         return Hedge(None, int(said.after[1:]) / 100, said.budget)
     return Hedge(parse_seconds(said.after), budget=said.budget)
+
+
+def _caching(everybody: Cache, own: AliasCache) -> Caching | None:
+    """None where the alias says nothing of its own."""
+    if own == AliasCache():
+        return None
+    return Caching(
+        everybody.enabled if own.enabled is None else own.enabled,
+        everybody.ttl_seconds if own.ttl is None else own.ttl,
+        everybody.sampling if own.sampling is None else own.sampling,
+        everybody.ignore if own.ignore is None else own.ignore,
+    )
 
 
 def _cascade(said: schema.Cascade | None) -> Cascade | None:

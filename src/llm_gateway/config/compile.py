@@ -77,10 +77,12 @@ def compile_snapshot(
         residency=_residency(root.residency),
         queue_wait=root.resilience.queue.max_wait,
         queue_length=root.resilience.queue.max_length,
+        cache=snapshot.Caching(root.cache.enabled, root.cache.ttl_seconds, root.cache.sampling, root.cache.ignore),
+        cache_room=root.cache.max_size_mb << 20,
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
-        (*found.warnings, *resolver.warnings, *_not_enforced(loaded), *_nobodys(loaded, found, models)),
+        (*found.warnings, *resolver.warnings, *_apart(loaded, workers), *_nobodys(loaded, found, models)),
         webhooks,
     )
 
@@ -243,12 +245,14 @@ def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:
     return problems
 
 
-def _not_enforced(loaded: Loaded) -> list[str]:
-    """The brief's own file names these: they are read, and said out loud not to work yet."""
-    warnings = []
-    if loaded.root.cache.enabled:
-        warnings.append(f"{place(('cache',), loaded.where)}: cache is not enforced by this version: nothing is cached")
-    return warnings
+def _apart(loaded: Loaded, workers: int) -> list[str]:
+    """Several workers do not see each other's replies."""
+    root = loaded.root
+    if workers == 1 or not (root.cache.enabled or any(alias.cache.enabled for alias in root.models.values())):
+        return []
+    share = max(1, root.cache.max_size_mb // workers)
+    where = place(("cache",), loaded.where)
+    return [f"{where}: each of {workers} workers has a cache of its own, of {share} MB: a reply is found by the worker that kept it"]
 
 
 def _nobodys(loaded: Loaded, found: upstreams.Upstreams, models: tuple[snapshot.Alias, ...]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from llm_gateway.config.operations import Events, ProviderHealth
+from llm_gateway.config.schema_cache import Cache
 from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit, Resilience
 from llm_gateway.config.schema_routing import Alias, Region, Regions
 from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
@@ -212,12 +213,6 @@ class Admin(Section):
     )
 
 
-class Cache(Section):
-    enabled: bool = Field(default=False, description="Read, not enforced by this version.")
-    ttl_seconds: Seconds = Field(default=3600.0, description="Read, not enforced by this version.")
-    max_size_mb: Annotated[int, Field(ge=1)] = Field(default=1024, description="Read, not enforced by this version.")
-
-
 class Logging(Section):
     level: Level = Field(
         default="info",
@@ -329,7 +324,7 @@ class Root(Section):
     )
     auth: Auth = Field(default=Auth(), description="Who may call.")
     admin: Admin = Field(default=Admin(), description="The operator plane's admin API.")
-    cache: Cache = Field(default=Cache(), description="Response cache. Read, not enforced by this version.")
+    cache: Cache = Field(default=Cache(), description="Response cache, in each worker's memory.")
     logging: Logging = Field(default=Logging(), description="Logs.")
     resilience: Resilience = Field(default=Resilience(), description="What is done about failures.")
     residency: Residency = Field(
@@ -356,7 +351,7 @@ LATER = frozenset(
         "tenants", "limits", "budgets", "guards", "database", "telemetry", "plugins", "replicas", "batches", "files",
         "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
         "resilience.timeouts", "resilience.hedge",
-        "models.*.cache", "models.*.params",
+        "models.*.params",
         "models.*.capabilities", "providers.*.passthrough",
     }
 )  # fmt: skip

@@ -93,5 +93,5 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (tuple, dict)):
-        return "[]" if isinstance(value, tuple) else "{}"
+        return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else "{}"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from llm_gateway.config.schema_cache import AliasCache
 from llm_gateway.config.values import Seconds, Section
 
 Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")]
@@ -145,6 +146,8 @@ class Alias(Section):
     cascade: Cascade | None = Field(
         default=None, description="Send a whole reply back and ask the next target if any of this is true of it. Streams are never sent back."
     )
+
+    cache: AliasCache = Field(default=AliasCache(), description="The response cache, where this alias differs; `false`: not for it.")
 
     @model_validator(mode="before")
     @classmethod

@@ -230,9 +230,18 @@ class Cascade(Struct, frozen=True):
     invalid_json: bool = False
 
 
+class Caching(Struct, frozen=True):
+    """What is answered from the cache. `ttl`: seconds; `ignore`: members of a body."""
+
+    enabled: bool = False
+    ttl: float = 3600.0
+    sampling: bool = True
+    ignore: tuple[str, ...] = ("user", "metadata", "safety_identifier")
+
+
 class Alias(Struct, frozen=True, kw_only=True):
-    """All lists of fallbacks are already resolved to targets, in order. `weights`: of latency, cost and errors. `attempts`, `retries`:
-    None, as for everybody."""
+    """All lists of fallbacks are already resolved to targets, in order. `weights`: of latency, cost and errors. `attempts`, `retries`,
+    `cache`: None, as for everybody."""
 
     name: str
     strategy: Strategy = "priority"
@@ -253,6 +262,7 @@ class Alias(Struct, frozen=True, kw_only=True):
     cascade: Cascade | None = None
     first_chunk: float | None = None
     timeout: float | None = None
+    cache: Caching | None = None
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -300,7 +310,7 @@ class Media(Struct, frozen=True):
 class Snapshot(Struct, frozen=True, kw_only=True):
     """`region`, `zone`: where this gateway runs; `queue_wait` 0: nobody waits; `residency`: by tenant, "" for all others.
 
-    `prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
+    `cache_room`: bytes of all workers' caches. `prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
 
     generation: int
     digest: str
@@ -329,6 +339,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     residency: dict[str, tuple[str, ...]] = {}
     queue_wait: float = 0.0
     queue_length: int = 1000
+    cache: Caching = Caching()
+    cache_room: int = 1 << 30
 
 
 class Webhook(Struct, frozen=True):

@@ -150,4 +150,6 @@ class Exchange(Struct, kw_only=True):
     usage: Usage | None = None
     partial: Usage | None = None  # what a stream said of its usage before it broke
     cost: int | None = None
+    cached: bool = False  # answered from the cache
+    saved: int | None = None  # nano-USD, by that
     settled: bool = False

@@ -8,7 +8,7 @@ framing always starts clean and nothing of a dead process's half-sent message is
 Invariants
 - Messages arrive whole and in order, or the link is lost.
 - `send` never blocks and never waits. A message that may be superseded (a report, a mean, a finding) is dropped while the other side
-  does not read; `Load`, `Credentials` and `Changed` are always kept, since there are few and nobody repeats them.
+  does not read; `Load`, `Credentials`, `Changed` and `Purge` are always kept, since there are few and nobody repeats them.
 - After `on_lost` nothing more arrives.
 """
 
@@ -82,7 +82,15 @@ class Question(Struct, frozen=True, tag="question"):
     key: str = ""
 
 
-Down = Load | Mean | Found | Credentials | Changed | Probed | Question
+class Purge(Struct, frozen=True, tag="purge"):
+    """Take out of the cache what is of this tenant and this model and bears this tag; None is not asked."""
+
+    tenant: str | None = None
+    model: str | None = None
+    tag: str | None = None
+
+
+Down = Load | Mean | Found | Credentials | Changed | Probed | Question | Purge
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -137,7 +145,7 @@ class Link(asyncio.Protocol, Generic[Received, Sent]):
 
     def send(self, message: Sent) -> bool:
         """False if the message was dropped: the link is lost, or the other side is behind and this one can be missed."""
-        if self._transport is None or (self._full and not isinstance(message, Load | Credentials | Changed | Question | Answer)):
+        if self._transport is None or (self._full and not isinstance(message, Load | Credentials | Changed | Question | Answer | Purge)):
             return False
         payload = self._encoder.encode(message)
         self._transport.write(len(payload).to_bytes(HEADER, "big") + payload)

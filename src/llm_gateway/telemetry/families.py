@@ -66,6 +66,11 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_overload_refused_total": Family(
         "counter", "Requests and connections refused for want of room, by reason (connections, streams, loop_lag, body_memory)."
     ),
+    "llm_gateway_cache_requests_total": Family("counter", "Requests, by what the cache had for them (hit, miss, bypass: not cacheable, or not to be)."),
+    "llm_gateway_cache_bytes": Family("gauge", "Bytes of replies in the cache.", bare=True),
+    "llm_gateway_cache_entries": Family("gauge", "Replies in the cache.", bare=True),
+    "llm_gateway_cache_evictions_total": Family("counter", "Replies that had to go for want of room.", bare=True),
+    "llm_gateway_cache_saved_usd_total": Family("counter", "What the replies that the cache gave had cost, in USD.", bare=True),
     "llm_gateway_media_fetches_total": Family(
         "counter", "Media fetched for targets that take no addresses, by outcome (fetched, refused, failed, timeout, too_large, full)."
     ),

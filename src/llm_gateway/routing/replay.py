@@ -1,0 +1,295 @@
+"""Answers from the cache: whether a request may be, what its reply depends on, and who asks while others wait for the same.
+
+Law: off, it is not there. Nothing of a tenant's is ever another's. Only good, whole replies are kept: no error, nothing truncated, filtered
+or cut. Of those who miss the same at once one asks (`Flight`); the others wait for its reply, each until its own deadline. A leader that
+fails or leaves hands over to one of them; where its reply is good but not to be kept, all go on by themselves: waiting for each other would
+only put one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from enum import Enum, auto
+from functools import partial
+from hashlib import blake2b
+from time import perf_counter
+
+import msgspec
+from msgspec import Raw, Struct
+
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange
+from llm_gateway.egress.tape import Reply, Tape
+from llm_gateway.formats.contract import Format
+from llm_gateway.routing import ask
+from llm_gateway.routing.plan import Plan
+from llm_gateway.routing.table import Table
+from llm_gateway.stores.memory import Kept, Memory, Place
+from llm_gateway.telemetry.metrics import TargetMeter
+
+CHAT = "chat"
+OPERATIONS = frozenset({CHAT, "embeddings", "moderation", "rerank"})
+MOST_ASKED = 4 << 20  # bytes of a request that is looked up
+MOST_SORTED = 256 << 10  # what is larger is compared as spelled: sorting it would hold up others
+# How a reply ends that is whole, in the words of all shapes. What is not known is not kept.
+WHOLE = frozenset({
+    "stop", "eos", "tool_calls", "function_call", "end_turn", "tool_use", "stop_sequence", "STOP", "completed",
+})  # fmt: skip
+NESTED = ("generationConfig", "generation_config", "inferenceConfig", "options")  # where some shapes have their parameters
+ONE = (b"1", b"null")
+MISS, BYPASS = b"x-gateway-cache: miss\r\n", b"x-gateway-cache: bypass\r\n"
+
+
+class Terms(Struct, frozen=True):
+    """`ttl`: seconds; `sampling`: chat requests whose temperature is not 0 too; `ignore`: members of a body that the reply does not
+    depend on."""
+
+    enabled: bool = False
+    ttl: float = 3600.0
+    sampling: bool = True
+    ignore: frozenset[str] = frozenset()
+
+
+class Control(Struct, frozen=True):
+    """What a request's `Cache-Control` says (RFC 9111 section 5.2.1)."""
+
+    reads: bool = True
+    keeps: bool = True
+    most: float = float("inf")  # seconds of age
+
+
+class Turn(Enum):
+    LEAD = auto()
+    ALONE = auto()
+
+
+class Flight(Struct, eq=False):
+    """One request under way whose reply others wait for."""
+
+    waiting: deque[asyncio.Future[Kept | Turn]]
+
+
+class Sought(Struct, frozen=True):
+    """What a request is looked up by, and for how long its reply would be kept."""
+
+    place: Place
+    terms: Terms
+    tags: frozenset[str]
+    limit: float
+
+
+class Replay:
+    """One per worker, as long as its cache is on; configurations come and go. Reads the time, and the store, but never a target's state."""
+
+    def __init__(self, store: Memory, formats: Mapping[str, Format]) -> None:
+        self.store = store
+        self.hits = self.misses = self.bypassed = 0
+        self.saved = 0  # nano-USD
+        self.meter = TargetMeter("", "")
+        self._formats = formats
+        self._flights: dict[Place, Flight] = {}
+        self._terms = Terms()
+        self._by_alias: Mapping[str, Terms] = {}
+        self._whole_request = 590.0
+
+    def adopt(self, room: int, terms: Terms, by_alias: Mapping[str, Terms], whole_request: float) -> None:
+        """What is kept stays; what leads elsewhere now is not found any more."""
+        self.store.resize(room)
+        self._terms, self._by_alias, self._whole_request = terms, by_alias, whole_request
+
+    async def seek(self, x: Exchange, table: Table) -> Kept | None:
+        """The reply, if there is one or one is on its way. None: this request is to be sent; if it should, what comes is then kept.
+
+        Raises Fault as `Table.course` does where a model leads nowhere, and TIMEOUT where the one on its way takes too long."""
+        sought = self._sought(x, table)
+        control = _control(x.headers.get(b"cache-control"))
+        if sought is None or not control.keeps:
+            self._pass_by(x)
+            return None
+        if not control.reads:
+            self._listen(x, sought, None)
+            self._pass_by(x)
+            return None
+        now = perf_counter()
+        kept = self.store.get(sought.place, now)
+        if kept is not None and now - kept.born <= control.most:
+            return self._hit(kept)
+        flight = self._flights.get(sought.place)
+        turn: Kept | Turn = Turn.LEAD
+        if flight is None:
+            flight = self._flights[sought.place] = Flight(deque())
+        else:
+            turn = await self._wait(x, sought, flight)
+        if isinstance(turn, Kept):
+            return self._hit(turn)
+        if turn is Turn.LEAD:
+            self._listen(x, sought, flight)
+        self.misses += 1
+        x.extra += MISS
+        return None
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """For /metrics, once a second."""
+        results = {"hit": self.hits, "miss": self.misses, "bypass": self.bypassed}
+        return {
+            "cache_hit_ratio": {"": self.hits / ((self.hits + self.misses) or 1)},
+            "llm_gateway_cache_requests_total": {f'result="{result}"': float(count) for result, count in results.items()},
+            "llm_gateway_cache_bytes": {"": float(self.store.bytes)},
+            "llm_gateway_cache_entries": {"": float(len(self.store))},
+            "llm_gateway_cache_evictions_total": {"": float(self.store.evicted)},
+            "llm_gateway_cache_saved_usd_total": {"": self.saved / 1e9},
+        }
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _hit(self, kept: Kept) -> Kept:
+        self.hits += 1
+        self.saved += kept.cost or 0
+        return kept
+
+    def _pass_by(self, x: Exchange) -> None:
+        self.bypassed += 1
+        x.extra += BYPASS
+
+    def _sought(self, x: Exchange, table: Table) -> Sought | None:
+        """None: such a request is not to be answered from the cache."""
+        if x.route.operation not in OPERATIONS or x.bytes_in > MOST_ASKED or x.pin is not None or (x.stream and x.http10):
+            return None
+        plan, _ = table.chosen(x)
+        x.unheard = ()  # the course will say it again
+        terms = self._by_alias.get(plan.model, self._terms)
+        members = x.peek.members
+        if not terms.enabled or _kept_there(x, members) or (x.route.operation == CHAT and (_several(members) or not _calm(members, terms))):
+            return None
+        mark = _mark(x, plan, self._formats[x.route.format], {name: raw for name, raw in members.items() if name not in terms.ignore})
+        tenant = x.principal.tenant if x.principal is not None else ""
+        whole_request = min(self._whole_request, plan.timeout or self._whole_request, _asked(x.headers.get(b"x-gateway-timeout")))
+        return Sought(Place(tenant, mark), terms, ask.tags(x), x.started + whole_request) if mark else None
+
+    async def _wait(self, x: Exchange, sought: Sought, flight: Flight) -> Kept | Turn:
+        turn: asyncio.Future[Kept | Turn] = asyncio.get_running_loop().create_future()
+        flight.waiting.append(turn)
+        try:
+            async with asyncio.timeout(max(0.0, sought.limit - perf_counter())):
+                return await turn
+        except TimeoutError:
+            self._forgo(sought.place, flight, turn)
+            raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+        except asyncio.CancelledError:
+            self._forgo(sought.place, flight, turn)
+            raise
+
+    def _forgo(self, place: Place, flight: Flight, turn: asyncio.Future[Kept | Turn]) -> None:
+        """Who waited leaves. If it was to lead from this very moment, another does."""
+        if turn.done() and not turn.cancelled() and turn.result() is Turn.LEAD:
+            self._hand_over(place, flight)
+        turn.cancel()
+
+    def _listen(self, x: Exchange, sought: Sought, flight: Flight | None) -> None:
+        x.client = Tape(x.client, partial(self._landed, sought, flight, self.store.purges))
+
+    def _landed(self, sought: Sought, flight: Flight | None, purges: int, x: Exchange, reply: Reply | None) -> None:
+        """The ledger has settled a request that was listened to. What was purged meanwhile (`purges`) is not kept."""
+        good = x.status == 200 and x.fault is None and not x.broken
+        kept = None
+        if good and reply is not None and (x.route.operation != CHAT or x.finish in WHOLE) and purges == self.store.purges:
+            kept = self._keep(sought, x, reply)
+        if flight is None:
+            return
+        if not good:
+            self._hand_over(sought.place, flight)
+            return
+        self._leave(sought.place, flight)
+        for turn in flight.waiting:
+            if not turn.done():
+                turn.set_result(Turn.ALONE if kept is None else kept)
+
+    def _keep(self, sought: Sought, x: Exchange, reply: Reply) -> Kept:
+        now, target = perf_counter(), x.target
+        kept = Kept(
+            reply.body, reply.content_type, x.model, target.provider, target.model, target.key_id, target.lines, x.usage, x.finish, x.cost,
+            sought.tags, x.dropped, now, now + sought.terms.ttl,
+        )  # fmt: skip
+        self.store.put(sought.place, kept)
+        return kept
+
+    def _hand_over(self, place: Place, flight: Flight) -> None:
+        while flight.waiting:
+            turn = flight.waiting.popleft()
+            if not turn.done():
+                turn.set_result(Turn.LEAD)
+                return
+        self._leave(place, flight)
+
+    def _leave(self, place: Place, flight: Flight) -> None:
+        if self._flights.get(place) is flight:
+            del self._flights[place]
+
+
+def _mark(x: Exchange, plan: Plan, form: Format, members: dict[str, Raw]) -> bytes:
+    """A hash of all that the reply depends on. Members' order and white space are no part of it in bodies up to `MOST_SORTED`. b"" for a
+    body that cannot be read."""
+    members.pop("stream", None)
+    headers = sorted((name.decode(), x.headers[name].decode("latin-1")) for name in form.request_headers if name in x.headers)
+    stops = [(stop.name, str(stop.keys[0].bay.origin)) for stop in plan.all()]
+    route = (x.route.operation, x.route.format, x.stream, x.model, stops, headers)
+    try:
+        said = {name: msgspec.json.decode(raw) if x.bytes_in <= MOST_SORTED else raw for name, raw in members.items()}
+        return blake2b(msgspec.json.encode((route, x.bytes_in > MOST_SORTED, said), order="sorted"), digest_size=32).digest()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return b""
+
+
+def _kept_there(x: Exchange, members: Mapping[str, Raw]) -> bool:
+    """Whether the provider keeps the reply for later requests: each must be its own. OpenAI's Responses do unless told not to."""
+    if "previous_response_id" in members or "conversation" in members or bytes(members.get("background", b"")) == b"true":
+        return True
+    return bytes(members.get("store", b"null")) != b"false" and (x.route.sealed or bytes(members.get("store", b"null")) != b"null")
+
+
+def _several(members: Mapping[str, Raw]) -> bool:
+    """Whether several replies in one are asked for: of those only one's end is known."""
+    if any(bytes(members.get(name, b"1")) not in ONE for name in ("n", "best_of")) or bytes(members.get("prompt", b"")).startswith(b"["):
+        return True
+    return any(_inner(members, name) not in (None, 1) for name in ("candidateCount", "candidate_count"))
+
+
+def _calm(members: Mapping[str, Raw], terms: Terms) -> bool:
+    """Whether the reply to a chat request is meant to be the same each time, as far as its alias cares."""
+    if terms.sampling:
+        return True
+    said = members.get("temperature")
+    return bytes(said) in (b"0", b"0.0") if said is not None else _inner(members, "temperature") == 0
+
+
+def _inner(members: Mapping[str, Raw], name: str) -> object:
+    for outer in NESTED:
+        if outer in members:
+            try:
+                found = msgspec.json.decode(members[outer])
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return None
+            if isinstance(found, dict) and name in found:
+                return found[name]
+    return None
+
+
+def _control(header: bytes | None) -> Control:
+    """A max-age that is no number is left unheard, as HTTP has it."""
+    if header is None:
+        return Control()
+    said = [word.strip().lower() for word in header.split(b",")]
+    ages = [int(number) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
+    stores = b"no-store" not in said
+    return Control(stores and b"no-cache" not in said, stores, float(min(ages)) if ages else float("inf"))
+
+
+def _asked(header: bytes | None) -> float:
+    """`x-gateway-timeout`; what is wrong with one is said when the request is sent."""
+    try:
+        seconds = float(header) if header is not None else 0.0
+    except ValueError:
+        seconds = 0.0
+    return seconds if seconds > 0 else float("inf")
