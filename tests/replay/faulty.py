@@ -266,7 +266,7 @@ FAULTS: dict[str, Fault] = {
     each.__name__: each
     for each in (
         ok, reset_at_once, close_at_once, rst_midstream, cut_midstream, cut_mid_event, clean_end_without_finish,
-        close_delimited_stream, close_delimited, stall, late, late_close, slow_ok, stall_after_head, stall_midstream, slow_bytes, status,
+        close_delimited_stream, close_delimited, stall, late_close, slow_ok, stall_after_head, stall_midstream, slow_bytes, status,
         headers, answer,
         error_in_200, error_midstream, role_only_then_cut, html, truncated_json, short_body, gzipped, gzip_bomb,
         informational, endless_line, bad_framing, then_close,

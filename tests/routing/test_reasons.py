@@ -134,7 +134,7 @@ def test_a_silent_stream_ends_by_the_aliass_time(place: Place) -> None:
 
 
 def test_what_one_cannot_take_at_once_the_next_does(place: Place) -> None:
-    place.first.script(*["late:0.7"] * 2)
+    place.first.script(*["slow_ok:0.7"] * 2)
     with ThreadPoolExecutor(8) as pool:
         went = [headers["x-gateway-provider"] for headers in pool.map(place.ask, ["narrow"] * 8)]
     assert went.count("narrow") == 2, "also while its connections are still being made"
@@ -144,7 +144,7 @@ def test_what_one_cannot_take_at_once_the_next_does(place: Place) -> None:
 
 @pytest.mark.parametrize(("path", "model", "beat"), [("/v1/chat/completions", "plain", b": "), ("/v1/messages", "plain", b"event: ping\n")])
 def test_signs_of_life_come_before_the_providers_first_word(place: Place, path: str, model: str, beat: bytes) -> None:
-    place.first.script("late:1.5")
+    place.first.script("slow_ok:1.5")
     status, body = place.stream(path, model)
     assert status == 200
     assert body.startswith(beat)
@@ -152,7 +152,7 @@ def test_signs_of_life_come_before_the_providers_first_word(place: Place, path: 
 
 
 def test_an_sdk_takes_them(place: Place) -> None:
-    place.first.script("late:1.2", "late:1.2")
+    place.first.script("slow_ok:1.2", "slow_ok:1.2")
     chunks = place.client.chat.completions.create(model="plain", messages=HI, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "One two three"
     claude = anthropic.Anthropic(base_url=f"http://127.0.0.1:{place.gateway.port}", api_key=KEY, max_retries=0, timeout=10)
