@@ -10,7 +10,7 @@ CONFIG ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock bench bench-crossings demo replay faults soak clean clients
+.PHONY: help run test lint format lock bench bench-crossings demo replay faults fuzz soak clean clients
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each res
 
 faults: $(VENV)/.stamp-dev ## everything that may go wrong, against real processes, each row in docs/faults.md
 	@sh scripts/faults.sh $(ARGS)
+
+fuzz: $(VENV)/.stamp-dev ## requests and streams damaged at random, for minutes (FUZZ=examples)
+	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -n auto tests/ingress/test_fuzz.py tests/formats/test_fuzz.py $(ARGS)
 
 clients: $(VENV)/.stamp-dev $(CLIENTS_VENV)/.stamp ## LiteLLM, LangChain, pydantic-ai, the Node SDKs and Vercel's AI SDK against the gateway
 	LLM_GATEWAY=$(CURDIR)/$(BIN)/llm-gateway $(CLIENTS_VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/clients $(ARGS)

@@ -9,6 +9,7 @@ from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
 
 _LARGEST = 16 << 20
+NOT_TEXT = b"\xff"
 
 
 class Incoming:
@@ -23,20 +24,33 @@ class Incoming:
             blank = data.find(b"\n\n")
             if blank == len(data) - 2 > 0 or (blank < 0 and data.find(b"\n\r\n") == len(data) - 3 > 0):  # one whole event, as usual
                 payload = sse.payload(data)
-                return [payload] if payload else []
+                return [payload if payload.isascii() else _text(payload)] if payload else []
         block = self._blocks.feed(data)
         if self._blocks.size > _LARGEST:
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event of more than 16 MiB.")
-        return [payload for event in sse.split(block) if (payload := sse.payload(event))] if block else []
+        return [_text(payload) for event in sse.split(block) if (payload := sse.payload(event))] if block else []
 
     def close(self) -> list[bytes]:
         """The payload of a last event that lacks its blank line."""
         rest = self._blocks.take().strip()
-        return [payload] if rest and (payload := sse.payload(rest + b"\n\n")) else []
+        return [_text(payload)] if rest and (payload := sse.payload(rest + b"\n\n")) else []
+
+
+def _text(payload: bytes) -> bytes:
+    """As it is; or what no reader can decode, where it is not UTF-8: a decoder that keeps members raw would not notice."""
+    try:
+        str(payload, "utf-8")
+    except UnicodeDecodeError:
+        return NOT_TEXT
+    return payload
 
 
 def cut() -> Fault:
     return Fault(Kind.UPSTREAM_CUT, "The upstream ended its stream before the reply was complete.")
+
+
+def no_text() -> Fault:
+    return Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that is not valid UTF-8.")
 
 
 def broken() -> Fault:

@@ -13,6 +13,7 @@ from typing import Protocol
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Usage
+from llm_gateway.formats._incoming import no_text
 
 _WHOLE = 64 << 10
 
@@ -130,7 +131,11 @@ class Splice:
         passed: list[bytes] = []
         untouched = True
         for event in sse.split(block):
-            verdict = watch.look(event)
+            try:
+                verdict = watch.look(event)
+            except UnicodeDecodeError:  # in a member that we read; what we do not read goes by as it came
+                self.failed = no_text()
+                return b"".join(passed)
             if verdict is Verdict.SEND and not self._held:
                 passed.append(event)
                 continue

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.events import Delta, End, Event, Failed, Finish, PartStart, Start, TranscriptDelta, UsageUpdate
 from llm_gateway.core.types import Usage
+from llm_gateway.formats._incoming import no_text
 from llm_gateway.formats.contract import StreamReader, StreamWriter
 
 _SAID_BY_OPENING = frozenset({"tool", "opaque", "audio"})
@@ -40,12 +41,20 @@ class Crossing:
     def feed(self, data: bytes) -> bytes:
         if self.ended or self.failed is not None:
             return b""
-        return self._cross(self._reader.feed(data))
+        try:
+            return self._cross(self._reader.feed(data))
+        except UnicodeDecodeError:  # a member that was only looked at now
+            self.failed = no_text()
+            return b""
 
     def close(self, *, whole: bool = True) -> bytes:
         if self.ended or self.failed is not None:
             return b""
-        return self._cross(self._reader.close())
+        try:
+            return self._cross(self._reader.close())
+        except UnicodeDecodeError:
+            self.failed = no_text()
+            return b""
 
     def tail(self, cost: float | None) -> bytes:
         return self._writer.tail(cost)

@@ -163,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
         except httptools.HttpParserError as error:
             if self.phase is not LINGER:
                 self.refuse(Fault(Kind.INVALID, f"Malformed HTTP request: {error}."))
-        if self.phase is not BODY and not self.resting:
+        if self.phase is HEAD or (self.phase is IDLE and not self.resting):  # HEAD: nothing may have begun but empty lines
             self._keep_opening()
 
     # -- parser ------------------------------------------------------------------------------------------------------
