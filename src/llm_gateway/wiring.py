@@ -206,5 +206,6 @@ def _goals(targets: tuple[SnapshotTarget, ...]) -> tuple[Goal, ...]:
 
 def _when(rule: SnapshotRule) -> When:
     return When(
-        frozenset(rule.tags), frozenset(rule.tenants), frozenset(rule.keys), frozenset(rule.needs), rule.over, rule.under, rule.stream
+        frozenset(rule.tags), frozenset(rule.tenants), frozenset(rule.keys), frozenset(rule.needs), rule.over, rule.under, rule.stream,
+        rule.regions,
     )

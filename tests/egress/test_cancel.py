@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ingress.gateway import DONE, FINISH, STREAM_HEAD, alias, completion, event, provider, snapshot
+from llm_gateway.config.snapshot import Hedge
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal
 from llm_gateway.core.headers import render
@@ -138,3 +139,35 @@ async def test_a_bug_is_told_as_a_500_and_booked(tmp_path: Path, capsys: pytest.
 def test_headers_are_rendered_line_by_line():
     assert render([(b"a", b"b"), (b"c", b"d")]) == b"a: b\r\nc: d\r\n"
     assert repr(Fault(Kind.TIMEOUT, "late", param="x")) == "Fault(TIMEOUT, 'late', param='x')"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_race_cancelled_after_any_number_of_steps_leaves_no_runner(tmp_path: Path, stream: bool):
+    async with serving(play) as port:
+        url = f"http://127.0.0.1:{port}"
+        told = snapshot(
+            tmp_path, (provider("one", url), provider("two", url)), aliases=(alias("twice", "one/m", "two/m", hedge=Hedge(0.0, budget=1.0)),)
+        )
+        worker = Worker(0, told, asyncio.get_running_loop())
+        conditions = [key.condition for stop in worker.line.routing.plan("twice").all() for key in stop.keys]
+        for steps in range(1, ENOUGH):
+            client = Browser()
+            x = exchange(client, "twice", stream=stream)
+            task = asyncio.create_task(serve(x, worker.line))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.sleep(0)
+            task.cancel()  # twice, as a drain's end after a client that left: also while the runners are being ended
+            await asyncio.gather(task, return_exceptions=True)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            runners = [each for each in asyncio.all_tasks() if "attempt" in repr(each.get_coro())]
+            assert not runners, steps
+            assert [each.busy for each in conditions] == [0, 0], steps
+            assert (worker.line.routing.tally.active, worker.line.egress.relays, worker.line.egress.overload.streams) == (0, set(), 0)
+            assert client.sink is None
+            assert x.settled
+        worker.pool.close()
+        worker.ledger.flush()
+        worker.journal.close()

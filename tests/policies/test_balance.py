@@ -48,10 +48,15 @@ def test_what_nobody_knows_comes_last_by_price():
 
 
 def test_blended_scores_are_relative_to_the_best():
-    assert balance.blended(((1.0, [1.0, 2.0]), (1.0, [10.0, 5.0]))) == [3.0, 3.0]
-    assert balance.blended(((1.0, [1.0, 4.0]), (0.0, [None, None]))) == [1.0, 4.0]
-    unknown, known = balance.blended(((1.0, [None, 2.0]),))
+    none = [0.0, 0.0]
+    assert balance.blended((1.0, 1.0, 0.0), [1.0, 2.0], [10.0, 5.0], none) == [3.0, 3.0]
+    assert balance.blended((1.0, 0.0, 0.0), [1.0, 4.0], [None, None], none) == [1.0, 4.0]
+    unknown, known = balance.blended((1.0, 1.0, 0.0), [0.0, 2.0], [None, 2.0], none)
     assert unknown <= known, "the unknown is tried"
+    good, bad = balance.blended((1.0, 1.0, 2.0), [1.0, 1.0], [1.0, 1.0], [0.0, 0.5])
+    assert bad == 5 * good
+    free, dear = balance.blended((0.0, 1.0, 0.0), [1.0, 1.0], [0.0, 3.0], none)
+    assert free < dear
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20), min_size=2, max_size=8, unique=True), st.binary(max_size=64))

@@ -217,6 +217,11 @@ def test_rules_send_requests_elsewhere(made, more, goes):
     assert order(made(more=RULES), **more) == goes
 
 
+@pytest.mark.parametrize(("where", "goes"), [("eu", "c"), ("us", "abc"), ("eu-west-1", "c")])
+def test_one_file_may_serve_every_region(made, where, goes):
+    assert order(made(more=f"rules: [{{when: {{regions: [{where}]}}, use: big}}]")) == goes
+
+
 def test_tags_that_are_none_are_refused(made):
     with pytest.raises(Fault, match="x-gateway-tags") as refused:
         order(made(more=RULES), headers={b"x-gateway-tags": b"a b"})

@@ -95,7 +95,7 @@ class Resolver:
                 self._complain(("models", name, "rules", position, "use"), why, hint)
                 continue
             said = rule.when
-            when = {name: getattr(said, name) for name in ("tags", "tenants", "keys", "needs", "stream")}
+            when = {name: getattr(said, name) for name in ("tags", "tenants", "keys", "needs", "stream", "regions")}
             made.append(Rule(use=rule.use, over=said.prompt_over, under=said.prompt_under, **when))
         return tuple(made)
 

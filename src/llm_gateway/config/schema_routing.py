@@ -65,6 +65,7 @@ class When(Section):
     prompt_over: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Its prompt has more tokens, by estimate.")
     prompt_under: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Its prompt has fewer tokens, by estimate.")
     stream: bool | None = Field(default=None, description="It asks for a stream, or does not.")
+    regions: tuple[Regions, ...] = Field(default=(), description="This gateway (`server.region`) runs in one of these regions, areas or patterns.")
 
 
 class Rule(Section):

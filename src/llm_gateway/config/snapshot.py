@@ -203,6 +203,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     tenants: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
     over: int | None = None
     under: int | None = None
     stream: bool | None = None

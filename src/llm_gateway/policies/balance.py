@@ -64,16 +64,20 @@ def ranked(values: Sequence[float | None], turn: int) -> list[int]:
     return sorted(rotated(len(known), turn), key=known.__getitem__)
 
 
-def blended(columns: Sequence[tuple[float, Sequence[float | None]]]) -> list[float]:
-    """One score from several, each by its weight and relative to the best of its column. What nobody knows yet of a candidate counts
-    as the best: it is tried, and then it is known."""
-    scores = [0.0] * len(columns[0][1])
-    for weight, values in columns:
-        known = [value for value in values if value is not None]
-        best = min(known, default=0.0)
-        for place, value in enumerate(values):
-            if value is not None and weight:
-                scores[place] += weight * (value / best if best > 0 else 1.0 + value)
-            else:
-                scores[place] += weight
+def blended(
+    weights: tuple[float, float, float], latencies: Sequence[float], costs: Sequence[float | None], errors: Sequence[float]
+) -> list[float]:
+    """One score from three, lower is better: latency and cost by their weights and relative to the best, both times what failures cost.
+    errors: shares of calls. A latency of 0 or a cost of None is not known, and counts as the best: it is tried, and then it is known."""
+    by_latency, by_cost, by_errors = weights
+    fastest = min([value for value in latencies if value] or [1.0])
+    cheapest = min([value for value in costs if value is not None] or [1.0])
+    scores = []
+    for latency, cost, wrong in zip(latencies, costs, errors, strict=True):
+        score = by_latency * (latency / fastest if latency else 1.0)
+        if cost is not None and cheapest > 0:
+            score += by_cost * cost / cheapest
+        else:
+            score += by_cost * (1.0 + (cost or 0.0))
+        scores.append(score * (1.0 + by_errors * 4.0 * wrong))
     return scores

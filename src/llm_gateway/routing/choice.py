@@ -122,11 +122,9 @@ def _places(plan: Plan, x: Exchange, stops: tuple[Stop, ...], turn: int, sticky:
 
 
 def _adaptive(plan: Plan, stops: tuple[Stop, ...], x: Exchange, hit: float, turn: int) -> list[int]:
-    latency, cost, errors = plan.weights
-    costs = _costs(plan, stops, x, hit) if cost else [None] * len(stops)
-    scores = balance.blended(((latency, [value or None for value in _latencies(plan, stops, x)]), (cost, costs)))
-    wrong = _speeds(plan, stops).seen
-    return balance.least([score * (1.0 + errors * 4.0 * each[2]) for score, each in zip(scores, wrong, strict=True)], turn)
+    costs = _costs(plan, stops, x, hit) if plan.weights[1] else [None] * len(stops)
+    errors = [wrong for _, _, wrong in _speeds(plan, stops).seen]
+    return balance.least(balance.blended(plan.weights, _latencies(plan, stops, x), costs, errors), turn)
 
 
 def _keys(stop: Stop, turn: int, sticky: bytes) -> tuple[Target, ...] | list[Target]:

@@ -42,7 +42,8 @@ class Stop(Struct, frozen=True):
 
 
 class When(Struct, frozen=True):
-    """A condition on requests; what is empty is not asked. `over`, `under`: tokens of the prompt; `needs`: abilities."""
+    """A condition on requests; what is empty is not asked. `over`, `under`: tokens of the prompt; `needs`: abilities;
+    `regions`: where this gateway has to be."""
 
     tags: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
@@ -51,6 +52,7 @@ class When(Struct, frozen=True):
     over: int | None = None
     under: int | None = None
     stream: bool | None = None
+    regions: tuple[str, ...] = ()
 
 
 class Rule(Struct, frozen=True):

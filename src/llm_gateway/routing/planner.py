@@ -21,7 +21,7 @@ from llm_gateway.providers.table import sells
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.choice import CONTEXT
 from llm_gateway.routing.condition import Condition, Conditions
-from llm_gateway.routing.plan import Plan, Shadow, Speeds, Stop
+from llm_gateway.routing.plan import Plan, Rule, Shadow, Speeds, Stop
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.routing.wishes import astray, stranded
 from llm_gateway.telemetry.metrics import Metrics
@@ -95,13 +95,18 @@ class Planner:
             raise stranded(alias.name, alias.residency)
         plan = Plan(
             alias.name, stops, alias.timeout, fallbacks=fallbacks, strategy=alias.strategy, sticky=alias.sticky,
-            weights=alias.weights, rules=alias.rules, retries=alias.retries, excluded=tuple(excluded),
+            weights=alias.weights, rules=tuple(rule for rule in alias.rules if self._is_here(rule)), retries=alias.retries, excluded=tuple(excluded),
             elsewhere={kind: kept for kind, some in elsewhere.items() if (kept := _resident(some, alias))},
             hedge=alias.hedge, shadow=self._shadow(alias, operation),
             cascade=alias.cascade if operation == CHAT else None,  # only of conversations is known whether they will do
             policy=replace(self._policy, max_attempts=alias.attempts) if alias.attempts is not None else None,
         )  # fmt: skip
         return self._sealed(_made(plan), operation)
+
+    def _is_here(self, rule: Rule) -> bool:
+        """Whether a rule is for gateways where this one runs."""
+        wanted = rule.when.regions
+        return not wanted or (self._here[0] is not None and regions.within(self._here[0], wanted))
 
     def _shadow(self, alias: Alias, operation: str) -> Shadow | None:
         """None for what its target does not do, and where the data must not go."""

@@ -88,7 +88,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "llm_gateway_webhook_waiting_events": Family("gauge", "Events that a webhook has not taken yet."),
     "llm_gateway_target_held": Family(
-        "gauge", "Workers that leave a target alone, by reason (breaker, recovering, cooling, key, down)."
+        "gauge", "Workers that leave a target alone, by reason (breaker, recovering, cooling, key, model, down)."
     ),
     "llm_gateway_queue_depth": Family("gauge", "Requests waiting for room at their providers' limits.", bare=True),
     "llm_gateway_queue_refused_total": Family("counter", "Requests that found the queue full.", bare=True),
