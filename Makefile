@@ -10,7 +10,7 @@ CONFIG ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock bench bench-crossings demo replay faults fuzz soak clean clients
+.PHONY: help run test slow lint format lock bench bench-crossings demo replay faults fuzz soak clean clients
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ run: $(VENV)/.stamp-runtime ## serve on :8080 with the provider keys of the envi
 
 test: $(VENV)/.stamp-dev ## all tests (ARGS="tests/config -k name" for some)
 	@sh scripts/test.sh $(ARGS)
+
+slow: $(VENV)/.stamp-dev ## the tests that take their time: real processes that wait, break and come back (not the fault matrix)
+	@MARK=slow sh scripts/test.sh tests --ignore=tests/faults $(ARGS)
 
 lint: $(VENV)/.stamp-dev ## ruff, mypy --strict, pyright, import law
 	$(BIN)/ruff check .

@@ -15,11 +15,11 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     fi
 fi
 # Two at a time, a file at a time: most tests wait for processes and sockets, and a file may share a gateway.
-# The slow ones are `make faults`'; ARGS="-m slow ..." asks for them, since the last -m counts.
+# The slow ones are `make slow` and `make faults`: MARK=slow.
 status=0
 FAILED_TESTS=$(mktemp)
 export FAILED_TESTS
-.venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile -m "not slow" "$@" || status=$?
+.venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile -m "${MARK:-not slow}" "$@" || status=$?
 failed=$(sort -u "$FAILED_TESTS" | wc -l)
 if [ "$status" = 1 ] && [ "$failed" -gt 0 ] && [ "$failed" -le 5 ]; then
     # Tests with real processes and real time wait for a core that others are using. What is broken fails alone, too.
@@ -27,7 +27,7 @@ if [ "$status" = 1 ] && [ "$failed" -gt 0 ] && [ "$failed" -le 5 ]; then
     sort -u "$FAILED_TESTS"
     sort -u "$FAILED_TESTS" >"$FAILED_TESTS.names"
     status=0
-    .venv/bin/python -m pytest -n 0 -m "not slow" "@$FAILED_TESTS.names" || status=$?
+    .venv/bin/python -m pytest -n 0 -m "${MARK:-not slow}" "@$FAILED_TESTS.names" || status=$?
     [ "$status" = 0 ] && printf '\npassed alone: they depend on how busy the machine is, which is worth a look\n'
 fi
 rm -f "$FAILED_TESTS" "$FAILED_TESTS.names"

@@ -12,7 +12,6 @@ Without REDIS_URL the library is not even imported.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import os
 from collections import deque
@@ -89,8 +88,7 @@ class Replicas:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=PATIENCE)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -118,7 +116,7 @@ class Replicas:
         finally:
             for side in sides:
                 side.cancel()
-            await asyncio.gather(*sides, return_exceptions=True)
+            await asyncio.wait(sides, timeout=PATIENCE)
         for side in done:
             side.result()
 
@@ -127,7 +125,9 @@ class Replicas:
             await self._fresh.wait()
             self._fresh.clear()
             while self._waiting:
-                await asyncio.wait_for(client.publish(CHANNEL, self._sealed(self._waiting[0])), PATIENCE)
+                # Not wait_for: until Python 3.12 it loses a cancellation that comes as its awaited ends.
+                async with asyncio.timeout(PATIENCE):
+                    await client.publish(CHANNEL, self._sealed(self._waiting[0]))
                 self._waiting.popleft()
                 self.sent += 1
 
