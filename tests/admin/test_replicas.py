@@ -98,6 +98,7 @@ async def test_without_a_redis_nothing_is_kept_for_it():
     assert not one.replicas._waiting
 
 
+@pytest.mark.slow
 def test_two_gateways_share_a_retry_after(tmp_path: Path):
     loop, upstream = Loop(), FaultyUpstream()
     loop.run(upstream.start())

@@ -29,6 +29,8 @@ from replay.recordings import Recordings
 from replay.server import ReplayUpstream
 from replay.wire import Received
 
+pytestmark = pytest.mark.slow
+
 ASK = [{"role": "user", "content": "hi"}]
 CONVERSE, CLAUDE, GEMINI, AZURE = "converse", "claude", "gemini", "azure"
 

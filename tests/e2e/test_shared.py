@@ -14,6 +14,8 @@ from e2e.steady import Connection
 from e2e.whole import Gateway
 from replay.faulty import FaultyUpstream
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[FaultyUpstream]:

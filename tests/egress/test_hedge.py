@@ -16,6 +16,8 @@ from replay.faulty import FaultyUpstream
 from routing.test_breakers import Gateway
 from routing.test_failover import KEY, Loop
 
+pytestmark = pytest.mark.slow
+
 HEDGED = {"after": "0.2s", "budget": 1.0}
 
 

@@ -17,6 +17,8 @@ from replay.faulty import FaultyUpstream
 from routing.test_breakers import Gateway
 from routing.test_failover import KEY, Loop
 
+pytestmark = pytest.mark.slow
+
 HI: Any = [{"role": "user", "content": "hi"}]
 
 

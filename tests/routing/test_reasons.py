@@ -19,6 +19,8 @@ from replay.faulty import FaultyUpstream, answering
 from routing.test_breakers import Gateway
 from routing.test_failover import KEY, Loop
 
+pytestmark = pytest.mark.slow
+
 HI: Any = [{"role": "user", "content": "hi"}]
 
 
