@@ -41,7 +41,6 @@ from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.formats.openai_responses import OpenAIResponses, stored
 from llm_gateway.models.catalogue import Catalogue
 from llm_gateway.models.own import Own
-from llm_gateway.policies import breaker
 from llm_gateway.policies.addresses import Rules
 from llm_gateway.policies.bucket import Rate
 from llm_gateway.policies.cascade import Escalation
@@ -156,7 +155,7 @@ def _seat(provider: Provider, pool: Pool, fetched: str | None, marks: Marks) -> 
     known = tuple(msgspec.structs.replace(each, mark=marks.of(provider.name, each.key_id)) for each in accounts(provider, fetched))
     return Seat(
         provider.name, provider.type, voice, known, pool.bay(origin(provider)), limits, provider.region, provider.zone,
-        tuple(key.weight for key in provider.keys), breaker.Terms(**msgspec.structs.asdict(provider.breaker)), _bounds(provider.concurrency),
+        tuple(key.weight for key in provider.keys), provider.breaker, _bounds(provider.concurrency),
         _rate(provider.rate_limit), {key.id: rate for key in provider.keys if (rate := _rate(key.rate_limit)) is not None},
         {model: rate for model, said in provider.model_limits.items() if (rate := _rate(said)) is not None},
         {shape: field(name) for shape, name in SERVICES[provider.type].seals.items()},

@@ -29,7 +29,6 @@ import msgspec
 
 from llm_gateway.config.snapshot import (
     Alias,
-    Breaker,
     Key,
     Listener,
     Logging,
@@ -40,6 +39,7 @@ from llm_gateway.config.snapshot import (
     Snapshot,
     Target,
 )
+from llm_gateway.policies.breaker import Terms
 from llm_gateway.supervisor import boot
 from replay.faulty import FaultyUpstream, refused_port
 
@@ -261,7 +261,7 @@ def provider(name: str, url: str, **more: Any) -> Provider:
         "timeout": 2.0,
         "max_retries": 0,
         # What one test does to a target must not be held against it in the next.
-        "breaker": Breaker(enabled=False, key_ejection=0.0, cooling=False),
+        "breaker": Terms(enabled=False, key_ejection=0.0, cooling=False),
     } | more
     return Provider(name=name, base_url=url, keys=(ProviderKey("0", "sk-upstream"),), **more)
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from llm_gateway.core.happenings import Kind
 from llm_gateway.models.catalogue import Facts
+from llm_gateway.policies.breaker import Terms
 
 
 class ListenerTls(Struct, frozen=True):
@@ -113,23 +114,6 @@ class Entra(Struct, frozen=True, tag="entra"):
 Cloud = Aws | Google | Entra
 
 
-class Breaker(Struct, frozen=True):
-    """As policies.breaker.Terms has it."""
-
-    enabled: bool = True
-    consecutive: int = 5
-    ratio: float = 0.5
-    volume: int = 20
-    window: float = 30.0
-    ejection: float = 10.0
-    cap: float = 300.0
-    recovery: float = 10.0
-    knock: float = 1.0
-    panic: bool = False
-    key_ejection: float = 300.0
-    cooling: bool = True
-
-
 class Concurrency(Struct, frozen=True):
     """Calls at once per target, found by watching its time to the first token."""
 
@@ -174,7 +158,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     idle_timeout: float = 60.0
     deployments: dict[str, str] = {}
-    breaker: Breaker = Breaker()
+    breaker: Terms = Terms()
     concurrency: Concurrency | None = None
     rate_limit: RateLimit | None = None
     model_limits: dict[str, RateLimit] = {}

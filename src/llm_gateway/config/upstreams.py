@@ -20,7 +20,8 @@ from llm_gateway.config import clouds, operations, schema, schema_resilience
 from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
-from llm_gateway.config.snapshot import Breaker, Concurrency, Health, Provider, ProviderKey, ProviderTls, RateLimit
+from llm_gateway.config.snapshot import Concurrency, Health, Provider, ProviderKey, ProviderTls, RateLimit
+from llm_gateway.policies.breaker import Terms
 from llm_gateway.providers.table import SERVICES, Service
 
 ECHO = "echo"
@@ -154,7 +155,7 @@ def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], sec
 
 def _resilience(section: schema.Provider, general: schema_resilience.Resilience) -> dict[str, Any]:
     said = section.breaker or general.breaker
-    breaker = Breaker(
+    breaker = Terms(
         said.enabled, said.failures, said.ratio, said.volume, said.window, said.ejection, said.max_ejection, said.recovery,
         said.probe_interval, said.panic, said.key_ejection, said.cooling,
     )  # fmt: skip
