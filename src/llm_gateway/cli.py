@@ -26,11 +26,12 @@ from llm_gateway.accounting.journal import read
 from llm_gateway.accounting.summary import Summary
 from llm_gateway.admission.auth import aws_secret
 from llm_gateway.config import present, schema_json
-from llm_gateway.config.compile import Compiled, compile_snapshot, key_digest
+from llm_gateway.config.compile import Compiled, compile_snapshot
 from llm_gateway.config.load import Loaded, load
 from llm_gateway.config.material import Material, imagined, prepare
 from llm_gateway.config.problems import ConfigError
 from llm_gateway.config.snapshot import Operator
+from llm_gateway.config.tenancy import key_digest
 from llm_gateway.explaining import Asked, by_configuration
 from llm_gateway.models.catalogue import Catalogue, load_catalogue
 from llm_gateway.routing.explain import lines

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 import msgspec
 
 from llm_gateway.admission.auth import Keys
+from llm_gateway.admission.holders import Everybody, Holders
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
 from llm_gateway.config.snapshot import Caching, Cascade, Cloud, Concurrency, Provider, RateLimit, Snapshot
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
-from llm_gateway.core.exchange import Principal
+from llm_gateway.core.tenancy import Record, project_id, tenant_id, user_id
 from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
     embeddings_bedrock,
@@ -75,11 +76,17 @@ def formats() -> Mapping[str, Format]:
 
 
 def keys(snapshot: Snapshot) -> Keys:
-    principals = [
-        (key.digest or key.aws.encode(), Principal(key.name, key.tenant, frozenset(key.models), bool(key.aws)))
-        for key in snapshot.keys
-    ]
+    written = holders(snapshot)
+    principals = [(key.digest or key.aws.encode(), written.principal(key)) for key in snapshot.keys if not written.barred(key)]
     return Keys(snapshot.secret, principals, required=snapshot.auth_required)
+
+
+def holders(snapshot: Snapshot) -> Holders:
+    said = snapshot.tenancy
+    records: dict[str, Record] = {tenant_id(each.name): each for each in said.tenants}
+    records |= {project_id(each.tenant, each.name): each for each in said.projects}
+    records |= {user_id(each.tenant, each.name): each for each in said.users}
+    return Holders(records, Everybody(said.each_tenant, said.each_user, said.each_key))
 
 
 def table(

@@ -188,7 +188,7 @@ keys:
   - {name: x, key: short}
   - {key: sk-long-enough}
   - {name: y, key: "${UNSET}"}
-budgets: {}
+guards: {}
 auth: {required: false}
 port: 1
 default_provider: nobody
@@ -215,7 +215,7 @@ default_provider: nobody
         "config.yaml:17:5: keys[1].name: is required",
         "config.yaml:18:5: keys[2]: expected a key of at least 8 characters",
         "config.yaml:18:15: keys[2].key: the variable UNSET is not set (${UNSET:-default} allows that)",
-        "config.yaml:19:1: budgets: not supported by this version (remove it: nothing here would enforce it)",
+        "config.yaml:19:1: guards: not supported by this version (remove it: nothing here would enforce it)",
         f"config.yaml:20:8: auth.required: {OPEN}",
         "config.yaml:21:1: port: unknown option (did you mean `server.port`?)",
         "config.yaml:22:1: default_provider: there is no provider `nobody`",
@@ -225,9 +225,8 @@ default_provider: nobody
 @pytest.mark.parametrize(
     "text",
     [
-        "tenants: {}",
-        "limits: []",
-        "replicas: 3",
+        "guards: {}",
+        "batches: []",
         "strict_params: true",
         "cache: {backend: redis}",
         "models: {a: {targets: [openai/x], params: {}}}",

@@ -282,7 +282,7 @@ def server(**more: Any) -> Server:
 def snapshot(folder: Path, providers: tuple[Provider, ...], **more: Any) -> Snapshot:
     defaults: dict[str, Any] = {
         "generation": 1, "digest": "", "version": "test", "workers": 1, "data_dir": str(folder), "secret": SECRET, "server": server(),
-        "aliases": (), "keys": (Key(name="wire", digest=hmac.digest(SECRET, KEY.encode(), "sha256")),),
+        "aliases": (), "keys": (Key(id="wire", name="wire", digest=hmac.digest(SECRET, KEY.encode(), "sha256")),),
         "logging": Logging(output=str(folder / "access.log")), "retry": Retry(base=0.01, cap=0.02), "heartbeat": 600.0,
     }  # fmt: skip
     return Snapshot(providers=providers, **(defaults | more))

@@ -99,7 +99,7 @@ def snapshot(url: str, data_dir: Path, port: int) -> Snapshot:
             Provider(name="anthropic", type="anthropic", base_url=url, keys=(key,)),
         ),
         aliases=(),
-        keys=(Key(name="counted", digest=hmac.digest(SECRET, CLIENT_KEY.encode(), "sha256")),),
+        keys=(Key(id="counted", name="counted", digest=hmac.digest(SECRET, CLIENT_KEY.encode(), "sha256")),),
         logging=Logging(output=str(data_dir / "access.log")),
     )
 

@@ -61,7 +61,7 @@ def test_a_provider_without_keys_has_one_account_without(snapshot, catalogue) ->
 
 def test_keys_open_for_their_principal(snapshot) -> None:
     keys = wiring.keys(snapshot(FULL))
-    assert keys.principal({b"x-api-key": b"sk-local-0123456789"}) == Principal("ci", "blue", frozenset({"gpt-4"}))
+    assert keys.principal({b"x-api-key": b"sk-local-0123456789"}) == Principal("ci", "blue", frozenset({"gpt-4"}), id="ci")
 
 
 def test_connections_outlive_a_reload(snapshot, catalogue) -> None:

@@ -6,7 +6,6 @@ is found in one go: what the schema found comes first, what is left is judged as
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway import __version__
-from llm_gateway.config import aliases, schema, snapshot, upstreams, webhooking
+from llm_gateway.config import aliases, schema, snapshot, tenancy, upstreams, webhooking
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
@@ -44,9 +43,10 @@ def compile_snapshot(
     found = upstreams.resolve(loaded, environ)
     resolver = aliases.Resolver(loaded, found, lookup)
     models = resolver.all()
-    keys, key_problems = _keys(loaded, material)
+    keys, key_problems = tenancy.keys(loaded, material)
     webhooks, hook_problems = webhooking.resolve(loaded)
     problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found), *_unshareable(loaded)]
+    problems += tenancy.unshareable(loaded)
     if problems:
         raise ConfigError(problems)
     workers = root.workers or os.cpu_count() or 1
@@ -61,6 +61,7 @@ def compile_snapshot(
         providers=tuple(_divided(each, workers) for each in found.providers),
         aliases=models,
         keys=keys,
+        tenancy=tenancy.tenancy(loaded, workers),
         auth_required=root.auth.required,
         prices={name: each.model_dump(exclude_none=True) for name, each in root.prices.items()},
         facts={name: _facts(each) for name, each in root.catalogue.items()},
@@ -85,11 +86,6 @@ def compile_snapshot(
         (*found.warnings, *resolver.warnings, *_apart(loaded, workers), *_nobodys(loaded, found, models)),
         webhooks,
     )
-
-
-def key_digest(secret: bytes, key: str) -> bytes:
-    """What is kept of a client's key."""
-    return hmac.digest(secret, key.encode(), "sha256")
 
 
 def digest(made: snapshot.Snapshot) -> str:
@@ -192,28 +188,6 @@ def _residency(section: schema.Residency) -> dict[str, tuple[str, ...]]:
 def _facts(section: schema.Model) -> Facts:
     said = section.model_dump(exclude={"structured_output", "retires"})
     return Facts(**said, schema=section.structured_output, retires=section.retires.isoformat() if section.retires else None)
-
-
-def _keys(loaded: Loaded, material: Material) -> tuple[tuple[snapshot.Key, ...], list[Problem]]:
-    made: list[snapshot.Key] = []
-    problems: list[Problem] = []
-    names: set[str] = set()
-    digests: set[bytes] = set()
-    for position, each in enumerate(loaded.root.keys):
-        path: OptionPath = ("keys", position)
-        plain = each.key.get_secret_value() if each.key is not None else None
-        digest = key_digest(material.secret, plain) if plain is not None else bytes.fromhex(each.digest or "")
-        identity = digest or (each.aws or "").encode()
-        if each.name in names:
-            problems.append(_problem(loaded, (*path, "name"), "is the name of another key"))
-        if identity in digests:
-            problems.append(_problem(loaded, path, "is the same key as another"))
-        names.add(each.name)
-        digests.add(identity)
-        made.append(snapshot.Key(name=each.name, digest=digest, aws=each.aws or "", tenant=each.tenant, models=each.models))
-    if material.development_key is not None:
-        made.append(snapshot.Key(name="development", digest=key_digest(material.secret, material.development_key)))
-    return tuple(made), problems
 
 
 def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:

@@ -15,6 +15,7 @@ from llm_gateway.config.operations import Events, ProviderHealth
 from llm_gateway.config.schema_cache import Cache
 from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit, Resilience
 from llm_gateway.config.schema_routing import Alias, Region, Regions
+from llm_gateway.config.schema_tenancy import Budgets, Defaults, Key, Name, Tenant
 from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
 
 
@@ -181,27 +182,6 @@ class Provider(Section):
         return None if word in (False, "false", "") else value
 
 
-class Key(Section):
-    name: str = Field(min_length=1, description="Public name in logs.")
-    key: SecretStr | None = Field(default=None, description="What clients send. Kept as a keyed hash only.")
-    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
-        default=None, description="Instead of `key`: its hash, from `llm-gateway keys hash`."
-    )
-    aws: Annotated[str, Field(pattern="^[A-Z0-9]{16,128}$")] | None = Field(
-        default=None, description="Instead of `key`: an AWS access key id, from `llm-gateway keys new --aws`, for Bedrock clients."
-    )
-    tenant: str = Field(default="default", min_length=1, description="Whose key it is.")
-    models: tuple[str, ...] = Field(default=(), description="Models and aliases it may use; all if empty.")
-
-    @model_validator(mode="after")
-    def _one(self) -> Key:
-        if [self.key, self.digest, self.aws].count(None) != 2:
-            raise ValueError("expected exactly one of `key`, `digest` and `aws`")
-        if self.key is not None and len(self.key.get_secret_value()) < 8:
-            raise ValueError("expected a key of at least 8 characters")
-        return self
-
-
 class Auth(Section):
     required: bool = Field(default=True, description="`false` lets anybody in; on loopback addresses only.")
     force: bool = Field(default=False, description="Allow `required: false` on other addresses too.")
@@ -308,9 +288,10 @@ class Root(Section):
 
     server: Server = Field(default=Server(), description="Listening, limits and timeouts towards clients.")
     workers: Workers = Field(default=1, description="Serving processes, one core each; `auto` (or 0) is one per core.")
+    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Gateways that serve together; above 1, limits need Redis.")
     state: Literal["per_worker"] | None = Field(
         default=None,
-        description="With several workers, limits need a say: `per_worker` divides each by their number. Unset, they are refused with more than one.",
+        description="With several workers or replicas and no Redis, limits need a say: `per_worker` divides each by their number. Unset, they are refused.",
     )
     data_dir: str = Field(default="./data", description="The only writable folder: journal, secret, generated keys.")
     secret: SecretStr | None = Field(
@@ -322,6 +303,9 @@ class Root(Section):
     keys: tuple[Key, ...] = Field(
         default=(), description="API keys of clients. With none, a development key is generated."
     )
+    tenants: dict[Name, Tenant] = Field(default={}, description="Who keys belong to, and what all of a tenant's keys may use together.")
+    limits: Defaults = Field(default=Defaults(), description="Limits of whoever has none of their own.")
+    budgets: Budgets = Field(default=Budgets(), description="Budgets of whoever has none of their own, and what holds for all.")
     auth: Auth = Field(default=Auth(), description="Who may call.")
     admin: Admin = Field(default=Admin(), description="The operator plane's admin API.")
     cache: Cache = Field(default=Cache(), description="Response cache, in each worker's memory.")
@@ -348,8 +332,8 @@ class Root(Section):
 LATER = frozenset(
     {
         "strict_params",
-        "tenants", "limits", "budgets", "guards", "database", "telemetry", "plugins", "replicas", "batches", "files",
-        "cache.backend", "cache.semantic", "keys.*.limits", "keys.*.budgets", "keys.*.expires", "auth.jwt",
+        "guards", "database", "telemetry", "plugins", "batches", "files",
+        "cache.backend", "cache.semantic", "auth.jwt",
         "resilience.timeouts", "resilience.hedge",
         "models.*.params",
         "models.*.capabilities", "providers.*.passthrough",

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llm_gateway.core.happenings import Kind
+from llm_gateway.core.tenancy import Grant, Key, Project, Tenant, User
 from llm_gateway.models.catalogue import Facts
 from llm_gateway.policies.breaker import Terms
 
@@ -250,15 +251,19 @@ class Alias(Struct, frozen=True, kw_only=True):
     cache: Caching | None = None
 
 
-class Key(Struct, frozen=True, kw_only=True):
-    """A client's key: `digest` = HMAC-SHA-256(secret, whole key), 32 bytes; or, of one that signs, `aws`, its access key id.
-    `models` empty: all."""
+class Tenancy(Struct, frozen=True, kw_only=True):
+    """What config.yaml says of who may use how much. `each_tenant`: of tenants that it does not name. `least_output`: tokens;
+    `on_redis_loss`: of hard budgets. `shares`: by how many each limit is divided."""
 
-    name: str
-    digest: bytes = b""
-    aws: str = ""
-    tenant: str = "default"
-    models: tuple[str, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    projects: tuple[Project, ...] = ()
+    users: tuple[User, ...] = ()
+    each_tenant: Grant = Grant()
+    each_user: Grant = Grant()
+    each_key: Grant = Grant()
+    least_output: int = 256
+    on_redis_loss: Literal["closed", "open"] = "closed"
+    shares: int = 1
 
 
 class Logging(Struct, frozen=True):
@@ -307,6 +312,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     providers: tuple[Provider, ...]
     aliases: tuple[Alias, ...]
     keys: tuple[Key, ...]
+    tenancy: Tenancy = Tenancy()
     auth_required: bool = True
     prices: dict[str, dict[str, float]] = {}
     facts: dict[str, Facts] = {}

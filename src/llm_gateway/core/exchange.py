@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from llm_gateway.core.errors import Fault
+from llm_gateway.core.tenancy import INFERENCE, Holder, Scope
 from llm_gateway.core.types import Usage
 
 if TYPE_CHECKING:
@@ -57,12 +58,23 @@ class Route(Struct, frozen=True, gc=False):
 
 
 class Principal(Struct, frozen=True, gc=False):
-    """Who asks. `models`: the only ones allowed; empty means all. `signs`: proves itself by AWS signatures, not by a key."""
+    """Who asks. `key`: its public name, `id`: its own for ever. `models`: the only ones allowed, `regions`: where requests may be
+    answered; empty means all. `signs`: proves itself by AWS signatures, not by a key. `max_output`: tokens of a reply at most.
+    `expires`: Unix seconds, 0 never. `ips`: networks it may come from. `holders`: whose limits its requests count against, the key first."""
 
     key: str
     tenant: str
     models: frozenset[str] = frozenset()
     signs: bool = False
+    id: str = ""
+    project: str = ""
+    user: str = ""
+    regions: frozenset[str] = frozenset()
+    max_output: int | None = None
+    expires: float = 0.0
+    ips: tuple[str, ...] = ()
+    scopes: tuple[Scope, ...] = INFERENCE
+    holders: tuple[Holder, ...] = ()
 
 
 class Attempt(Struct, frozen=True, gc=False):
