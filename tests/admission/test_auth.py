@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from llm_gateway.admission import auth
 from llm_gateway.admission.auth import ANYONE, Keys, token
-from llm_gateway.admission.directory import Directory, position
+from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Everybody, Holders
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Principal
-from llm_gateway.core.tenancy import Grant, Holder, Key, Limits, Project, Record, Tenant, User
+from llm_gateway.core.tenancy import Grant, Holder, Key, Limits, Project, Record, Tenant, User, position
 from llm_gateway.stores.tables import write
 
 SECRET, KEY = b"pepper", b"sk-gateway-0123456789"

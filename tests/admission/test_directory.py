@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llm_gateway.admission.directory import Directory, position
+from llm_gateway.admission.directory import Directory
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.tenancy import Key, Project, Record, Tenant, User, place
+from llm_gateway.core.tenancy import Key, Project, Record, Tenant, User, place, position
 from llm_gateway.stores.tables import write
 
 KEY = Key(id="1", name="ci", digest=bytes(range(32)))

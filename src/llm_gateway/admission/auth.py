@@ -16,13 +16,13 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-from llm_gateway.admission.directory import Directory, signer
+from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Holders
 from llm_gateway.core import sigv4
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal
 from llm_gateway.core.sigv4 import Request
-from llm_gateway.core.tenancy import Key, place
+from llm_gateway.core.tenancy import Key, place, signer
 
 NAMES = (b"x-api-key", b"api-key", b"x-goog-api-key")
 LONGEST = 4096

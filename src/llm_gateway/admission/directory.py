@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.tenancy import Key, Project, Record, Tenant, User, place, project_id, tenant_id, user_id
+from llm_gateway.core.tenancy import Key, Record, place
 from llm_gateway.stores.tables import Table, TableError
 
 KEYS = "keys.table"  # in data_dir
@@ -70,21 +70,3 @@ class Directory:
             return self._table.get(at)
         except TableError as error:
             raise Fault(Kind.UNAVAILABLE, "The gateway cannot read who may do what. Its operator has to look.", code="directory_damaged") from error
-
-
-def position(record: Record) -> bytes:
-    """Where a record stands."""
-    match record:
-        case Tenant():
-            return place(tenant_id(record.name))
-        case Project():
-            return place(project_id(record.tenant, record.name))
-        case User():
-            return place(user_id(record.tenant, record.name))
-        case Key():
-            return record.digest or place(signer(record.aws))
-
-
-def signer(access_key: str) -> str:
-    """The name of one who signs, given the AWS access key id."""
-    return f"aws:{access_key}"
