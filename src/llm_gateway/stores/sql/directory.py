@@ -104,7 +104,7 @@ class Register:
         async with reading(self._engine) as connection:
             return _stored(kind, await _row(connection, kind, names))
 
-    async def list(self, kind: Kind, *, tenant: str | None = None, after: str = "", most: int = 100) -> list[Stored]:
+    async def page(self, kind: Kind, *, tenant: str | None = None, after: str = "", most: int = 100) -> list[Stored]:
         """By name. tenant: of projects and users, whose."""
         table = TABLES[kind]
         statement = select(table).where(table.c.removed.is_(None), table.c.name > after).order_by(table.c.name).limit(most)
@@ -316,8 +316,9 @@ def _record(kind: type, row: Row[Any]) -> Record:
             scopes=msgspec.json.decode(row.scopes, type=tuple[Scope, ...]), disabled=row.disabled,
         )  # fmt: skip
     if kind is Tenant:
-        each = [_grant(text) if text is not None else None for text in (row.each_user, row.each_key)]
-        return Tenant(row.name, _grant(row.grant), *each, row.disabled, msgspec.json.decode(row.secrets, type=dict[str, str]))
+        each_user, each_key = (_grant(text) if text is not None else None for text in (row.each_user, row.each_key))
+        secrets = msgspec.json.decode(row.secrets, type=dict[str, str])
+        return Tenant(row.name, _grant(row.grant), each_user, each_key, row.disabled, secrets)
     return (Project if kind is Project else User)(row.tenant, row.name, _grant(row.grant), row.disabled)
 
 
