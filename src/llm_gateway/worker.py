@@ -238,11 +238,11 @@ class Worker:
         """Who may do what has changed."""
         directory = self.directory
         match message:
-            case channel.Tables(keys, serial):
-                if serial != directory.serial or not directory.confirmed:
-                    self.unread += bool(directory.open(Path(self.snapshot.data_dir) / keys))
+            case channel.Tables(keys):
+                if keys and not directory.holds(path := Path(self.snapshot.data_dir) / keys):
+                    self.unread += bool(directory.open(path))
                     self.line.admission.forget()
-                self.informed.set()
+                    self.informed.set()
             case channel.Delta(serial, entries):
                 if directory.change(serial, entries):
                     self.line.admission.forget()

@@ -84,6 +84,18 @@ def test_a_broken_record_refuses_whoever_needs_it(path: Path) -> None:
     assert (caught.value.kind, caught.value.code) == (Kind.UNAVAILABLE, "directory_damaged")
 
 
+def test_the_same_file_is_told_from_another_of_its_name(path: Path) -> None:
+    made = Directory()
+    made.open(path, confirmed=False)
+    assert not made.holds(path)
+    made.open(path)
+    assert made.holds(path)
+    write(path, encoded(KEY).items(), 10)
+    assert not made.holds(path)
+    path.unlink()
+    assert not made.holds(path)
+
+
 def test_a_tenant_is_no_key(path: Path) -> None:
     made = Directory()
     made.open(path)

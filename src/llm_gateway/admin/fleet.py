@@ -68,7 +68,7 @@ class Fleet:
         self._members: dict[int, Member] = {}  # by link
         self._pids: dict[int, int] = {}
         self._granted = Credentials({})
-        self._tables: Tables | None = None
+        self._tables = Tables("", 0)
         self._deltas: list[Delta] = []
         self._merger = Merger()
         self._asked: dict[int, Callable[[bytes], object]] = {}
@@ -124,12 +124,19 @@ class Fleet:
         for member in self._members.values():
             self._grant(member)
 
-    def table(self, tables: Tables) -> None:
-        """All workers look up in these from now on. Deltas that the table holds are forgotten."""
-        self._tables = tables
-        self._deltas = [each for each in self._deltas if each.serial > tables.serial]
+    def table(self, keys: str, serial: int, *, anew: bool = False) -> None:
+        """All workers look keys up in this from now on. Deltas that it holds are forgotten; anew: all of them."""
+        self._tables = Tables(keys, serial, self._tables.spend)
+        self._deltas = [] if anew else [each for each in self._deltas if each.serial > serial]
         for member in self._members.values():
             self._refer(member)
+
+    def spend(self, name: str) -> None:
+        """All workers look up in this what was spent, from now on."""
+        self._tables = Tables(self._tables.keys, self._tables.serial, name)
+        for member in self._members.values():
+            if member.link is not None and member.pid:
+                member.link.send(self._tables)
 
     def differ(self, delta: Delta) -> None:
         """All workers know this beside the table from now on."""
@@ -233,7 +240,7 @@ class Fleet:
             member.link.send(self._granted)
 
     def _refer(self, member: Member) -> None:
-        if member.link is not None and member.pid and self._tables is not None:
+        if member.link is not None and member.pid and (self._tables.keys or self._tables.spend):
             member.link.send(self._tables)
             for delta in self._deltas:
                 member.link.send(delta)

@@ -14,7 +14,7 @@ import msgspec
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.tenancy import Key, Record, place
-from llm_gateway.stores.tables import Table, TableError
+from llm_gateway.stores.tables import Table, TableError, identity
 
 KEYS = "keys.table"  # in data_dir
 
@@ -32,6 +32,10 @@ class Directory:
 
     def __repr__(self) -> str:
         return f"<Directory: {self._table!r}, {len(self._delta)} since, {'' if self.confirmed else 'not '}confirmed>"
+
+    def holds(self, path: Path) -> bool:
+        """Whether it is this very file that is open, and the operator has said so."""
+        return self.confirmed and self._table is not None and self._table.file == identity(path)
 
     def open(self, path: Path, *, confirmed: bool = True) -> str:
         """Reads that table from now on; returns why it cannot, "" if it does. The old one stays then."""

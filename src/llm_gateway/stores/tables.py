@@ -36,12 +36,13 @@ class TableError(Exception):
 
 
 class Table:
-    """One table file, mapped read-only. `serial`: as its writer said. Raises TableError, or OSError if there is none."""
+    """One table file, mapped read-only. `serial`: as its writer said; `file`: which one it is. Raises TableError, or OSError if there is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            found = os.fstat(file.fileno())
+            self.file, size = _identity(found), found.st_size
             self.serial, self._count, self._index = _head(path, file.read(_START), size)
             self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
@@ -76,6 +77,14 @@ class Table:
         self._map.close()
 
 
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """Tells the file that has this name now from those that had it; None if none does."""
+    try:
+        return _identity(path.stat())
+    except OSError:
+        return None
+
+
 def write(path: Path, entries: Iterable[tuple[bytes, bytes]], serial: int) -> int:
     """Puts a table in the place of `path`; returns its number of records. entries: place and value, in any order; of several at one
     place the last counts. Values are written as they come: 48 bytes a record are held, no more. Raises OSError; `path` is then as it was."""
@@ -107,6 +116,10 @@ def write(path: Path, entries: Iterable[tuple[bytes, bytes]], serial: int) -> in
         raise
     _sync(path.parent)
     return len(sorted_index)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _last_of_each(index: list[bytes]) -> list[bytes]:

@@ -91,8 +91,8 @@ class Purge(Struct, frozen=True, tag="purge"):
 
 
 class Tables(Struct, frozen=True, tag="tables"):
-    """Look keys and spending up in these files of data_dir from now on; "": there is none. `serial`: of the revision the key table holds.
-    Deltas up to it are in the table."""
+    """Look keys and spending up in these files of data_dir from now on; "": there is none yet. `serial`: of the revision that the key table
+    holds, deltas up to it included."""
 
     keys: str
     serial: int

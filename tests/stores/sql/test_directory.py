@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from llm_gateway.core.tenancy import Budget, Grant, Key, Limits, Project, Record, Tenant, User, place, position
-from llm_gateway.stores.sql.directory import InUseError, MissingError, Register, Stored, TakenError, Wanted
+from llm_gateway.stores.sql.directory import MARK, InUseError, MissingError, Register, Stored, TakenError, Wanted
 from llm_gateway.stores.sql.engine import connect
 from llm_gateway.stores.sql.migrate import upgrade
 from llm_gateway.stores.tables import Table
@@ -193,6 +193,17 @@ async def test_changes_at_once_take_one_serial_each_and_none_is_missed(register:
     assert set(heard) == {key(number).digest for number in range(20)}
 
 
+async def test_a_database_is_told_from_one_that_was_made_anew(register: Register, tmp_path: Path) -> None:
+    marks = [await register.mark()]
+    other = connect(f"sqlite:///{tmp_path}/other.db")
+    await upgrade(other)
+    for each, moment in ((register, NOW), (Register(other), NOW + 1)):
+        await each.add(key(1), moment, "")
+        marks.append(await each.mark())
+    assert (len(set(marks)), marks[2]) == (3, await Register(other).mark())
+    await other.dispose()
+
+
 async def test_the_key_table_holds_what_is_alive(register: Register, tmp_path: Path) -> None:
     for record in (ACME, Tenant("gone"), Project("acme", "search"), User("acme", "bob")):
         await register.create(record, NOW)
@@ -201,10 +212,11 @@ async def test_the_key_table_holds_what_is_alive(register: Register, tmp_path: P
         await register.add(each, NOW, "")
     await register.rotate("key_1", key(2), 60.0, NOW)
     await register.remove_key("key_3", NOW)
-    for moment, entries in ((NOW, 6), (NOW + 61, 5)):  # the secret of before is over
+    for moment, entries in ((NOW, 7), (NOW + 61, 6)):  # the secret of before is over
         serial = await register.export(tmp_path / "keys.table", moment)
         table = Table(tmp_path / "keys.table")
         assert (table.serial, len(table)) == (serial, entries)
+        assert table.get(MARK) == await register.mark()
     found = {at: msgspec.msgpack.decode(value, type=Record) for at in entries_of(ACME, key(1, digest=key(2).digest)) if (value := table.get(at))}
     assert found == entries_of(ACME, key(1, digest=key(2).digest))
     assert table.get(position(key(4, digest=b"", aws="AKGW2222222222222222")))

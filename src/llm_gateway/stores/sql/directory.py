@@ -10,16 +10,17 @@ that id, until its time is over; whatever changes of the key changes of that row
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from llm_gateway.core.tenancy import Grant, Key, Project, Record, Scope, Tenant, User, position
+from llm_gateway.core.tenancy import Grant, Key, Project, Record, Scope, Tenant, User, place, position
 from llm_gateway.stores import tables as files
 from llm_gateway.stores.sql import tables
 from llm_gateway.stores.sql.engine import reading, writing
@@ -29,6 +30,7 @@ Kind = type[Tenant] | type[Project] | type[User]
 Entries = dict[bytes, bytes | None]
 
 TABLES: dict[type, Table] = {Tenant: tables.tenants, Project: tables.projects, User: tables.users, Key: tables.keys}
+MARK = place("mark")  # where a key table says of what it was made
 AT_ONCE = 1000  # rows read before others have their turn
 
 
@@ -90,11 +92,20 @@ class Register:
                     entries[position(record)] = msgspec.msgpack.encode(record) if row.removed is None else None
         return newest, entries
 
+    async def mark(self) -> bytes:
+        """Tells this database in this state from others: by its address, serial, and how many there are of whom since when."""
+        told = [self._engine.url.render_as_string(hide_password=True), str(await self.serial())]
+        async with reading(self._engine) as connection:
+            for table in TABLES.values():
+                statement = select(func.count(), func.max(table.c.created)).select_from(table)
+                told += map(str, (await connection.execute(statement)).one())
+        return sha256("\0".join(told).encode()).digest()
+
     async def export(self, path: Path, now: float) -> int:
         """Writes the key table; returns its serial. A thousand rows at a time: 100,000 keys take some seconds and no memory."""
-        serial = await self.serial()  # before the rows: what changes meanwhile is read again
+        serial, mark = await self.serial(), await self.mark()  # before the rows: what changes meanwhile is read again
         async with reading(self._engine) as connection:
-            await connection.run_sync(_export, path, serial, now)
+            await connection.run_sync(_export, path, (serial, mark), now)
         return serial
 
     # -- tenants, projects, users ----------------------------------------------------------------------------------------
@@ -130,8 +141,7 @@ class Register:
         async with writing(self._engine) as connection:
             serial = await _next(connection)
             stored = _stored(kind, await _row(connection, kind, names))
-            assert isinstance(stored.record, kind)
-            edited = edit(stored.record)
+            edited = edit(cast("Named", stored.record))
             await connection.execute(update(table).where(_named(kind, names)).values(_values(edited) | {"changed": serial}))
             return msgspec.structs.replace(stored, record=edited)
 
@@ -164,8 +174,7 @@ class Register:
         statement = select(tables.keys).where(tables.keys.c.digest == digest, tables.keys.c.removed.is_(None))
         async with reading(self._engine) as connection:
             row = (await connection.execute(statement)).first()
-        record = _record(Key, row) if row is not None else None
-        return record if isinstance(record, Key) else None
+        return cast("Key", _record(Key, row)) if row is not None else None
 
     async def keys(self, wanted: Wanted, now: float, *, after: str = "", most: int = 100) -> list[Stored]:
         """By id, which says nothing of their age."""
@@ -190,8 +199,7 @@ class Register:
         async with writing(self._engine) as connection:
             serial = await _next(connection)
             stored = await _key(connection, key, now)
-            assert isinstance(stored.record, Key)
-            edited = edit(stored.record)
+            edited = edit(cast("Key", stored.record))
             values = _values(edited) | {"changed": serial}
             await connection.execute(update(keys).where(keys.c.id == key).values(values))
             shared = {name: value for name, value in values.items() if name not in ("id", "digest", "aws", "expires")}
@@ -208,8 +216,7 @@ class Register:
         keys = tables.keys
         async with writing(self._engine) as connection:
             serial = await _next(connection)
-            old = (await _key(connection, key, now)).record
-            assert isinstance(old, Key)
+            old = cast("Key", (await _key(connection, key, now)).record)
             end = now + overlap
             ends = min(old.expires, end) if old.expires else end
             secret = {"digest": fresh.digest or None, "aws": fresh.aws or None, "changed": serial}
@@ -263,7 +270,9 @@ async def _overlaps(connection: AsyncConnection, ids: list[str], now: float) -> 
     return found
 
 
-def _export(connection: Connection, path: Path, serial: int, now: float) -> None:
+def _export(connection: Connection, path: Path, state: tuple[int, bytes], now: float) -> None:
+    """state: serial and mark."""
+
     def rows(kind: type, statement: Select[Any]) -> Iterator[tuple[bytes, bytes]]:
         for row in connection.execute(statement.execution_options(yield_per=AT_ONCE)):
             record = _record(kind, row)
@@ -272,7 +281,8 @@ def _export(connection: Connection, path: Path, serial: int, now: float) -> None
     keys = tables.keys
     alive = {kind: select(table).where(table.c.removed.is_(None)) for kind, table in TABLES.items()}
     alive[Key] = alive[Key].where(or_(keys.c.successor.is_(None), keys.c.expires > now))
-    files.write(path, chain.from_iterable(rows(kind, statement) for kind, statement in alive.items()), serial)
+    entries = chain.from_iterable(rows(kind, statement) for kind, statement in alive.items())
+    files.write(path, chain([(MARK, state[1])], entries), state[0])
 
 
 # -- rows and records ------------------------------------------------------------------------------------------------
