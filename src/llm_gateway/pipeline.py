@@ -12,6 +12,7 @@ from time import perf_counter
 
 from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
+from llm_gateway.admission.quota import Quota
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.deliver import Egress
@@ -19,6 +20,7 @@ from llm_gateway.egress.slices import LARGE
 from llm_gateway.egress.tape import play
 from llm_gateway.ingress import cors
 from llm_gateway.ingress.routes import match, voiced
+from llm_gateway.routing.plan import Course, Plan
 from llm_gateway.routing.replay import Replay
 from llm_gateway.routing.table import Table
 
@@ -35,9 +37,11 @@ class Line:
         origins: tuple[str, ...] = (),
         cors_max_age: int = 600,
         *,
+        quota: Quota,
         replay: Replay | None = None,
     ) -> None:
         """replay: None where nothing is cached."""
+        self.quota = quota
         self.admission = admission
         self.routing = routing
         self.egress = egress
@@ -69,26 +73,15 @@ async def serve(x: Exchange, line: Line) -> None:
         if x.bytes_in > LARGE:
             await line.admission.hash(x)
         line.admission.read(x)
-        if line.replay is not None and (last := await _replayed(x, line.replay, line.routing)):
+        if line.replay is not None and (last := await _replayed(x, line.replay, line)):
             return
         plan, course = line.routing.course(x)
         line.egress.expect(x, plan, course)
+        if (reserving := line.quota.reserve(x, plan, course)) is not None:
+            await reserving
         if course.waits:
             await line.routing.queue.wait(x, course)
-        x.fallbacks = course.fallbacks
-        while True:
-            try:
-                hedge = plan.hedge
-                last = await (line.egress.attempt(x, course.target) if hedge is None else line.egress.race(x, course, hedge))
-                if x.measured:
-                    line.routing.learn(x, course)
-                return
-            except Fault as fault:
-                left = line.egress.record(x, course.target, fault)
-                wait = course.failed(fault, left)
-                x.fallbacks = course.fallbacks
-            if wait:
-                await asyncio.sleep(wait)
+        last = await _sent(x, line, plan, course)
     except Fault as fault:
         last = line.egress.refuse(x, fault)
     except asyncio.CancelledError:
@@ -101,7 +94,31 @@ async def serve(x: Exchange, line: Line) -> None:
         line.ledger.settle(x, last)
 
 
-async def _replayed(x: Exchange, replay: Replay, routing: Table) -> bytes:
+async def _sent(x: Exchange, line: Line, plan: Plan, course: Course) -> bytes:
+    """The reply of whoever gives one; raises the last one's Fault."""
+    x.fallbacks = course.fallbacks
+    while True:
+        try:
+            hedge = plan.hedge
+            last = await (line.egress.attempt(x, course.target) if hedge is None else line.egress.race(x, course, hedge))
+            if x.measured:
+                line.routing.learn(x, course)
+            return last
+        except Fault as fault:
+            left = line.egress.record(x, course.target, fault)
+            wait = course.failed(fault, left)
+            x.fallbacks = course.fallbacks
+        if wait:
+            await asyncio.sleep(wait)
+        if x.hold is not None and (covering := line.quota.cover(x, course.target)) is not None:
+            await covering
+
+
+async def _replayed(x: Exchange, replay: Replay, line: Line) -> bytes:
     """The whole reply from the cache; b"" where the request is to be sent."""
-    kept = await replay.seek(x, routing)
-    return b"" if kept is None else play(x, kept, replay.meter, perf_counter())
+    kept = await replay.seek(x, line.routing)
+    if kept is None:
+        return b""
+    if (reserving := line.quota.reserve(x, None, None)) is not None:
+        await reserving
+    return play(x, kept, replay.meter, perf_counter())

@@ -13,11 +13,13 @@ import msgspec
 
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.holders import Everybody, Holders
+from llm_gateway.admission.quota import Quota
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
 from llm_gateway.config.snapshot import Caching, Cascade, Cloud, Concurrency, Provider, RateLimit, Snapshot
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
+from llm_gateway.core.gauges import Gauges
 from llm_gateway.core.tenancy import Record, project_id, tenant_id, user_id
 from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
@@ -109,6 +111,10 @@ def table(
         residency=snapshot.residency,
         queue=Queue(Patience(snapshot.queue_wait, snapshot.queue_length)),
     )
+
+
+def quota(snapshot: Snapshot, gauges: Gauges) -> Quota:
+    return Quota(gauges, least_output=snapshot.tenancy.least_output, shares=snapshot.tenancy.shares)
 
 
 def replay(snapshot: Snapshot, shapes: Mapping[str, Format], before: Replay | None) -> Replay | None:

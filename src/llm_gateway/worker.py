@@ -33,6 +33,7 @@ from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
+from llm_gateway.core.gauges import Gauges
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
@@ -43,6 +44,7 @@ from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.replay import Replay
+from llm_gateway.stores.gauges import Memory
 from llm_gateway.supervisor import boot, channel, control
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
@@ -81,6 +83,7 @@ class Worker:
         self.conditions = Conditions()
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
         self.replay: Replay | None = None
+        self.gauges: Gauges = Memory()
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
         self.stopped = asyncio.Event()
@@ -113,7 +116,8 @@ class Worker:
         admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay)
-        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, replay=self.replay)
+        quota = wiring.quota(snapshot, self.gauges)
+        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, replay=self.replay)
         self.server.adopt(snapshot.server, partial(gate, line=line))
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
@@ -268,6 +272,7 @@ class Worker:
             "llm_gateway_loop_lag_seconds_max": {"": self._lag},
             "llm_gateway_overload_refused_total": {f'reason="{reason}"': n for reason, n in server.overload.refused.items()},
             **self.line.routing.gauges(),
+            **self.line.quota.report(),
             **(self.replay.gauges() if self.replay is not None else {}),
         }
         self._lag = 0.0

@@ -120,6 +120,8 @@ class Ledger:
             x.usage = estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
         if x.usage is not None and x.cost is None and x.target is not None:
             x.cost = x.target.price(x.usage, x.wall)
+        if x.hold is not None:
+            x.hold.settle(x)
         self._count(x, seconds)
         line = _encode(self._row(x, seconds)) + b"\n"
         if x.principal is not None:

@@ -154,6 +154,7 @@ class Exchange(Struct, kw_only=True):
     broken: bool = False
     passage: Any = None
     cascade: Any = None  # who judges whether a reply will do, while there is another to ask
+    hold: Any = None  # what was reserved of its principal's limits; settled with it
     absorbed: int = 0  # nano-USD of replies that would not do
     first_byte: float = 0.0
     characters: int = 0

@@ -69,3 +69,7 @@ class Seeds(Protocol):
 
 class Gauges(Protocol):
     def bind(self, tenant: str, claims: tuple[Claim, ...]) -> Bound: ...
+
+    def rest(self, now: float, wall: float) -> None:
+        """No `Bound` is used for new requests any more that was given out before; what nobody needs may be forgotten."""
+        ...

@@ -322,6 +322,22 @@ class Course(Struct, eq=False):
             tally.retrying += 1
         return self.retrying
 
+    def keep(self, targets: list[Target], fault: Fault) -> None:
+        """From now on only these; raises the fault where that is nobody, and what `enter` raises where none may be asked now."""
+        if not targets:
+            raise fault
+        if len(targets) == len(self.targets):
+            return
+        present, self.targets = self.target, targets
+        if present in targets:
+            self.place = targets.index(present)
+            return
+        self._give_back()
+        self._let_go()
+        self.target, self.place = targets[0], 0
+        if self.limited or targets[0].condition.until:
+            self.enter()
+
     def done(self) -> None:
         self.tally.active -= 1
         if self.probe is not None:

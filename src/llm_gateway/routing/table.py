@@ -82,7 +82,7 @@ class Table:
         where nobody may, UNAVAILABLE, UPSTREAM_RATE_LIMIT or UPSTREAM_AUTH where nobody can be asked now."""
         plan = self._plans[x.route.operation].get(x.model) or self.plan(x.model, x.route.operation)
         members = x.peek.members
-        if plan.rules or self._residency or "models" in members or "provider" in members:
+        if plan.rules or self._residency or "models" in members or "provider" in members or (x.principal is not None and x.principal.regions):
             plan = self._narrowed(plan, x)
         self._turn += 1
         targets = plan.only or self._ordered(plan, x)
@@ -187,20 +187,23 @@ class Table:
             wish, unknown = options.take(members)
             x.unheard = (*x.unheard, *unknown)
         residency = self._residency.get(x.principal.tenant if x.principal is not None else "", self._residency.get("", ()))
-        if wish is options.NONE and not residency:
+        regions = tuple(sorted(x.principal.regions)) if x.principal is not None else ()
+        if wish is options.NONE and not residency and not regions:
             return plan
         priced = wish.max_prompt is not None or wish.max_completion is not None
         hour = int(x.wall // 3600) if priced else 0  # prices change by date, some by hour
-        key = (plan.model, operation, wish, residency, x.principal.models if x.principal is not None else (), hour)
+        key = (plan.model, operation, wish, residency, regions, x.principal.models if x.principal is not None else (), hour)
         narrowed = self._wished.get(key)
         if narrowed is None:
             more = [self.plan(name, operation) for name in wish.models if wishes.may(x.principal, name)]
             narrowed = wishes.narrowed(wishes.joined(plan, more), wish, residency, x.wall)
+            if regions:
+                narrowed = wishes.narrowed(narrowed, options.NONE, regions, x.wall)
             if len(self._wished) >= MOST_PLANS:
                 self._wished.clear()
             self._wished[key] = narrowed
         if not narrowed.stops and not narrowed.fallbacks:
-            raise wishes.nobody(narrowed, residency)
+            raise wishes.nobody(narrowed, residency or regions)
         return narrowed
 
 

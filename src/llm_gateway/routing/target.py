@@ -76,7 +76,7 @@ class Target:
 
     __slots__ = (
         "_heads", "_own", "_place", "_priced_until", "_rates", "_sloped_until", "_slopes", "_tiers", "account", "bay", "by_value", "condition",
-        "forms", "key_id", "limits", "lines", "meter", "model", "provider", "seals", "speaker",
+        "forms", "key_id", "limits", "lines", "longest", "meter", "model", "provider", "seals", "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +103,9 @@ class Target:
         self.meter = meter
         self.seals: Mapping[str, Field] = {}
         self.forms: dict[str, tuple[str, ...]] = {each: seat.speaker.formats(each, model) for each in OPERATIONS}
-        self.lines = render(_said(account.provider, model, deprecated=_deprecated(own, place)))
+        info = own.info(place)
+        self.longest = info.max_output if info is not None else None  # tokens of a reply, if known
+        self.lines = render(_said(account.provider, model, deprecated=info is not None and info.deprecated))
         self._own = own
         self._place = place
         self._rates: Rates | None = None
@@ -172,11 +174,6 @@ def _said(provider: str, model: str, *, deprecated: bool) -> list[tuple[bytes, b
     """Response headers that say who answered."""
     lines = [(b"x-gateway-provider", provider.encode()), (b"x-gateway-model", _visible(model))]
     return [*lines, (b"x-gateway-deprecated", b"true")] if deprecated else lines
-
-
-def _deprecated(own: Own, place: Place) -> bool:
-    info = own.info(place)
-    return info is not None and info.deprecated
 
 
 def _visible(model: str) -> bytes:

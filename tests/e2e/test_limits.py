@@ -1,0 +1,162 @@
+"""Limits and budgets of a whole gateway, as the official SDKs meet them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from e2e.conftest import KEY, OTHER_KEY, Gateway, Loop, free_port, running
+from processes import eventually
+from replay.faulty import FaultyUpstream
+
+CAPPED_KEY, TIGHT_KEY, SOLO_KEY, POOR_KEY = (f"sk-e2e-{name}-0123456" for name in ("capped", "tight", "solo", "poor"))
+ASK: Any = [{"role": "user", "content": "hi"}]
+NANO = 1_000_000_000
+
+
+class Limited:
+    def __init__(self, gateway: Gateway, upstream: FaultyUpstream, metrics_port: int) -> None:
+        self.gateway, self.upstream, self.metrics_port = gateway, upstream, metrics_port
+
+    def openai(self, key: str) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.gateway.url}/v1", api_key=key, max_retries=0, timeout=20)
+
+    def sent(self) -> list[dict[str, Any]]:
+        return [json.loads(request.body) for request in self.upstream.received]
+
+    def rows(self, key: str) -> list[dict[str, Any]]:
+        lines = [line for file in (self.gateway.data / "journal").glob("*.jsonl") for line in file.read_text().splitlines()]
+        return [row for row in map(json.loads, lines) if row["key"] == key]
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as reply:
+            return str(reply.read().decode())
+
+
+@pytest.fixture(scope="module")
+def limited(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
+    upstream = FaultyUpstream()
+    loop_thread.run(upstream.start())
+    place = tmp_path_factory.mktemp("limited")
+    metrics_port = free_port()
+    config = {
+        "server": {"host": "127.0.0.1", "port": free_port(), "metrics_port": metrics_port},
+        "data_dir": str(place / "data"),
+        "providers": {"up": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk-upstream", "max_retries": 0},
+                      "slow": {"type": "openai_compatible", "base_url": f"{upstream.url}/fault/ok:0.05", "api_key": "sk", "max_retries": 0}},
+        "prices": {"up/m": {"input": 1000, "output": 2000}, "slow/m": {"input": 1000, "output": 2000}},
+        "catalogue": {"up/m": {"max_output": 4000}, "slow/m": {"max_output": 4000}},
+        "tenants": {"acme": {"users": {"bob": {"limits": {"requests_per_minute": 2}}}}},
+        "budgets": {"min_output_tokens": 16},
+        "keys": [
+            {"name": "e2e", "key": KEY, "tenant": "acme", "user": "bob"},
+            {"name": "other", "key": OTHER_KEY, "tenant": "other"},
+            {"name": "capped", "key": CAPPED_KEY, "max_output_tokens": 50},
+            {"name": "tight", "key": TIGHT_KEY, "limits": {"tokens_per_minute": 1000}},
+            {"name": "solo", "key": SOLO_KEY, "limits": {"concurrent": 1}},
+            {"name": "poor", "key": POOR_KEY, "budgets": [{"usd": 0.5, "period": "total", "alerts": [0.01]}]},
+        ],
+        "admin": {"token": "admin-token-of-the-tests"},
+    }  # fmt: skip
+    with running(place, config) as gateway:
+        yield Limited(gateway, upstream, metrics_port)
+    loop_thread.run(upstream.stop())
+
+
+@pytest.fixture(autouse=True)
+def _fresh(limited: Limited) -> None:
+    limited.upstream.forget()
+
+
+def test_requests_a_minute_are_counted_down_and_then_refused(limited: Limited) -> None:
+    client = limited.openai(KEY)
+    left = [client.chat.completions.with_raw_response.create(model="up/m", messages=ASK).headers["x-ratelimit-remaining-requests"] for _ in range(2)]
+    assert left == ["1", "0"]
+    with pytest.raises(openai.RateLimitError, match="The limit of 2 requests a minute of this user is reached") as caught:
+        client.chat.completions.create(model="up/m", messages=ASK)
+    assert 20 <= int(caught.value.response.headers["retry-after"]) <= 30
+    assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert len(limited.sent()) == 2
+    with pytest.raises(anthropic.RateLimitError, match="requests a minute"):
+        anthropic.Anthropic(base_url=limited.gateway.url, api_key=KEY, max_retries=0, timeout=20).messages.create(model="up/m", messages=ASK, max_tokens=9)
+    limited.openai(OTHER_KEY).chat.completions.create(model="up/m", messages=ASK)
+    assert eventually(lambda: re.search(r'^llm_gateway_limit_refused_total{holder="user",limit="requests"} 2', limited.metrics(), re.MULTILINE))
+
+
+def test_the_upstream_s_own_rate_limit_headers_are_nobodys_business(limited: Limited) -> None:
+    reply = limited.openai(OTHER_KEY).chat.completions.with_raw_response.create(model="up/m", messages=ASK)
+    assert not [name for name in reply.headers if name.startswith("x-ratelimit")]
+
+
+def test_tokens_are_estimated_while_a_reply_is_under_way_and_known_after_it(limited: Limited) -> None:
+    client = limited.openai(TIGHT_KEY)
+    long: Any = [{"role": "user", "content": "word " * 450}]
+    stream = client.chat.completions.create(model="slow/m", messages=long, max_tokens=400, stream=True)
+    next(iter(stream))
+    with pytest.raises(openai.RateLimitError, match="The limit of 1000 tokens a minute of this key is reached"):
+        client.chat.completions.create(model="up/m", messages=long, max_tokens=400)
+    for _ in stream:
+        pass
+    reply = client.chat.completions.with_raw_response.create(model="up/m", messages=ASK, max_tokens=10)
+    assert 350 < int(reply.headers["x-ratelimit-remaining-tokens"]) < 500  # of 819 that were reserved, 565 were used
+    assert len(limited.sent()) == 2
+
+
+def test_output_is_capped_in_every_shape_and_the_caller_told(limited: Limited) -> None:
+    reply = limited.openai(CAPPED_KEY).chat.completions.with_raw_response.create(model="up/m", messages=ASK, max_tokens=3000)
+    assert reply.headers["x-gateway-adjusted-params"] == "max_tokens=50"
+    claude = anthropic.Anthropic(base_url=limited.gateway.url, api_key=CAPPED_KEY, max_retries=0, timeout=20)
+    assert claude.messages.with_raw_response.create(model="up/m", messages=ASK, max_tokens=51).headers["x-gateway-adjusted-params"] == "max_tokens=50"
+    reply = limited.openai(CAPPED_KEY).chat.completions.with_raw_response.create(model="up/m", messages=ASK, max_tokens=7)
+    assert "x-gateway-adjusted-params" not in reply.headers
+    assert [body["max_tokens"] for body in limited.sent()] == [50, 50, 7]
+
+
+def test_one_at_a_time_means_until_the_reply_is_over_or_its_client_gone(limited: Limited) -> None:
+    client = limited.openai(SOLO_KEY)
+    stream = client.chat.completions.create(model="slow/m", messages=ASK, stream=True)
+    next(iter(stream))
+    with pytest.raises(openai.RateLimitError, match="1 requests at once") as caught:
+        client.chat.completions.create(model="up/m", messages=ASK)
+    assert caught.value.code == "concurrency_limit_exceeded"
+    stream.close()
+
+    def free() -> bool:
+        try:
+            client.chat.completions.create(model="up/m", messages=ASK)
+        except openai.RateLimitError:
+            return False
+        return True
+
+    assert eventually(free, 3.0)
+
+
+async def test_parallel_clients_never_overspend(limited: Limited) -> None:
+    """$0.50; a reply costs at most $0.0232 by its bound. 120 at once, again and again, until nothing fits any more."""
+    codes: list[str] = []
+    async with openai.AsyncOpenAI(base_url=f"{limited.gateway.url}/v1", api_key=POOR_KEY, max_retries=0, timeout=30) as client:
+
+        async def one() -> None:
+            try:
+                await client.chat.completions.create(model="slow/m", messages=ASK, max_tokens=10)
+                codes.append("ok")
+            except openai.RateLimitError as error:
+                codes.append(f"{error.code} {error.response.headers['retry-after']}" if error.code == "budget_reserved" else error.code or "")
+
+        for _ in range(12):
+            await asyncio.gather(*(one() for _ in range(40)))
+            if "budget_exceeded" in codes:
+                break
+    spent = sum(row.get("cost", 0) for row in limited.rows("poor"))
+    bound = max(row.get("cost", 0) for row in limited.rows("poor")) + 40_000_000
+    assert {"ok", "budget_reserved 1"} <= set(codes)
+    assert spent <= 0.5 * NANO + bound
+    assert spent >= 0.5 * NANO - bound

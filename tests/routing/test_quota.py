@@ -1,0 +1,278 @@
+"""What a request reserves of its principal's limits and money, over tables wired from a configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_gateway.admission import bounds
+from llm_gateway.admission.quota import Quota
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Exchange, Principal
+from llm_gateway.core.gauges import Ask, Bound, Gauges, Verdict
+from llm_gateway.core.tenancy import Budget, Claim, Grant, Holder, Limits
+from llm_gateway.core.types import Usage
+from llm_gateway.routing.plan import Course
+from llm_gateway.routing.table import Table
+from llm_gateway.stores.gauges import Memory
+from routing.conftest import asked
+
+PRICED = """
+providers:
+  a: {type: vllm, base_url: "http://a", api_key: none}
+  b: {type: vllm, base_url: "http://b", api_key: none}
+  free: {type: vllm, base_url: "http://c", api_key: none}
+prices:
+  a/cheap: {input: 1, output: 10}
+  b/dear: {input: 2, output: 30, cache_write_1h: 8}
+catalogue:
+  a/cheap: {max_output: 1000}
+  b/dear: {max_output: 2000}
+models:
+  m: {targets: [a/cheap]}
+  both: {targets: [a/cheap], fallbacks: [b/dear]}
+  some: {targets: [free/x, a/cheap]}
+  none: {targets: [free/x]}
+  unbounded: {targets: [a/other]}
+"""
+USD = 1_000_000_000
+
+
+def who(*, limits: Limits = Limits(), budgets: tuple[Budget, ...] = (), by_model: dict[str, Limits] | None = None, cap: int | None = None) -> Principal:  # noqa: B008  frozen
+    return Principal("k", "t", id="k", max_output=cap, holders=(Holder("key:k", Grant(limits, by_model or {}, budgets)),))
+
+
+def money(amount: int, **more: Any) -> tuple[Budget, ...]:
+    return (Budget(amount, "month", **more),)
+
+
+def reserved(quota: Quota, table: Table, x: Exchange) -> Course:
+    plan, course = table.course(x)
+    assert quota.reserve(x, plan, course) is None
+    return course
+
+
+def said(x: Exchange, header: str) -> str | None:
+    found = re.search(rf"^{header}: (.*)\r$", x.extra.decode(), re.MULTILINE)
+    return found[1] if found else None
+
+
+def test_who_has_no_limits_costs_nothing(table: Callable[..., Table]) -> None:
+    x = asked("m", principal=Principal("k", "t"))
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert (x.hold, x.extra) == (None, b"")
+
+
+def test_the_tightest_limits_are_told_as_openai_does(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    grants = Limits(requests=10, tokens=10_000), Limits(requests=2)
+    principal = Principal("k", "t", id="k", holders=tuple(Holder(f"h:{number}", Grant(each)) for number, each in enumerate(grants)))
+    x = asked("m", principal=principal, body={"max_tokens": 40})
+    reserved(quota, made, x)
+    assert [said(x, f"x-ratelimit-{part}-requests") for part in ("limit", "remaining", "reset")] == ["2", "1", "30s"]
+    assert said(x, "x-ratelimit-limit-tokens") == "10000"
+    assert int(said(x, "x-ratelimit-remaining-tokens") or "") == 10_000 - 40 - x.prompt_estimate
+
+
+def test_which_limit_refused_is_said_with_the_time_to_wait(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    principal = who(by_model={"m": Limits(requests=1)})
+    reserved(quota, made, asked("m", principal=principal))
+    reserved(quota, made, asked("both", principal=principal))
+    x = asked("m", principal=principal)
+    with pytest.raises(Fault, match="1 requests a minute of this key for this model is reached; try again in 60 s") as caught:
+        reserved(quota, made, x)
+    assert (caught.value.kind, caught.value.retry_after, x.hold) == (Kind.RATE_LIMIT, pytest.approx(60, abs=1), None)
+    assert said(x, "x-ratelimit-remaining-requests") == "0"
+    assert quota.report() == {"llm_gateway_limit_refused_total": {'holder="key",limit="requests"': 1.0}}
+
+
+def test_the_truth_takes_the_estimates_place(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    principal = who(limits=Limits(tokens=1000, concurrent=1))
+    for used in (900, 90):
+        x = asked("m", principal=principal, body={"max_tokens": 50})
+        reserved(quota, made, x)
+        x.usage = Usage(input=used - 40, output=40)
+        x.hold.settle(x)
+    with pytest.raises(Fault, match="tokens a minute"):
+        reserved(quota, made, asked("m", principal=principal, body={"max_tokens": 50}))
+
+
+def test_a_reply_from_the_cache_counts_as_a_request_and_as_nothing_else(table: Callable[..., Table]) -> None:
+    quota = Quota(Memory())
+    principal = who(limits=Limits(requests=1, tokens=100), budgets=money(0))
+    x = asked("m", principal=principal)
+    assert quota.reserve(x, None, None) is None
+    x.cached, x.usage, x.cost = True, Usage(input=5000, output=5000), 0
+    x.hold.settle(x)
+    with pytest.raises(Fault, match="requests a minute"):
+        quota.reserve(asked("m", principal=principal), None, None)
+
+
+def test_the_dearest_target_is_what_is_reserved(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    x = asked("both", principal=who(budgets=money(USD)), body={"max_tokens": 100})
+    reserved(quota, made, x)
+    prompt = int(x.prompt_estimate * 1.1) + 1
+    assert x.hold.ask.cost == 1000 * (prompt * 2 + 100 * 30)
+
+
+def test_where_caches_may_be_written_their_rate_holds(table: Callable[..., Table]) -> None:
+    part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    x = asked("both", principal=who(budgets=money(USD)), body={"max_tokens": 100, "messages": [{"role": "user", "content": [part]}]})
+    reserved(Quota(Memory()), table(PRICED), x)
+    prompt = int(x.prompt_estimate * 1.1) + 1
+    assert x.hold.ask.cost == 1000 * (prompt * 8 + 100 * 30)
+
+
+def test_several_replies_in_one_are_reserved_for(table: Callable[..., Table]) -> None:
+    x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100, "n": 3})
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert x.hold.ask.cost == 1000 * (int(x.prompt_estimate * 1.1) + 1 + 3 * 100 * 10)
+
+
+def test_without_a_limit_of_its_own_a_request_gets_the_largest_that_is_left(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    x = asked("m", principal=who(budgets=money(5_000_000)))
+    reserved(quota, made, x)
+    most = x.peek.max_tokens
+    assert said(x, "x-gateway-adjusted-params") == f"max_tokens={most}"
+    assert 480 <= most < 500
+    assert bounds.cost(x, table(PRICED).course(asked("m"))[1].targets, None) == pytest.approx(5_000_000, abs=10_000)
+    assert x.hold.ask.cost == 5_000_000
+    assert msgspec.json.decode(x.peek.members["max_tokens"]) == most
+
+
+def test_where_all_of_it_is_affordable_nothing_is_changed(table: Callable[..., Table]) -> None:
+    x = asked("m", principal=who(budgets=money(USD)))
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert (x.peek.max_tokens, x.extra) == (None, b"")
+
+
+def test_a_model_whose_longest_reply_is_not_known_is_bound_to_what_was_reserved(table: Callable[..., Table]) -> None:
+    text = PRICED.replace("  b/dear: {input", "  a/other: {input: 1, output: 1}\n  b/dear: {input")
+    x = asked("unbounded", principal=who(budgets=money(USD)))
+    reserved(Quota(Memory()), table(text), x)
+    assert x.peek.max_tokens == bounds.UNKNOWN_LONGEST
+
+
+def test_below_the_least_a_reply_is_refused(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory(), least_output=256), table(PRICED)
+    x = asked("m", principal=who(budgets=money(2_000_000)))
+    with pytest.raises(Fault, match="The budget of this key does not cover this request") as caught:
+        reserved(quota, made, x)
+    assert (caught.value.code, caught.value.headers) == ("budget_exceeded", ((b"x-should-retry", b"false"),))
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 3600
+
+
+def test_what_others_have_reserved_may_come_back(table: Callable[..., Table]) -> None:
+    quota, made, principal = Quota(Memory()), table(PRICED), who(budgets=money(5_000_000))
+    first = asked("m", principal=principal)
+    reserved(quota, made, first)
+    with pytest.raises(Fault, match="reserved by requests under way") as caught:
+        reserved(quota, made, asked("m", principal=principal))
+    assert (caught.value.code, caught.value.retry_after) == ("budget_reserved", 1.0)
+    first.cost = 1000
+    first.hold.settle(first)
+    reserved(quota, made, asked("m", principal=principal))
+
+
+def test_a_soft_budget_refuses_nothing_and_changes_nothing(table: Callable[..., Table]) -> None:
+    for model in ("m", "none"):
+        x = asked(model, principal=who(budgets=money(1, hard=False)))
+        reserved(Quota(Memory()), table(PRICED), x)
+        assert (x.hold is not None, x.extra) == (True, b"")
+
+
+def test_a_hard_budget_goes_round_what_has_no_price(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    course = reserved(quota, made, asked("some", principal=who(budgets=money(USD))))
+    assert [course.target.provider, len(course.targets)] == ["a", 1]
+    with pytest.raises(Fault, match="price of 'x' is not known") as caught:
+        reserved(quota, made, asked("none", principal=who(budgets=money(USD))))
+    assert (caught.value.kind, caught.value.code, caught.value.param) == (Kind.FORBIDDEN, "model_unpriced", "model")
+
+
+def test_a_dearer_attempt_is_reserved_for_before_it_is_made(table: Callable[..., Table]) -> None:
+    quota, made = Quota(Memory()), table(PRICED)
+    x = asked("m", principal=who(budgets=money(10_000_000)), body={"max_tokens": 100})
+    reserved(quota, made, x)
+    before = x.hold.ask.cost
+    dearer = made.course(asked("b/dear"))[1].target
+    assert quota.cover(x, dearer) is None
+    assert x.hold.ask.cost > 2.9 * before
+    assert quota.cover(x, dearer) is None
+    x.absorbed = 9_000_000
+    with pytest.raises(Fault) as caught:
+        quota.cover(x, dearer)
+    assert caught.value.code == "budget_reserved"
+
+
+def test_a_cap_cuts_what_is_asked_for(table: Callable[..., Table]) -> None:
+    made, quota, principal = table(PRICED), Quota(Memory()), who(cap=300)
+    for wish, most in ((None, 300), (301, 300), (299, 299)):
+        x = asked("m", principal=principal, body={"max_tokens": wish} if wish else None)
+        reserved(quota, made, x)
+        assert x.peek.max_tokens == most
+        assert said(x, "x-gateway-adjusted-params") == (f"max_tokens={most}" if wish != 299 else None)
+
+
+class Slow:
+    """A store that answers later: each `reserve` waits to be let go."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict, self.settled = verdict, 0
+
+    def bind(self, tenant: str, claims: tuple[Claim, ...]) -> Bound:
+        self.claims = claims
+        return self
+
+    def rest(self, now: float, wall: float) -> None: ...
+
+    def reserve(self, ask: Ask) -> Awaitable[Verdict]:
+        async def later() -> Verdict:
+            return self.verdict
+
+        return later()
+
+    extend = reserve
+
+    def settle(self, ask: Ask, tokens: int, cost: int) -> None:
+        self.settled += 1
+
+
+async def test_an_answer_that_comes_later_counts_the_same(table: Callable[..., Table]) -> None:
+    store = Slow(Verdict(cost=5))
+    gauges: Gauges = store
+    made, x = table(PRICED), asked("m", principal=who(limits=Limits(requests=5)))
+    plan, course = made.course(x)
+    waiting = Quota(gauges).reserve(x, plan, course)
+    assert waiting is not None
+    assert x.hold is not None, "were nobody to wait any more, what was taken could not be given back"
+    await waiting
+    assert x.hold.ask.cost == 5
+    store.verdict = Verdict(store.claims[0], 3.0)
+    y = asked("m", principal=x.principal)
+    waiting = Quota(gauges).reserve(y, *made.course(y))
+    assert waiting is not None
+    with pytest.raises(Fault, match="requests a minute"):
+        await waiting
+    assert y.hold is None
+
+
+def test_many_keys_do_not_fill_memory(table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_gateway.admission.quota.MOST_BOUND", 10)
+    store = Memory()
+    quota, made = Quota(store), table(PRICED)
+    principals = [Principal(f"k{number}", "t", id=f"k{number}", holders=(Holder(f"key:{number}", Grant(Limits(concurrent=2))),)) for number in range(50)]
+    for principal in principals:
+        x = asked("m", principal=principal)
+        reserved(quota, made, x)
+        x.hold.settle(x)
+    assert len(store) <= 11
