@@ -49,10 +49,14 @@ async def test_writers_wait_for_each_other(url):
 async def test_all_of_it_or_nothing(url):
     engine = connect(url)
     await upgrade(engine)
-    with pytest.raises(ValueError):
+
+    async def fail() -> None:
         async with writing(engine) as connection:
             await connection.execute(insert(tenants).values(name="acme"))
             raise ValueError
+
+    with pytest.raises(ValueError):
+        await fail()
     async with reading(engine) as connection:
         assert (await connection.execute(select(tenants.c.name))).all() == []
     await engine.dispose()
@@ -61,17 +65,25 @@ async def test_all_of_it_or_nothing(url):
 async def test_what_is_asked_wrongly_is_not_the_databases_fault(url):
     engine = connect(url)
     await upgrade(engine)
-    with pytest.raises(DBAPIError) as found:
+
+    async def repeat() -> None:
         async with writing(engine) as connection:
             await connection.execute(insert(tenants), [{"name": "acme"}, {"name": "acme"}])
+
+    with pytest.raises(DBAPIError) as found:
+        await repeat()
     assert not away(found.value)
     await engine.dispose()
 
 
 async def test_a_server_that_is_gone_is_away():
     engine = connect("postgresql://user:pw@127.0.0.1:9/gateway")
-    with pytest.raises((OSError, DBAPIError)) as found:
+
+    async def ask() -> None:
         async with reading(engine) as connection:
             await connection.execute(text("SELECT 1"))
+
+    with pytest.raises((OSError, DBAPIError)) as found:
+        await ask()
     assert away(found.value)
     await engine.dispose()

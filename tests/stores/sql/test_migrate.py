@@ -16,7 +16,7 @@ from llm_gateway.stores.sql.engine import connect, reading, writing
 from llm_gateway.stores.sql.migrate import FOLDER, status, upgrade
 
 GROWS = {"create_table", "create_index", "add_column", "bulk_insert"}
-LATER = '''
+LATER = """
 from alembic import op
 from sqlalchemy import Column, Text
 revision, down_revision = "later", {newest!r}
@@ -24,7 +24,7 @@ def upgrade():
     for table in {names!r}:
         op.add_column(table, Column("news", Text, nullable=False, server_default="x"))
     op.create_table("novelty", Column("id", Text, primary_key=True))
-'''
+"""
 
 
 def newer(folder: Path, newest: str) -> Path:

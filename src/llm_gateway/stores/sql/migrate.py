@@ -24,7 +24,7 @@ from llm_gateway.stores.sql.tables import METADATA
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 0x6C6C6D67  # of PostgreSQL's advisory locks: "llmg"
-OPTIONS = {"transactional_ddl": True, "version_table": "schema_version"}
+VERSION = "schema_version"
 
 
 class Schema(Struct, frozen=True):
@@ -64,8 +64,8 @@ def _scripts(folder: Path) -> ScriptDirectory:
 def _status(connection: Connection, scripts: ScriptDirectory) -> Schema:
     newest = scripts.get_current_head() or ""
     present = ""
-    if inspect(connection).has_table(OPTIONS["version_table"]):
-        present = MigrationContext.configure(connection, opts=OPTIONS).get_current_revision() or ""
+    if inspect(connection).has_table(VERSION):
+        present = MigrationContext.configure(connection, opts={"version_table": VERSION}).get_current_revision() or ""
     try:
         pending = tuple(reversed([each.revision for each in scripts.iterate_revisions("head", present or "base")]))
     except (CommandError, ResolutionError):  # a revision that only a newer gateway knows
@@ -79,5 +79,5 @@ def _upgrade(connection: Connection, scripts: ScriptDirectory) -> None:
         return [MigrationStep.upgrade_from_script(scripts.revision_map, each) for each in reversed(list(found))]
 
     with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-        environment.configure(connection=connection, target_metadata=METADATA, **OPTIONS)
+        environment.configure(connection=connection, target_metadata=METADATA, transactional_ddl=True, version_table=VERSION)
         environment.run_migrations()

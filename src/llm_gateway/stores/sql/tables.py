@@ -9,7 +9,20 @@ stay, so that whoever polls by serial hears of their end too. Values are msgspec
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 METADATA = MetaData()
 NONE, NOBODY, NO, NIL = text("''"), text("'[]'"), text("false"), text("0")

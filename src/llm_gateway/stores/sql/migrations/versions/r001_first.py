@@ -52,10 +52,10 @@ def _text(name: str, default: str) -> Column[str]:
 def _directory() -> None:
     table = op.create_table("revision", Column("id", Integer, primary_key=True, autoincrement=False), *_counts("serial"))
     op.bulk_insert(table, [{"id": 1, "serial": 0}])
-    own = (Column("each_user", Text), Column("each_key", Text), _text("secrets", "{}"))
+    own: tuple[Column[str], ...] = (Column("each_user", Text), Column("each_key", Text), _text("secrets", "{}"))
     for name, columns in (("tenants", own), ("projects", (_name("tenant"),)), ("users", (_name("tenant"),))):
-        life = (*_flags("disabled"), *_times("created"), Column("removed", Double), *_counts("changed"))
-        op.create_table(name, _name("name"), *columns, _text("grant", "{}"), *life)
+        life = (*_times("created"), Column("removed", Double), *_counts("changed"))
+        op.create_table(name, _name("name"), *columns, _text("grant", "{}"), *_flags("disabled"), *life)
         op.create_index(f"ix_{name}_changed", name, ["changed"])
 
 
