@@ -24,11 +24,13 @@ import uvicorn
 
 from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.credentials import Keyring
+from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
+from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
 from llm_gateway.admin.webhooks import Webhooks
@@ -83,9 +85,11 @@ class Plane:
             told=self._told,
         )
         self.watch = Watch(self.reloader)
+        self.database = Database(state.database.url, notices)
+        self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
 
     def api(self) -> Api:
-        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics)
+        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics, self.registry.table.metrics)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
 
     def begin(self) -> None:
@@ -105,6 +109,8 @@ class Plane:
         await self.webhooks.close()
         await self.replicas.close()
         await self.keyring.close()
+        await self.registry.table.close()
+        await self.database.close()
         self.caller.close()
 
     def _publish(self, snapshot: Snapshot, state: Operator) -> None:
@@ -146,7 +152,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(plane.api()),
+            application(plane.api(), *plane.registry.routes()),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -172,6 +178,7 @@ async def run(args: argparse.Namespace) -> None:
 
     control = attach(loop, args.control, on_command, on_link)
     background = [loop.create_task(_each(WATCH_SECONDS, plane.tick)), loop.create_task(_probe(plane.dependencies, plane.reloader))]
+    background.append(loop.create_task(plane.registry.table.run()))
     control.ready()
     plane.begin()
     await server.serve(sockets=[socket.socket(fileno=args.listen)])
