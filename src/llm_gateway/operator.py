@@ -18,11 +18,13 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import uvicorn
 
 from llm_gateway.admin.api import Api, application
+from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import Events
@@ -66,6 +68,10 @@ class Plane:
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
         self.events = Events(notices, self.webhooks.offer)
+        self.auditing = Auditing(
+            Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
+            lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
+        )  # fmt: skip
         self.fleet = Fleet(snapshot, self._found, self._restarted)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
@@ -85,10 +91,11 @@ class Plane:
         self.watch = Watch(self.reloader)
 
     def api(self) -> Api:
-        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics)
+        sources = (self.auditing.metrics, self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
 
     def begin(self) -> None:
+        self.auditing.requests = self.reloader.snapshot.audit_requests
         self.webhooks.adopt(self.reloader.state.webhooks)
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
@@ -99,12 +106,14 @@ class Plane:
         self.fleet.inform(self.dependencies.redis)
         self.fleet.probed(self.probes.found())
         self.watch.look()
+        self.auditing.look()
 
     async def close(self) -> None:
         await self.probes.close()
         await self.webhooks.close()
         await self.replicas.close()
         await self.keyring.close()
+        self.auditing.close()
         self.caller.close()
 
     def _publish(self, snapshot: Snapshot, state: Operator) -> None:
@@ -112,6 +121,7 @@ class Plane:
         boot.publish(self._files[0], msgspec.msgpack.encode(snapshot))
         boot.publish(self._files[1], msgspec.msgpack.encode(state))
         self.fleet.load(snapshot)
+        self.auditing.requests = snapshot.audit_requests
         self.webhooks.adopt(state.webhooks)
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
@@ -136,6 +146,7 @@ class Plane:
     def _told(self, cause: str, outcome: Outcome) -> None:
         kind: Kind = "config_refused" if outcome.errors else "config_reloaded"
         said = {"errors": outcome.errors} if outcome.errors else {"digest": outcome.digest, "warnings": outcome.warnings}
+        self.auditing.reloaded(cause, {"generation": outcome.generation, **said}, refused=bool(outcome.errors))
         self.events.tell(kind, {"cause": cause, "generation": outcome.generation, **said}, noticed=True)
 
 
@@ -146,7 +157,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(plane.api()),
+            Audited(application(plane.api()), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",

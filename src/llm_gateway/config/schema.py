@@ -222,6 +222,10 @@ class Journal(Section):
     )
 
 
+class Audit(Section):
+    requests: bool = Field(default=False, description="A line for every request too: who, what, which model, which status; no content.")
+
+
 class Redis(Section):
     url: str | None = Field(
         default=None,
@@ -317,6 +321,7 @@ class Root(Section):
     heartbeat: Heartbeat = Field(default=Heartbeat(), description="Signs of life in silent streams.")
     drain: Drain = Field(default=Drain(), description="Going down without cutting anybody.")
     journal: Journal = Field(default=Journal(), description="The record of usage.")
+    audit: Audit = Field(default=Audit(), description="The audit log in `data_dir`: administrative changes and refused authentications, always.")
     redis: Redis = Field(default=Redis(), description="Redis.")
     prices: dict[str, Price] = Field(
         default={}, description="Own prices by `provider/model`, alias or bare model name (the narrowest wins), over the catalogue's."
