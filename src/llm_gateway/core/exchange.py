@@ -125,6 +125,7 @@ class Exchange(Struct, kw_only=True):
     held: int = 0  # bytes of it that count against the memory for bodies
     prompt_estimate: int = 0  # tokens, once the body is released
     task: asyncio.Task[None] | None = None
+    detached: bool = False  # goes on when its client leaves
     fault: Fault | None = None
 
     principal: Principal | None = None

@@ -69,6 +69,9 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_limit_refused_total": Family(
         "counter", "Requests refused by their callers' own limits, by holder (key, user, ...) and limit (requests, tokens, day, concurrent, budget)."
     ),
+    "llm_gateway_idempotent_running": Family("gauge", "Requests with an Idempotency-Key under way.", bare=True),
+    "llm_gateway_idempotent_keys": Family("gauge", "Idempotency keys remembered.", bare=True),
+    "llm_gateway_idempotent_replays_total": Family("counter", "Requests answered with the reply that their Idempotency-Key had before.", bare=True),
     "llm_gateway_cache_requests_total": Family("counter", "Requests, by what the cache had for them (hit, miss, bypass: not cacheable, or not to be)."),
     "llm_gateway_cache_bytes": Family("gauge", "Bytes of replies in the cache.", bare=True),
     "llm_gateway_cache_entries": Family("gauge", "Replies in the cache.", bare=True),
