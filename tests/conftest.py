@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from postgres import Postgres, postgres_server
 
 collect_ignore = [] if find_spec("litellm") else ["clients"]  # `make clients` has them, in an environment of their own
 
@@ -14,6 +17,12 @@ collect_ignore = [] if find_spec("litellm") else ["clients"]  # `make clients` h
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

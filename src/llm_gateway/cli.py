@@ -75,7 +75,7 @@ def serve(config: ConfigOption = None) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     snapshot = compiled.snapshot
     operator = Operator(
-        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), compiled.webhooks
+        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), compiled.webhooks, compiled.database
     )
     plan = Plan(
         workers=snapshot.workers,

@@ -104,7 +104,7 @@ def plane(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
             snapshot=boot.create(msgspec.msgpack.encode(compiled.snapshot)),
             state=boot.create(
                 msgspec.msgpack.encode(
-                    Operator(str(folder / "config.yaml"), TOKEN, time.monotonic() - 60, compiled.webhooks)
+                    Operator(str(folder / "config.yaml"), TOKEN, time.monotonic() - 60, compiled.webhooks, compiled.database)
                 )
             ),
             lame_duck=0.1,

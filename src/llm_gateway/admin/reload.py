@@ -69,7 +69,10 @@ class Reloader:
             self._told(cause, refused)
             return refused
         fresh, fixed = _keep_fixed(compiled.snapshot, self.snapshot)
-        state = msgspec.structs.replace(self.state, admin_token=material.admin_token, webhooks=compiled.webhooks)
+        database = msgspec.structs.replace(compiled.database, url=self.state.database.url)
+        if compiled.database.url != database.url:
+            fixed.append("database.url: changed, in force after a restart")
+        state = msgspec.structs.replace(self.state, admin_token=material.admin_token, webhooks=compiled.webhooks, database=database)
         if fresh.digest == self.snapshot.digest and state == self.state:
             if fixed:  # whoever saved the file sees no outcome but this line
                 self._notices.say(

@@ -16,23 +16,24 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway import __version__
-from llm_gateway.config import aliases, schema, snapshot, tenancy, upstreams, webhooking
+from llm_gateway.config import aliases, schema, snapshot, state, tenancy, upstreams, webhooking
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.schema_resilience import Retry
-from llm_gateway.config.snapshot import Webhook
+from llm_gateway.config.snapshot import Database, Webhook
 from llm_gateway.config.upstreams import absolute
 from llm_gateway.models.catalogue import Facts
 
 
 class Compiled(Struct, frozen=True):
-    """`webhooks`: for the operator alone, beside the snapshot."""
+    """`webhooks`, `database`: for the operator alone, beside the snapshot."""
 
     snapshot: snapshot.Snapshot
     warnings: tuple[str, ...]
     webhooks: tuple[Webhook, ...] = ()
+    database: Database = Database()
 
 
 def compile_snapshot(
@@ -46,7 +47,8 @@ def compile_snapshot(
     keys, key_problems = tenancy.keys(loaded, material)
     webhooks, hook_problems = webhooking.resolve(loaded)
     problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found), *_unshareable(loaded)]
-    problems += tenancy.unshareable(loaded)
+    database, state_problems = state.resolve(loaded)
+    problems += [*tenancy.unshareable(loaded), *state_problems]
     if problems:
         raise ConfigError(problems)
     workers = root.workers or os.cpu_count() or 1
@@ -86,6 +88,7 @@ def compile_snapshot(
         msgspec.structs.replace(made, digest=digest(made)),
         (*found.warnings, *resolver.warnings, *_apart(loaded, workers), *_nobodys(loaded, found, models)),
         webhooks,
+        database,
     )
 
 

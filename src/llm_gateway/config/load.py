@@ -39,6 +39,7 @@ VARIABLES: tuple[tuple[str, Path], ...] = (
     ("RUST_LOG", ("logging", "level")),
     ("LOG_LEVEL", ("logging", "level")),
     ("REDIS_URL", ("redis", "url")),
+    ("DATABASE_URL", ("database", "url")),
     ("LLM_GATEWAY_SECRET", ("secret",)),
     ("OPENAI_API_KEY", ("providers", "openai", "api_key")),
     ("ANTHROPIC_API_KEY", ("providers", "anthropic", "api_key")),

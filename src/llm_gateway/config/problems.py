@@ -54,6 +54,7 @@ PATTERNS = {
     "^arn:": "expected an ARN: arn:aws:iam::ACCOUNT:role/NAME",
     r"^/[!-~]*$": "expected a path: it begins with `/` and has no spaces",
     r"^(rediss?|unix)://": "expected a URL: redis://host:port, rediss://host:port or unix://path",
+    r"^(sqlite:///|postgres(ql)?://[^/])": "expected a URL: postgresql://user:password@host/name or sqlite:///file",
 }
 
 

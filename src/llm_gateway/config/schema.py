@@ -15,6 +15,7 @@ from llm_gateway.config.operations import Events, ProviderHealth
 from llm_gateway.config.schema_cache import Cache
 from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit, Resilience
 from llm_gateway.config.schema_routing import Alias, Region, Regions
+from llm_gateway.config.schema_state import Database, Journal, Usage
 from llm_gateway.config.schema_tenancy import Budgets, Defaults, Key, Name, Tenant
 from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
 
@@ -216,12 +217,6 @@ class Heartbeat(Section):
     )
 
 
-class Journal(Section):
-    on_error: Literal["refuse", "continue"] = Field(
-        default="refuse", description="When usage cannot be written: refuse new requests, or go on and lose rows."
-    )
-
-
 class Audit(Section):
     requests: bool = Field(default=False, description="A line for every request too: who, what, which model, which status; no content.")
 
@@ -297,7 +292,7 @@ class Root(Section):
         default=None,
         description="With several workers or replicas and no Redis, limits need a say: `per_worker` divides each by their number. Unset, they are refused.",
     )
-    data_dir: str = Field(default="./data", description="The only writable folder: journal, secret, generated keys.")
+    data_dir: str = Field(default="./data", description="The only writable folder: journal, database, secret, generated keys.")
     secret: SecretStr | None = Field(
         default=None, description="Keys the hashes of API keys (LLM_GATEWAY_SECRET); generated in `data_dir` if unset."
     )
@@ -320,7 +315,9 @@ class Root(Section):
     )
     heartbeat: Heartbeat = Field(default=Heartbeat(), description="Signs of life in silent streams.")
     drain: Drain = Field(default=Drain(), description="Going down without cutting anybody.")
-    journal: Journal = Field(default=Journal(), description="The record of usage.")
+    database: Database = Field(default=Database(), description="Where the operator keeps what it knows: keys made at run time, usage.")
+    journal: Journal = Field(default=Journal(), description="The record of usage, as workers write it.")
+    usage: Usage = Field(default=Usage(), description="The record of usage, as the database keeps it.")
     audit: Audit = Field(default=Audit(), description="The audit log in `data_dir`: administrative changes and refused authentications, always.")
     redis: Redis = Field(default=Redis(), description="Redis.")
     prices: dict[str, Price] = Field(
@@ -337,7 +334,7 @@ class Root(Section):
 LATER = frozenset(
     {
         "strict_params",
-        "guards", "database", "telemetry", "plugins", "batches", "files",
+        "guards", "telemetry", "plugins", "batches", "files",
         "cache.backend", "cache.semantic", "auth.jwt",
         "resilience.timeouts", "resilience.hedge",
         "models.*.params",

@@ -348,6 +348,18 @@ class Webhook(Struct, frozen=True):
         return f"Webhook({self.events or 'all'})"
 
 
+class Database(Struct, frozen=True):
+    """`url`: with an absolute path where it is a file. `journal_keep`: seconds; `usage_days`, `sums_days`: how long rows and sums stay."""
+
+    url: str = ""
+    journal_keep: float = 86_400.0
+    usage_days: int = 90
+    sums_days: int = 731
+
+    def __repr__(self) -> str:
+        return f"Database({self.url.partition(':')[0]})"
+
+
 class Operator(Struct, frozen=True):
     """What the operator is told besides the snapshot, and workers need not know. `config`: the file's path, None where only the environment speaks.
 
@@ -357,3 +369,4 @@ class Operator(Struct, frozen=True):
     admin_token: str
     started: float
     webhooks: tuple[Webhook, ...] = ()
+    database: Database = Database()

@@ -14,6 +14,7 @@ from llm_gateway.config import schema_tenancy as said
 from llm_gateway.config import snapshot
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, place
+from llm_gateway.config.state import shared
 from llm_gateway.core.tenancy import Budget, Grant, Key, Limits, Project, Tenant, User
 
 if TYPE_CHECKING:
@@ -111,12 +112,12 @@ def keys(loaded: Loaded, material: Material) -> tuple[tuple[Key, ...], list[Prob
 def unshareable(loaded: Loaded) -> list[Problem]:
     """Limits that several workers or replicas would each count for themselves: refused, since they would not be limits."""
     root = loaded.root
-    if (root.workers == 1 and root.replicas == 1) or root.redis.url is not None:
+    if (root.workers == 1 and root.replicas == 1 and not shared(root)) or root.redis.url is not None:
         return []
     problems = []
     for path, each in _grants(loaded):
         if each.budgets:
-            hint = "set redis.url (REDIS_URL), or run one worker and no replica"
+            hint = "set redis.url (REDIS_URL), or run one worker, no replica, and SQLite"
             problems.append(_problem(loaded, (*path, "budgets"), "would be counted by each worker alone, and overspent", hint))
         if root.state != "per_worker" and (each.limits != Limits() or each.by_model):
             hint = "set redis.url (REDIS_URL), or `state: per_worker`, which divides it by the number of workers and replicas"

@@ -1,0 +1,94 @@
+"""A connection to the operator's database: SQLite in a file, or PostgreSQL.
+
+Law: no statement of ours stands here. Transactions are of two kinds, `reading` and `writing`: on SQLite a writer takes its lock when it
+begins, so that it waits for its turn (30 s at most) instead of failing in the middle; on PostgreSQL both are plain.
+
+SQLite: write-ahead log, so that readers and the one writer do not wait for each other; synced at each commit, since a revoked key must
+stay revoked after a power cut. Errors are SQLAlchemy's; `away` says which of them mean that the database is gone, full or busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+BUSY_SECONDS = 30
+CONNECT_SECONDS = 5
+STATEMENT_SECONDS = 60
+CONNECTIONS = 5
+WRITES = "llm_gateway_writes"
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+
+
+def address(url: str) -> URL:
+    """`sqlite:///relative`, `sqlite:////absolute` or `postgresql://user:password@host:port/database`. ValueError for any other."""
+    parsed = make_url(url)
+    driver = DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise ValueError("expected sqlite:///file or postgresql://user:password@host/database")
+    return parsed.set(drivername=driver)
+
+
+def connect(url: str) -> AsyncEngine:
+    """Connects when first used. The folder of an SQLite file is made."""
+    target = address(url)
+    if target.get_backend_name() == "sqlite":
+        if target.database:
+            Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_async_engine(target, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine.sync_engine, "connect", _prepare)
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine
+    return create_async_engine(
+        target,
+        pool_size=CONNECTIONS,
+        pool_pre_ping=True,
+        pool_timeout=CONNECT_SECONDS,
+        connect_args={"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS},
+    )
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """What it sees is of one moment (on SQLite), and nothing is changed."""
+    async with engine.connect() as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """All of it, or none if it raises."""
+    async with engine.connect() as connection:
+        await connection.execution_options(**{WRITES: True})
+        async with connection.begin():
+            yield connection
+
+
+def away(error: BaseException) -> bool:
+    """Whether it is the database that fails, and trying again later makes sense; not what it was asked."""
+    if isinstance(error, (OSError, TimeoutError, OperationalError, InterfaceError, PoolTimeoutError)):
+        return True
+    if not isinstance(error, DBAPIError) or isinstance(error, (IntegrityError, ProgrammingError)):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    # PostgreSQL, appendix A: 08 connection, 25 read-only, 40 deadlock, 53 resources, 55 lock, 57 shut down, 58 system.
+    return error.connection_invalidated or state[:2] in ("08", "25", "40", "53", "55", "57", "58")
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # sqlite3 must not begin by itself: `_begin` does
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")

@@ -1,0 +1,89 @@
+"""Transactions, and whose fault an error is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from llm_gateway.stores.sql.engine import address, away, connect, reading, writing
+from llm_gateway.stores.sql.migrate import upgrade
+from llm_gateway.stores.sql.tables import revision, tenants
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:////var/lib/gateway.db", "sqlite+aiosqlite"),
+        ("postgresql://user:pw@db/gateway", "postgresql+asyncpg"),
+        ("postgres://user:pw@db/gateway", "postgresql+asyncpg"),
+    ],
+)
+def test_urls_as_people_write_them(url, driver):
+    assert address(url).drivername == driver
+
+
+def test_other_databases_are_refused():
+    with pytest.raises(ValueError, match="expected sqlite"):
+        address("mysql://user:pw@db/gateway")
+
+
+async def test_writers_wait_for_each_other(url):
+    engine = connect(url)
+    await upgrade(engine)
+
+    async def grow() -> None:
+        async with writing(engine) as connection:
+            serial = (await connection.execute(select(revision.c.serial).with_for_update())).scalar_one()
+            await asyncio.sleep(0.01)
+            await connection.execute(update(revision).values(serial=serial + 1))
+
+    await asyncio.gather(*(grow() for _ in range(10)))
+    async with reading(engine) as connection:
+        assert (await connection.execute(select(revision.c.serial))).scalar_one() == 10
+    await engine.dispose()
+
+
+async def test_all_of_it_or_nothing(url):
+    engine = connect(url)
+    await upgrade(engine)
+
+    async def fail() -> None:
+        async with writing(engine) as connection:
+            await connection.execute(insert(tenants).values(name="acme"))
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        await fail()
+    async with reading(engine) as connection:
+        assert (await connection.execute(select(tenants.c.name))).all() == []
+    await engine.dispose()
+
+
+async def test_what_is_asked_wrongly_is_not_the_databases_fault(url):
+    engine = connect(url)
+    await upgrade(engine)
+
+    async def repeat() -> None:
+        async with writing(engine) as connection:
+            await connection.execute(insert(tenants), [{"name": "acme"}, {"name": "acme"}])
+
+    with pytest.raises(DBAPIError) as found:
+        await repeat()
+    assert not away(found.value)
+    await engine.dispose()
+
+
+async def test_a_server_that_is_gone_is_away():
+    engine = connect("postgresql://user:pw@127.0.0.1:9/gateway")
+
+    async def ask() -> None:
+        async with reading(engine) as connection:
+            await connection.execute(text("SELECT 1"))
+
+    with pytest.raises((OSError, DBAPIError)) as found:
+        await ask()
+    assert away(found.value)
+    await engine.dispose()
