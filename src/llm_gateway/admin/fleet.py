@@ -4,7 +4,8 @@ Law: no I/O of its own; links are handed in and only `send` is called on them.
 
 Invariants
 - A worker that says `Hello` with an older generation is sent the newest snapshot; a newer one than ours cannot be, since
-  only the operator makes them. Then it hears the newest cloud credentials, if there are any, and the changes that still hold.
+  only the operator makes them. Then it hears the newest cloud credentials, if there are any, the changes that still hold, which
+  tables there are and what changed since.
 - What one worker found out is told to all others, and never back to it.
 - What dead workers counted stays counted (telemetry/exposition.py); their gauges and health do not.
 """
@@ -23,6 +24,7 @@ from llm_gateway.supervisor.channel import (
     Answer,
     Changed,
     Credentials,
+    Delta,
     Found,
     Hello,
     Load,
@@ -32,6 +34,7 @@ from llm_gateway.supervisor.channel import (
     Purge,
     Question,
     Report,
+    Tables,
     Up,
 )
 from llm_gateway.telemetry.exposition import Merger
@@ -65,6 +68,8 @@ class Fleet:
         self._members: dict[int, Member] = {}  # by link
         self._pids: dict[int, int] = {}
         self._granted = Credentials({})
+        self._tables = Tables("", 0)
+        self._deltas: list[Delta] = []
         self._merger = Merger()
         self._asked: dict[int, Callable[[bytes], object]] = {}
         self._serial = 0
@@ -118,6 +123,32 @@ class Fleet:
         self._granted = Credentials(keys)
         for member in self._members.values():
             self._grant(member)
+
+    def table(self, keys: str, serial: int, *, anew: bool = False) -> None:
+        """All workers look keys up in this from now on. Deltas that it holds are forgotten; anew: all of them."""
+        self._tables = Tables(keys, serial, self._tables.spend)
+        self._deltas = [] if anew else [each for each in self._deltas if each.serial > serial]
+        for member in self._members.values():
+            self._refer(member)
+
+    def spend(self, name: str) -> None:
+        """All workers look up in this what was spent, from now on."""
+        self._tables = Tables(self._tables.keys, self._tables.serial, name)
+        for member in self._members.values():
+            if member.link is not None and member.pid:
+                member.link.send(self._tables)
+
+    def differ(self, delta: Delta) -> None:
+        """All workers know this beside the table from now on."""
+        self._deltas.append(delta)
+        for member in self._members.values():
+            if member.link is not None and member.pid:
+                member.link.send(delta)
+
+    @property
+    def differences(self) -> int:
+        """Entries that the table does not hold yet."""
+        return sum(len(each.entries) for each in self._deltas)
 
     def balance(self) -> None:
         """Tells everybody the mean, so that whoever is far above it sheds."""
@@ -195,6 +226,7 @@ class Fleet:
     def _welcome(self, member: Member) -> None:
         self._update(member)
         self._grant(member)
+        self._refer(member)
         holding = self._standing.holding(time.monotonic())
         if member.link is not None and member.pid and holding:
             member.link.send(Changed(holding))
@@ -206,3 +238,9 @@ class Fleet:
     def _grant(self, member: Member) -> None:
         if member.link is not None and member.pid and self._granted.keys:
             member.link.send(self._granted)
+
+    def _refer(self, member: Member) -> None:
+        if member.link is not None and member.pid and (self._tables.keys or self._tables.spend):
+            member.link.send(self._tables)
+            for delta in self._deltas:
+                member.link.send(delta)

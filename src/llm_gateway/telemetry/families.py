@@ -61,6 +61,10 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_log_dropped_total": Family(
         "counter", "Access-log lines dropped since their sink was full.", bare=True
     ),
+    "llm_gateway_directory_serial": Family("gauge", "The change of tenants and keys that workers know of.", bare=True),
+    "llm_gateway_directory_differences": Family("gauge", "Changes of tenants and keys that the key table does not hold yet.", bare=True),
+    "llm_gateway_directory_failures_total": Family("counter", "Times that tenants and keys could not be read, or their table written.", bare=True),
+    "llm_gateway_key_table_errors_total": Family("counter", "Key tables that a worker could not read; it keeps the one before.", bare=True),
     "llm_gateway_gc_pause_seconds_max": Family("gauge", "Longest garbage collection since start.", bare=True),
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),
     "llm_gateway_overload_refused_total": Family(
