@@ -18,11 +18,13 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import uvicorn
 
 from llm_gateway.admin.api import Api, application
+from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
@@ -68,6 +70,10 @@ class Plane:
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
         self.events = Events(notices, self.webhooks.offer)
+        self.auditing = Auditing(
+            Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
+            lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
+        )  # fmt: skip
         self.fleet = Fleet(snapshot, self._found, self._restarted)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
@@ -89,10 +95,12 @@ class Plane:
         self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
 
     def api(self) -> Api:
-        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics, self.registry.table.metrics)
+        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table)
+        sources = tuple(each.metrics for each in parts)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
 
     def begin(self) -> None:
+        self.auditing.requests = self.reloader.snapshot.audit_requests
         self.webhooks.adopt(self.reloader.state.webhooks)
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
@@ -103,6 +111,7 @@ class Plane:
         self.fleet.inform(self.dependencies.redis)
         self.fleet.probed(self.probes.found())
         self.watch.look()
+        self.auditing.look()
 
     async def close(self) -> None:
         await self.probes.close()
@@ -111,6 +120,7 @@ class Plane:
         await self.keyring.close()
         await self.registry.table.close()
         await self.database.close()
+        self.auditing.close()
         self.caller.close()
 
     def _publish(self, snapshot: Snapshot, state: Operator) -> None:
@@ -118,6 +128,7 @@ class Plane:
         boot.publish(self._files[0], msgspec.msgpack.encode(snapshot))
         boot.publish(self._files[1], msgspec.msgpack.encode(state))
         self.fleet.load(snapshot)
+        self.auditing.requests = snapshot.audit_requests
         self.webhooks.adopt(state.webhooks)
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
@@ -142,6 +153,7 @@ class Plane:
     def _told(self, cause: str, outcome: Outcome) -> None:
         kind: Kind = "config_refused" if outcome.errors else "config_reloaded"
         said = {"errors": outcome.errors} if outcome.errors else {"digest": outcome.digest, "warnings": outcome.warnings}
+        self.auditing.reloaded(cause, {"generation": outcome.generation, **said}, refused=bool(outcome.errors))
         self.events.tell(kind, {"cause": cause, "generation": outcome.generation, **said}, noticed=True)
 
 
@@ -152,7 +164,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(plane.api(), *plane.registry.routes()),
+            Audited(application(plane.api(), *plane.registry.routes()), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -20,6 +20,7 @@ from llm_gateway.egress.slices import LARGE
 from llm_gateway.egress.tape import play
 from llm_gateway.ingress import cors
 from llm_gateway.ingress.routes import match, voiced
+from llm_gateway.routing.once import HEADER, Once
 from llm_gateway.routing.plan import Course, Plan
 from llm_gateway.routing.replay import Replay
 from llm_gateway.routing.table import Table
@@ -38,10 +39,12 @@ class Line:
         cors_max_age: int = 600,
         *,
         quota: Quota,
+        once: Once,
         replay: Replay | None = None,
     ) -> None:
         """replay: None where nothing is cached."""
         self.quota = quota
+        self.once = once
         self.admission = admission
         self.routing = routing
         self.egress = egress
@@ -73,6 +76,8 @@ async def serve(x: Exchange, line: Line) -> None:
         if x.bytes_in > LARGE:
             await line.admission.hash(x)
         line.admission.read(x)
+        if HEADER in x.headers and (last := await line.once.join(x)):
+            return
         if line.replay is not None and (last := await _replayed(x, line.replay, line)):
             return
         plan, course = line.routing.course(x)

@@ -44,6 +44,7 @@ from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, serve
 from llm_gateway.routing.condition import Conditions
+from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
 from llm_gateway.stores.gauges import Memory
 from llm_gateway.supervisor import boot, channel, control
@@ -77,7 +78,7 @@ class Worker:
         self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.shadows = Shadows(self.metrics, self.ledger.settle)
-        prefix = f"{os.getpid():06x}{int.from_bytes(os.urandom(5)):010x}"
+        prefix = os.urandom(8).hex()  # of no other worker in the world, so that its requests' ids are not either
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.server = Server(snapshot.server, self._start, prefix, workers=snapshot.workers, files=files)
         self.pool = Pool(self.server.small)
@@ -89,6 +90,7 @@ class Worker:
         self.informed = asyncio.Event()  # of which keys there are
         self.replay: Replay | None = None
         self.gauges: Gauges = Memory()
+        self.once = Once()
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
         self.stopped = asyncio.Event()
@@ -122,7 +124,8 @@ class Worker:
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay)
         quota = wiring.quota(snapshot, self.gauges)
-        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, replay=self.replay)
+        self.once.whole_request = snapshot.server.timeout
+        line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
         self.server.adopt(snapshot.server, partial(gate, line=line))
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
@@ -192,7 +195,7 @@ class Worker:
         for listener in self._listeners:
             listener.close()
         end = perf_counter() + patience
-        while self.server.connections and perf_counter() < end:
+        while (self.server.connections or self.once.running) and perf_counter() < end:
             self.server.close_idle()
             await asyncio.sleep(0.05)
         for relay in list(self.line.egress.relays):
@@ -279,6 +282,7 @@ class Worker:
                 self.journal.retry()
                 if self.replay is not None:
                     self.replay.store.sweep(now)
+                self.once.sweep(now)
                 if self.log is not None:
                     self.log.flush()
                 self.garbage.collect(idle=not self.line.egress.relays)
@@ -306,6 +310,7 @@ class Worker:
             "llm_gateway_overload_refused_total": {f'reason="{reason}"': n for reason, n in server.overload.refused.items()},
             **self.line.routing.gauges(),
             **self.line.quota.report(),
+            **self.once.report(),
             **(self.replay.gauges() if self.replay is not None else {}),
         }
         self._lag = 0.0

@@ -49,7 +49,7 @@ class Witness:
 
 
 class Target:
-    provider, model, key_id = "openai", "gpt-4o", "0"
+    provider, model, key_id, prices = "openai", "gpt-4o", "0", "genai-prices 1"
 
     def __init__(self) -> None:
         self.meter = TargetMeter("openai", "gpt-4o")

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from llm_gateway.accounting.estimate import estimate, prompt_tokens
 from llm_gateway.accounting.journal import Journal
+from llm_gateway.core.errors import Kind
 from llm_gateway.core.exchange import SHADOW, Attempt, Exchange
 from llm_gateway.core.types import Usage
 from llm_gateway.telemetry.access import AccessLog
@@ -29,7 +30,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Row(Struct, omit_defaults=True):
-    """One request, settled. Times in milliseconds, `cost` and `saved` in nano-USD (absent: unpriced, not from the cache), `ts` UTC."""
+    """One request, settled; without a tenant, one that was refused for want of a good key, and `more` like it before. Times in
+    milliseconds, `cost` and `saved` in nano-USD (absent: unpriced, not from the cache), `ts` UTC. `key` is the key's name, `key_id` its
+    own for ever. `prices`: whose prices `cost` is by. `tags`: sorted, each once."""
 
     ts: str
     id: str
@@ -63,8 +66,24 @@ class Row(Struct, omit_defaults=True):
     cost: int | None = None
     attempts: list[Attempt] = []
     fallbacks: int = 0
+    project: str = ""
+    user: str = ""
+    key_id: str = ""
+    prices: str = ""
+    cache_write_1h: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    accepted_prediction: int = 0
+    rejected_prediction: int = 0
+    searches: int = 0
+    tier: str | None = None
     cached: bool = False
     saved: int | None = None
+    tags: list[str] = []
+    session: str = ""
+    more: int = 0
 
 
 class Somebody(Struct, frozen=True):
@@ -75,10 +94,19 @@ class Somebody(Struct, frozen=True):
     provider: str = ""
     model: str = ""
     key_id: str = ""
+    id: str = ""
+    project: str = ""
+    user: str = ""
+    prices: str = ""
 
 
 NOBODY = NOWHERE = Somebody()
 NOTHING = Usage()
+REFUSED = frozenset({Kind.UNAUTHENTICATED, Kind.FORBIDDEN})
+MOST_REFUSED = 100  # rows a second
+TAGS, SESSION = b"x-gateway-tags", b"x-gateway-session"
+LONGEST_SESSION = 128
+MOST_TAGS, LONGEST_TAG = 32, 64
 CHAT = "chat"  # what of a stream cut short can be estimated from text
 
 
@@ -89,6 +117,7 @@ class Target(Protocol):
     model: str
     key_id: str
     meter: TargetMeter
+    prices: str
 
     def price(self, usage: Usage, now: float) -> int | None: ...
 
@@ -106,7 +135,8 @@ class Ledger:
         self._held: list[tuple[Exchange, bytes]] = []
         self._broken: list[tuple[Exchange, bytes]] = []
         self._due = False
-        self._second = -1
+        self._second = self._refused_at = -1
+        self._refused = self._more = 0
         self._stamp = ""
 
     def settle(self, x: Exchange, last: bytes) -> None:
@@ -123,8 +153,10 @@ class Ledger:
         if x.hold is not None:
             x.hold.settle(x)
         self._count(x, seconds)
-        line = _encode(self._row(x, seconds)) + b"\n"
-        if x.principal is not None:
+        row = self._row(x, seconds)
+        recorded = x.principal is not None or (x.fault is not None and x.fault.kind in REFUSED and self._refusal(row))
+        line = _encode(row) + b"\n"
+        if recorded:
             self._rows.append(line)
         if self.log is not None:
             self._lines.append(LOG_HEAD + line[1:])
@@ -151,6 +183,17 @@ class Ledger:
             lines, self._lines = self._lines, []
             self.log.write(lines)
 
+    def _refusal(self, row: Row) -> bool:
+        """Whether a refused authentication gets its row, for the audit log: a flood of them must not fill the disk."""
+        if self._second != self._refused_at:
+            self._refused_at, self._refused = self._second, 0
+        self._refused += 1
+        if self._refused > MOST_REFUSED:
+            self._more += 1
+            return False
+        row.more, self._more = self._more, 0
+        return True
+
     def _count(self, x: Exchange, seconds: float) -> None:
         metrics = self.metrics
         if x.route.label != SHADOW:  # no client asked for a copy, and none was refused if it fails
@@ -175,9 +218,16 @@ class Ledger:
             target.model, target.key_id, x.upstream_id, x.stream, "ok", None, x.finish, int(x.upstream_ms * 1e3) / 1e3,
             int((x.first_byte - x.started) * 1e6) / 1e3 if x.first_byte else 0.0, usage.input, usage.output, usage.cache_read,
             usage.cache_write_5m + usage.cache_write_1h, usage.reasoning, usage.estimated, x.cost, x.attempts, x.fallbacks,
+            principal.project, principal.user, principal.id, target.prices, usage.cache_write_1h, usage.audio_input, usage.audio_output,
+            usage.image_input, usage.image_output, usage.accepted_prediction, usage.rejected_prediction, usage.searches, usage.tier,
         )  # fmt: skip
         if x.cached:
             row.cached, row.saved = True, x.saved
+        headers = x.headers
+        if TAGS in headers:
+            row.tags = words(headers[TAGS])
+        if SESSION in headers:
+            row.session = headers[SESSION][:LONGEST_SESSION].decode("latin-1")
         if fault is not None:
             row.outcome, row.error = fault.code, fault.message
         return row
@@ -188,3 +238,9 @@ class Ledger:
         if second != self._second:
             self._second, self._stamp = second, strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
         return "%s.%03dZ" % (self._stamp, (wall - second) * 1000)  # noqa: UP031  a third of the f-string's time
+
+
+def words(header: bytes) -> list[str]:
+    """The tags of a header, whether or not routing had a reason to look at it: sorted, each once, no more and no longer than it allows."""
+    found = {word.strip()[:LONGEST_TAG] for word in header.decode("latin-1").split(",")} - {""}
+    return sorted(found)[:MOST_TAGS]

@@ -336,6 +336,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     residency: dict[str, tuple[str, ...]] = {}
     queue_wait: float = 0.0
     queue_length: int = 1000
+    audit_requests: bool = False
     cache: Caching = Caching()
     cache_room: int = 1 << 30
 

@@ -77,9 +77,10 @@ class Principal(Struct, frozen=True, gc=False):
     holders: tuple[Holder, ...] = ()
 
 
-class Attempt(Struct, frozen=True, gc=False):
+class Attempt(Struct, frozen=True, omit_defaults=True, gc=False):
     """One upstream attempt of a request that needed several; the last is the one that became the reply, if any did. `ms`
-    is its length."""
+    is its length. `input`, `output`, `cost` (nano-USD): of one that cost something and did not become the reply; `estimated` where the
+    provider did not say."""
 
     provider: str
     model: str
@@ -87,6 +88,10 @@ class Attempt(Struct, frozen=True, gc=False):
     outcome: str
     status: int
     ms: float
+    input: int = 0
+    output: int = 0
+    cost: int = 0
+    estimated: bool = False
 
 
 class Pin(Struct, frozen=True, gc=False):
@@ -120,6 +125,7 @@ class Exchange(Struct, kw_only=True):
     held: int = 0  # bytes of it that count against the memory for bodies
     prompt_estimate: int = 0  # tokens, once the body is released
     task: asyncio.Task[None] | None = None
+    detached: bool = False  # goes on when its client leaves
     fault: Fault | None = None
 
     principal: Principal | None = None
@@ -155,7 +161,8 @@ class Exchange(Struct, kw_only=True):
     passage: Any = None
     cascade: Any = None  # who judges whether a reply will do, while there is another to ask
     hold: Any = None  # what was reserved of its principal's limits; settled with it
-    absorbed: int = 0  # nano-USD of replies that would not do
+    absorbed: int = 0  # nano-USD of attempts that did not become the reply
+    wasted: Usage | None = None  # of the attempt under way, once it is known that it will not
     first_byte: float = 0.0
     characters: int = 0
     finish: str | None = None

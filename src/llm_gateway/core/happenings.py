@@ -9,9 +9,10 @@ from msgspec import Struct
 Kind = Literal[
     "breaker_opened", "breaker_closed", "key_disabled", "key_restored", "cooling", "provider_down", "provider_up",
     "credentials_refused", "config_reloaded", "config_refused", "worker_restarted",
+    "budget_alert", "audit_unwritable", "audit_written",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
-GRAVE = frozenset({"breaker_opened", "key_disabled", "provider_down", "credentials_refused", "config_refused", "worker_restarted"})
+GRAVE = frozenset({"breaker_opened", "key_disabled", "provider_down", "credentials_refused", "config_refused", "worker_restarted", "audit_unwritable"})
 
 
 class Happening(Struct, frozen=True):

@@ -24,6 +24,7 @@ from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.core.types import Completion, Refusal, Text
+from llm_gateway.egress.absorbed import absorbed, given_up, unheard
 from llm_gateway.egress.hedge import Lane, Odds, Race, due
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
@@ -194,10 +195,10 @@ class Egress:
         now = perf_counter()
         if not x.upstream_started:  # nothing was sent: the request cannot be said in that provider's shape
             return x.deadline - now
-        ms = (now - x.upstream_started) * 1e3
-        x.attempts.append(
-            Attempt(target.provider, target.model, target.key_id, fault.code, fault.status or 0, round(ms, 3))
-        )
+        ms = round((now - x.upstream_started) * 1e3, 3)
+        if given_up(x, fault):
+            x.wasted = unheard(x)
+        x.attempts.append(absorbed(x, target, fault.code, fault.status or 0, ms))
         if fault.kind is Kind.ESCALATED:  # it answered, and well
             target.condition.good(now)
             return x.deadline - now
@@ -352,7 +353,7 @@ class Egress:
         """Raises Fault ESCALATED if the reply will not do and there is another to ask; what it cost is added to what that will."""
         why = x.cascade(reply)
         if why:
-            x.absorbed += (target.price(reply.usage, x.wall) if reply.usage is not None else None) or 0
+            x.wasted = reply.usage
             raise Fault(Kind.ESCALATED, f"The reply was sent back: {why}.", code=f"escalated_{why}")
 
     def _ended(self, x: Exchange, target: Target, relay: Relay) -> bytes:

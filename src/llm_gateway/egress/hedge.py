@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.exchange import Attempt, Exchange
+from llm_gateway.egress.absorbed import absorbed, unheard
 from llm_gateway.routing.plan import Course, Hedge
 from llm_gateway.routing.target import Target
 
@@ -104,6 +105,7 @@ class Race:
         self._x = x
         self._run = run
         self._runners: list[Runner] = []
+        self._lost = 0  # nano-USD, by whoever was not the reply
 
     @property
     def both(self) -> bool:
@@ -176,7 +178,11 @@ class Race:
             if isinstance(outcome, Fault):
                 target.condition.bad(perf_counter(), outcome)
             ms = round((perf_counter() - x.upstream_started) * 1e3, 3)
-            self._x.attempts.append(Attempt(target.provider, target.model, target.key_id, code, status, ms))
+            if x.wasted is None and code == "hedged":
+                x.wasted = unheard(x)
+            attempt = absorbed(x, target, code, status, ms)
+            self._lost += attempt.cost
+            self._x.attempts.append(attempt)
 
     def _merge(self, winner: Runner, course: Course) -> None:
         x, won, tries = self._x, winner.x, self._x.tries + len(self._runners)
@@ -184,6 +190,9 @@ class Race:
             if field not in _KEPT:
                 setattr(x, field, getattr(won, field))
         x.tries = tries
+        x.absorbed += self._lost
+        if x.cost is not None:
+            x.cost += self._lost
         if x.attempts and winner.task.exception() is None:
             target = winner.target
             x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", 200, round(x.upstream_ms, 3)))

@@ -106,12 +106,12 @@ class Shelf(Struct, frozen=True):
         return 0
 
 
-def play(x: Exchange, kept: Kept, meter: TargetMeter, now: float) -> bytes:
-    """The whole reply, as it was kept; free, and a stream for whoever asked for one. now: perf_counter."""
+def play(x: Exchange, kept: Kept, meter: TargetMeter, now: float, line: bytes = HIT) -> bytes:
+    """The whole reply, as it was kept; free, and a stream for whoever asked for one. now: perf_counter; line: the header that says so."""
     x.target = Shelf(kept.provider, kept.model, kept.key_id, kept.lines, meter)
     x.status, x.usage, x.finish, x.dropped = 200, kept.usage, kept.finish, kept.dropped
     x.cost, x.cached, x.saved = 0, True, kept.cost or 0
-    x.extra += HIT
+    x.extra += line
     age = int(now - kept.born)
     if not x.stream:
         return whole(x, kept.body, kept.content_type, now, b"age: %d\r\n" % age)

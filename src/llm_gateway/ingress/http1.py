@@ -104,13 +104,15 @@ class Connection(asyncio.BufferedProtocol):
         self.phase = CLOSED
         self._release()
         self.server.connections.discard(self)
-        x, queue = self.active, self.queue
+        x, queue, sink = self.active, self.queue, self.sink
         self.active = self.incoming = self.queue = self.sink = None
         for waiting in queue or ():
             self.server.body_bytes -= waiting.held
         if x is not None:
             self.server.body_bytes -= x.held
-            if x.task is not None:
+            if x.detached and sink is not None:
+                sink.resume()  # nobody is slow any more
+            elif x.task is not None and not x.detached:
                 x.task.cancel()
         del self.parser  # it holds our callbacks, we hold it: a cycle for each connection there ever was
 

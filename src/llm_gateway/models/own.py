@@ -54,6 +54,10 @@ class Own:
         published = self.catalogue.price(place.type, place.model, now, tier)
         return override(published, {name: price for said in _of(self._prices, place) for name, price in said.items()})
 
+    def source(self, place: Place) -> str:
+        """Whose prices those are: `config` as soon as one rate is the operator's own, else the catalogue's package and version."""
+        return "config" if _of(self._prices, place) else self.catalogue.source
+
     def info(self, place: Place) -> Info | None:
         """None if neither catalogue nor configuration knows it."""
         published = self.catalogue.info(place.type, place.model)

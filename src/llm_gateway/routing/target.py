@@ -76,7 +76,7 @@ class Target:
 
     __slots__ = (
         "_heads", "_own", "_place", "_priced_until", "_rates", "_sloped_until", "_slopes", "_tiers", "account", "bay", "by_value", "condition",
-        "forms", "key_id", "limits", "lines", "longest", "meter", "model", "provider", "seals", "speaker",
+        "forms", "key_id", "limits", "lines", "longest", "meter", "model", "prices", "provider", "seals", "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +106,7 @@ class Target:
         info = own.info(place)
         self.longest = info.max_output if info is not None else None  # tokens of a reply, if known
         self.lines = render(_said(account.provider, model, deprecated=info is not None and info.deprecated))
+        self.prices = own.source(place)
         self._own = own
         self._place = place
         self._rates: Rates | None = None

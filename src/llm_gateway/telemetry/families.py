@@ -73,6 +73,9 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_limit_refused_total": Family(
         "counter", "Requests refused by their callers' own limits, by holder (key, user, ...) and limit (requests, tokens, day, concurrent, budget)."
     ),
+    "llm_gateway_idempotent_running": Family("gauge", "Requests with an Idempotency-Key under way.", bare=True),
+    "llm_gateway_idempotent_keys": Family("gauge", "Idempotency keys remembered.", bare=True),
+    "llm_gateway_idempotent_replays_total": Family("counter", "Requests answered with the reply that their Idempotency-Key had before.", bare=True),
     "llm_gateway_cache_requests_total": Family("counter", "Requests, by what the cache had for them (hit, miss, bypass: not cacheable, or not to be)."),
     "llm_gateway_cache_bytes": Family("gauge", "Bytes of replies in the cache.", bare=True),
     "llm_gateway_cache_entries": Family("gauge", "Replies in the cache.", bare=True),
@@ -89,6 +92,9 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_provider_healthy": Family("gauge", "1 where traffic and probes find the provider healthy, else 0."),
     "llm_gateway_probes_total": Family("counter", "Probes of providers, by result (up, refused, down)."),
     "llm_gateway_probe_latency_seconds": Family("gauge", "From the last probe's request to its answer; missing where none came."),
+    "llm_gateway_audit_lines": Family("gauge", "Number of the audit log's last line.", bare=True),
+    "llm_gateway_audit_waiting_lines": Family("gauge", "Audit lines that the disk did not take yet; changes are refused meanwhile.", bare=True),
+    "llm_gateway_audit_lost_total": Family("counter", "Audit lines given up, since too many waited.", bare=True),
     "llm_gateway_events_total": Family("counter", "Events, by name."),
     "llm_gateway_webhook_events_total": Family(
         "counter", "What became of events at webhooks (delivered, failed: an attempt, given_up, dropped)."
