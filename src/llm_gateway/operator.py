@@ -26,11 +26,13 @@ import uvicorn
 from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.credentials import Keyring
+from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
+from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
 from llm_gateway.admin.webhooks import Webhooks
@@ -89,9 +91,12 @@ class Plane:
             told=self._told,
         )
         self.watch = Watch(self.reloader)
+        self.database = Database(state.database.url, notices)
+        self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
 
     def api(self) -> Api:
-        sources = (self.auditing.metrics, self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics)
+        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table)
+        sources = tuple(each.metrics for each in parts)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
 
     def begin(self) -> None:
@@ -113,6 +118,8 @@ class Plane:
         await self.webhooks.close()
         await self.replicas.close()
         await self.keyring.close()
+        await self.registry.table.close()
+        await self.database.close()
         self.auditing.close()
         self.caller.close()
 
@@ -157,7 +164,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            Audited(application(plane.api()), plane.auditing),
+            Audited(application(plane.api(), *plane.registry.routes()), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -183,6 +190,7 @@ async def run(args: argparse.Namespace) -> None:
 
     control = attach(loop, args.control, on_command, on_link)
     background = [loop.create_task(_each(WATCH_SECONDS, plane.tick)), loop.create_task(_probe(plane.dependencies, plane.reloader))]
+    background.append(loop.create_task(plane.registry.table.run()))
     control.ready()
     plane.begin()
     await server.serve(sockets=[socket.socket(fileno=args.listen)])

@@ -21,7 +21,6 @@ from llm_gateway.config.snapshot import Caching, Cascade, Cloud, Concurrency, Pr
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.gauges import Gauges
-from llm_gateway.core.tenancy import Record, project_id, tenant_id, user_id
 from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
     embeddings_bedrock,
@@ -86,10 +85,7 @@ def keys(snapshot: Snapshot, directory: Directory | None = None) -> Keys:
 
 def holders(snapshot: Snapshot, find: Find | None = None) -> Holders:
     said = snapshot.tenancy
-    records: dict[str, Record] = {tenant_id(each.name): each for each in said.tenants}
-    records |= {project_id(each.tenant, each.name): each for each in said.projects}
-    records |= {user_id(each.tenant, each.name): each for each in said.users}
-    return Holders(records, Everybody(said.each_tenant, said.each_user, said.each_key), find)
+    return Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), find)
 
 
 def table(

@@ -63,8 +63,11 @@ class Plane:
         self.register = Register(self.engine)
         self.said = io.StringIO()
         self.fleet = Fleet(SNAPSHOT, lambda _: None, lambda *_: None)
-        self.table = KeyTable(self.register, folder, self.fleet, Notices(self.said, "json", "info"), lambda: NOW)
+        self.table = KeyTable(self.register, folder, self.fleet, Notices(self.said, "json", "info"), ready=self.ready, clock=lambda: NOW)
         self.links: list[channel.OperatorLink] = []
+
+    async def ready(self) -> None:
+        return
 
     async def worker(self, index: int) -> Worker:
         one, other = socket.socketpair()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_gateway.admin.notices import Notices
-from llm_gateway.admission.directory import KEYS
+from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.stores.sql.directory import MARK, Entries, Register
 from llm_gateway.stores.tables import Table, TableError
 from llm_gateway.supervisor.channel import Delta
@@ -40,12 +40,16 @@ class Workers(Protocol):
 
 
 class KeyTable:
-    """clock: Unix seconds."""
+    """ready: returns once the database has its tables, or raises. `directory`: what workers know, for the operator itself. clock: Unix seconds."""
 
     def __init__(
-        self, register: Register, folder: Path, workers: Workers, notices: Notices, clock: Callable[[], float] = lambda: time.time_ns() / 1e9
-    ) -> None:
+        self, register: Register, folder: Path, workers: Workers, notices: Notices, *,
+        ready: Callable[[], Awaitable[None]], clock: Callable[[], float] = lambda: time.time_ns() / 1e9,
+    ) -> None:  # fmt: skip
+        self.directory = Directory()
+        self.directory.awaited = True
         self._register = register
+        self._ready = ready
         self._path = folder / KEYS
         self._workers = workers
         self._notices = notices
@@ -81,6 +85,7 @@ class KeyTable:
         """Tells workers whatever has changed. Raises SQLAlchemy's errors, and OSError where the table cannot be written."""
         async with self._looking:
             if not self._sound:
+                await self._ready()
                 await self._begin()
             newest = await self._register.serial()
             if newest < self._serial:  # the database was put back to what it had been
@@ -121,7 +126,11 @@ class KeyTable:
         """Beside looking, which goes on meanwhile."""
         try:
             serial = await self._register.export(self._path, self._clock())
-            self._workers.table(KEYS, serial)
+            async with self._looking:
+                newest, entries = await self._register.since(serial)
+                self._workers.table(KEYS, serial)
+                self.directory.open(self._path)
+                self.directory.change(newest, entries)
         except (SQLAlchemyError, OSError) as error:
             self.failures += 1
             self._notices.say("error", "key table not written", error=_told(error))
@@ -138,11 +147,13 @@ class KeyTable:
     def _publish(self, serial: int) -> None:
         self._serial = serial
         self._workers.table(KEYS, serial, anew=True)
+        self.directory.open(self._path)
 
     def _differ(self, serial: int, entries: Entries) -> None:
         left = iter(entries.items())
         while part := dict(islice(left, AT_ONCE)):
             self._workers.differ(Delta(serial, part))
+            self.directory.change(serial, part)
         self._serial = serial
 
 

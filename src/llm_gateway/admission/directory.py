@@ -26,6 +26,7 @@ class Directory:
         self.confirmed = False
         self.awaited = False
         self.serial = 0
+        self.changes = 0  # since it was made: whoever remembers what was found here looks again when that has grown
         self._table: Table | None = None
         self._delta: dict[bytes, bytes | None] = {}
         self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -45,6 +46,7 @@ class Directory:
             return str(error)
         self._table, self.confirmed = table, confirmed
         self.serial, self._delta = table.serial, {}
+        self.changes += 1
         return ""
 
     def change(self, serial: int, entries: dict[bytes, bytes | None]) -> bool:
@@ -52,6 +54,7 @@ class Directory:
         if serial <= self.serial:
             return False
         self._delta |= entries
+        self.changes += 1
         return True
 
     def key(self, at: bytes) -> Key | None:

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llm_gateway.core.happenings import Kind
-from llm_gateway.core.tenancy import Grant, Key, Project, Tenant, User
+from llm_gateway.core.tenancy import Grant, Key, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.models.catalogue import Facts
 from llm_gateway.policies.breaker import Terms
 
@@ -264,6 +264,12 @@ class Tenancy(Struct, frozen=True, kw_only=True):
     least_output: int = 256
     on_redis_loss: Literal["closed", "open"] = "closed"
     shares: int = 1
+
+    def records(self) -> dict[str, Record]:
+        """By holder's id."""
+        of_tenants: dict[str, Record] = {tenant_id(each.name): each for each in self.tenants}
+        of_projects: dict[str, Record] = {project_id(each.tenant, each.name): each for each in self.projects}
+        return of_tenants | of_projects | {user_id(each.tenant, each.name): each for each in self.users}
 
 
 class Logging(Struct, frozen=True):

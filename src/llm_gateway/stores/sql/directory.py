@@ -25,7 +25,7 @@ from llm_gateway.stores import tables as files
 from llm_gateway.stores.sql import tables
 from llm_gateway.stores.sql.engine import reading, writing
 
-Named = TypeVar("Named", Tenant, Project, User)
+Named = TypeVar("Named", bound=Tenant | Project | User)
 Kind = type[Tenant] | type[Project] | type[User]
 Entries = dict[bytes, bytes | None]
 
@@ -137,12 +137,12 @@ class Register:
 
     async def change(self, kind: type[Named], names: tuple[str, ...], edit: Callable[[Named], Named]) -> Stored:
         """Applies `edit` to what is there; nothing is changed where it raises. Raises MissingError."""
-        table = TABLES[kind]
+        table, same = TABLES[kind], _named(cast("Kind", kind), names)
         async with writing(self._engine) as connection:
             serial = await _next(connection)
-            stored = _stored(kind, await _row(connection, kind, names))
+            stored = _stored(kind, await _row(connection, cast("Kind", kind), names))
             edited = edit(cast("Named", stored.record))
-            await connection.execute(update(table).where(_named(kind, names)).values(_values(edited) | {"changed": serial}))
+            await connection.execute(update(table).where(same).values(_values(edited) | {"changed": serial}))
             return msgspec.structs.replace(stored, record=edited)
 
     async def remove(self, kind: Kind, names: tuple[str, ...], now: float, *, cascade: bool) -> None:

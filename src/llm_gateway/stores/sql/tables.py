@@ -24,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 
+REVISION = "001"  # of the newest migration
 METADATA = MetaData()
 NONE, NOBODY, NO, NIL = text("''"), text("'[]'"), text("false"), text("0")
 
