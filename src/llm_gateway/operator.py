@@ -18,11 +18,13 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import uvicorn
 
 from llm_gateway.admin.api import Api, application
+from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import Events
@@ -36,6 +38,7 @@ from llm_gateway.config.snapshot import Operator, Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.happenings import Kind
 from llm_gateway.models.catalogue import load_catalogue
+from llm_gateway.stores.sql.engine import connect
 from llm_gateway.supervisor import boot, channel
 from llm_gateway.supervisor.control import Command, attach
 from llm_gateway.upstream.call import Caller
@@ -73,6 +76,8 @@ class Plane:
             self.caller, self.keyring.keys, on_found=self.fleet.probed, on_change=self._changed, on_refused=self._refused
         )
         self.dependencies = Dependencies()
+        self.engine = connect(state.database.url)
+        self.books = Books(self.engine, state.database, Path(snapshot.data_dir), self.events.tell)
         self.reloader = Reloader(
             snapshot,
             state,
@@ -85,8 +90,9 @@ class Plane:
         self.watch = Watch(self.reloader)
 
     def api(self) -> Api:
-        sources = (self.keyring.metrics, self.probes.metrics, self.events.metrics, self.webhooks.metrics, self.replicas.metrics)
-        return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
+        parts = (self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.books)
+        sources = tuple(part.metrics for part in parts)
+        return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, books=self.books, sources=sources)
 
     def begin(self) -> None:
         self.webhooks.adopt(self.reloader.state.webhooks)
@@ -106,6 +112,7 @@ class Plane:
         await self.replicas.close()
         await self.keyring.close()
         self.caller.close()
+        await self.engine.dispose()
 
     def _publish(self, snapshot: Snapshot, state: Operator) -> None:
         """Boot files first: a worker that starts between the two then hears of nothing older than it knows."""
@@ -116,6 +123,7 @@ class Plane:
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
         self.replicas.adopt(snapshot.redis_url)
+        self.books.terms = state.database
 
     def _found(self, changes: list[Change]) -> None:
         """What one of our workers found out; the others know already."""
@@ -171,7 +179,8 @@ async def run(args: argparse.Namespace) -> None:
         task.add_done_callback(tasks.discard)
 
     control = attach(loop, args.control, on_command, on_link)
-    background = [loop.create_task(_each(WATCH_SECONDS, plane.tick)), loop.create_task(_probe(plane.dependencies, plane.reloader))]
+    works = (_each(WATCH_SECONDS, plane.tick), _probe(plane.dependencies, plane.reloader), plane.books.run())
+    background: list[asyncio.Task[None]] = [loop.create_task(work) for work in works]
     control.ready()
     plane.begin()
     await server.serve(sockets=[socket.socket(fileno=args.listen)])

@@ -9,9 +9,13 @@ from msgspec import Struct
 Kind = Literal[
     "breaker_opened", "breaker_closed", "key_disabled", "key_restored", "cooling", "provider_down", "provider_up",
     "credentials_refused", "config_reloaded", "config_refused", "worker_restarted",
+    "database_away", "database_back", "database_migrated", "journal_line_refused",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
-GRAVE = frozenset({"breaker_opened", "key_disabled", "provider_down", "credentials_refused", "config_refused", "worker_restarted"})
+GRAVE = frozenset({
+    "breaker_opened", "key_disabled", "provider_down", "credentials_refused", "config_refused", "worker_restarted", "database_away",
+    "journal_line_refused",
+})  # fmt: skip
 
 
 class Happening(Struct, frozen=True):
