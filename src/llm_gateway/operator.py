@@ -25,6 +25,7 @@ import uvicorn
 
 from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.auditing import Audited, Auditing
+from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
@@ -91,13 +92,14 @@ class Plane:
             told=self._told,
         )
         self.watch = Watch(self.reloader)
-        self.database = Database(state.database.url, notices)
+        self.database = Database(state.database.url, notices, self.events.tell)
+        self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell)
         self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
 
     def api(self) -> Api:
-        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table)
+        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books)
         sources = tuple(each.metrics for each in parts)
-        return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, sources)
+        return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, books=self.books, sources=sources)
 
     def begin(self) -> None:
         self.auditing.requests = self.reloader.snapshot.audit_requests
@@ -133,6 +135,7 @@ class Plane:
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
         self.replicas.adopt(snapshot.redis_url)
+        self.books.terms = state.database
 
     def _found(self, changes: list[Change]) -> None:
         """What one of our workers found out; the others know already."""
@@ -189,8 +192,8 @@ async def run(args: argparse.Namespace) -> None:
         task.add_done_callback(tasks.discard)
 
     control = attach(loop, args.control, on_command, on_link)
-    background = [loop.create_task(_each(WATCH_SECONDS, plane.tick)), loop.create_task(_probe(plane.dependencies, plane.reloader))]
-    background.append(loop.create_task(plane.registry.table.run()))
+    works = (_each(WATCH_SECONDS, plane.tick), _probe(plane.dependencies, plane.reloader), plane.registry.table.run(), plane.books.run())
+    background: list[asyncio.Task[None]] = [loop.create_task(work) for work in works]
     control.ready()
     plane.begin()
     await server.serve(sockets=[socket.socket(fileno=args.listen)])

@@ -58,6 +58,14 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_journal_dropped_total": Family(
         "counter", "Usage rows given up (journal.on_error: continue).", bare=True
     ),
+    "llm_gateway_journal_lag_rows": Family("gauge", "Usage rows that are not in the database yet, about.", bare=True),
+    "llm_gateway_journal_lag_seconds": Family("gauge", "Since when there have been such rows.", bare=True),
+    "llm_gateway_journal_loaded_rows_total": Family("counter", "Requests' rows taken from the journal into the database.", bare=True),
+    "llm_gateway_journal_refused_lines_total": Family("counter", "Lines of the journal that were put aside, since nobody can read them.", bare=True),
+    "llm_gateway_journal_removed_files_total": Family("counter", "Journal files removed: loaded, and older than journal.keep.", bare=True),
+    "llm_gateway_usage_purged_rows_total": Family("counter", "Rows and sums taken out of the database: older than usage.keep_days says.", bare=True),
+    "llm_gateway_database_up": Family("gauge", "1 while the database answers the operator, else 0.", bare=True),
+    "llm_gateway_database_failures_total": Family("counter", "Rounds of the journal's loader that failed at the database.", bare=True),
     "llm_gateway_log_dropped_total": Family(
         "counter", "Access-log lines dropped since their sink was full.", bare=True
     ),
