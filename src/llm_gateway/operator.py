@@ -75,7 +75,7 @@ class Plane:
             Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
             lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
         )  # fmt: skip
-        self.fleet = Fleet(snapshot, self._found, self._restarted)
+        self.fleet = Fleet(snapshot, self._found, self._restarted, on_alert=self._alert)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
@@ -152,6 +152,10 @@ class Plane:
 
     def _restarted(self, index: int, pid: int) -> None:
         self.events.tell("worker_restarted", {"worker": index, "pid": pid})
+
+    def _alert(self, alert: channel.Alert) -> None:
+        data: dict[str, object] = {"tenant": alert.tenant, "gauge": alert.gauge, "period": alert.period, "share": alert.share}
+        self.events.tell("budget_alert", data | {"spent_usd": alert.spent / 1e9, "amount_usd": alert.amount / 1e9})
 
     def _told(self, cause: str, outcome: Outcome) -> None:
         kind: Kind = "config_refused" if outcome.errors else "config_reloaded"

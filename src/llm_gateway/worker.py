@@ -30,11 +30,13 @@ from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
 from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.admission.seals import Seals
+from llm_gateway.admission.spend import Spend
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.gauges import Gauges
+from llm_gateway.core.tenancy import Claim
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
@@ -89,7 +91,8 @@ class Worker:
         self.unread = 0  # key tables that could not be read
         self.informed = asyncio.Event()  # of which keys there are
         self.replay: Replay | None = None
-        self.gauges: Gauges = Memory()
+        self.spend = Spend()
+        self.gauges: Gauges = Memory(self.spend, self._alert)
         self.once = Once()
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
@@ -245,7 +248,9 @@ class Worker:
         """Who may do what has changed."""
         directory = self.directory
         match message:
-            case channel.Tables(keys):
+            case channel.Tables(keys, _, spend):
+                if spend:
+                    self.spend.open(Path(self.snapshot.data_dir) / spend)
                 if keys and not directory.holds(path := Path(self.snapshot.data_dir) / keys):
                     self.unread += bool(directory.open(path))
                     self.line.admission.forget()
@@ -258,6 +263,11 @@ class Worker:
         """To the operator, which tells the other workers; to nobody while it is away."""
         if self.link is not None:
             self.link.send(channel.Changed(changes))
+
+    def _alert(self, tenant: str, claim: Claim, share: float, spent: int) -> None:
+        """A budget has passed one of its alerts. Its operator hears it when there is one."""
+        if self.link is not None:
+            self.link.send(channel.Alert(tenant, claim.gauge, claim.period, share, spent, claim.limit))
 
     # -- time --------------------------------------------------------------------------------------------------------
 

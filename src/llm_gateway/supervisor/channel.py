@@ -142,8 +142,19 @@ class Report(Struct, frozen=True, tag="report"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-Up = Hello | Report | Changed | Answer
-KEPT = (Load, Credentials, Changed, Question, Answer, Purge, Tables, Delta)
+class Alert(Struct, frozen=True, tag="alert"):
+    """A budget of `amount` nano-USD in a `period` has passed this `share`; `gauge`: whose, as core.tenancy has it."""
+
+    tenant: str
+    gauge: str
+    period: str
+    share: float
+    spent: int
+    amount: int
+
+
+Up = Hello | Report | Changed | Answer | Alert
+KEPT = (Load, Credentials, Changed, Question, Answer, Alert, Purge, Tables, Delta)
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):
