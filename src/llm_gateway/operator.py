@@ -75,7 +75,7 @@ class Plane:
             Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
             lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
         )  # fmt: skip
-        self.fleet = Fleet(snapshot, self._found, self._restarted, on_alert=self._alert)
+        self.fleet = Fleet(snapshot, self._found, self._restarted, on_alert=self._alert, on_join=self._joined)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
@@ -93,7 +93,7 @@ class Plane:
         )
         self.watch = Watch(self.reloader)
         self.database = Database(state.database.url, notices, self.events.tell)
-        self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell)
+        self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell, self.fleet.spend)
         self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
 
     def api(self) -> Api:
@@ -152,6 +152,9 @@ class Plane:
 
     def _restarted(self, index: int, pid: int) -> None:
         self.events.tell("worker_restarted", {"worker": index, "pid": pid})
+
+    def _joined(self) -> None:
+        self.books.join()
 
     def _alert(self, alert: channel.Alert) -> None:
         data: dict[str, object] = {"tenant": alert.tenant, "gauge": alert.gauge, "period": alert.period, "share": alert.share}
