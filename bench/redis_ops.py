@@ -29,7 +29,7 @@ from llm_gateway.stores.redis.resp import Command, pack
 from llm_gateway.stores.redis.terms import parse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from redis_server import redis_server  # noqa: E402
+from redis_server import redis_server
 
 PARALLEL = (1, 8, 32, 64)
 CLAIMS = (

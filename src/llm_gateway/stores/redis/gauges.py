@@ -88,9 +88,13 @@ class Account:
 
     async def reserve(self, ask: Ask) -> Verdict:
         numbers = b"%d %d %d %d" % (ask.tokens, ask.cost, ask.least, ask.seconds * 1000)
-        reply = await self._call(self._reserve, ask.request, numbers)
-        if type(reply) is not Failure and reply[0] == UNSEEDED:
-            reply = await self._call(self._reserve, ask.request, numbers, self.seeds(ask.wall))
+        try:
+            reply = await self._call(self._reserve, ask.request, numbers)
+            if type(reply) is not Failure and reply[0] == UNSEEDED:
+                reply = await self._call(self._reserve, ask.request, numbers, self.seeds(ask.wall))
+        except asyncio.CancelledError:
+            ask.tokens = 0  # whether they were taken is not known, so that settling gives none back
+            raise
         if isinstance(reply, Failure):
             return await self._without(ask, reply)
         if reply[0] == GRANTED:
@@ -244,7 +248,7 @@ class Shared:
         """Gives what is on its way so much time to arrive."""
         try:
             async with asyncio.timeout(seconds):
-                while self.ready and (len(self.outbox) or self.client.waiting):  # noqa: ASYNC110: once, at the very end
+                while self.ready and (len(self.outbox) or self.client.waiting):  # noqa: ASYNC110 - once, at the very end
                     await asyncio.sleep(0.005)
         except TimeoutError:
             self.meter.fail("unsettled", len(self.outbox))
