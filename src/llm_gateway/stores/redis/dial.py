@@ -138,6 +138,15 @@ async def answer(future: asyncio.Future[Any]) -> Any:
     return reply
 
 
+async def master(terms: Terms) -> Node:
+    """Who that is, by the first sentinel that knows. OSError where none does."""
+    dialler = Dialler(terms)
+    try:
+        return await dialler.master()
+    finally:
+        dialler.close()
+
+
 async def ping(terms: Terms) -> bool:
     """Whether a server answers there and lets us in: the master, where there are sentinels; any node of a cluster."""
     dialler = Dialler(terms)
