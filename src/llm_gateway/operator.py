@@ -106,7 +106,7 @@ class Plane:
         self.webhooks.adopt(self.reloader.state.webhooks)
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
-        self.replicas.adopt(self.reloader.snapshot.redis_url)
+        self.replicas.adopt(self.reloader.snapshot.redis)
 
     def tick(self) -> None:
         self.fleet.balance()
@@ -134,7 +134,7 @@ class Plane:
         self.webhooks.adopt(state.webhooks)
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
-        self.replicas.adopt(snapshot.redis_url)
+        self.replicas.adopt(snapshot.redis)
         self.books.terms = state.database
 
     def _found(self, changes: list[Change]) -> None:
@@ -228,7 +228,7 @@ async def _each(seconds: float, step: Callable[[], None]) -> None:
 
 async def _probe(dependencies: Dependencies, reloader: Reloader) -> None:
     while True:
-        await dependencies.probe(reloader.snapshot.redis_url)
+        await dependencies.probe(reloader.snapshot.redis)
         await asyncio.sleep(PROBE_SECONDS)
 
 

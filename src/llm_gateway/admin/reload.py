@@ -126,7 +126,7 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
 def _shares(fresh: Snapshot, running: Snapshot) -> int:
     """By how many limits are divided, with as many workers as do run."""
     divided = fresh.tenancy.shares * running.workers // fresh.workers
-    return divided if fresh.redis_url is None else fresh.tenancy.shares
+    return divided if fresh.redis is None else fresh.tenancy.shares
 
 
 def _fixed(snapshot: Snapshot) -> dict[str, object]:

@@ -15,6 +15,7 @@ from llm_gateway.core.happenings import Kind
 from llm_gateway.core.tenancy import Grant, Key, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.models.catalogue import Facts
 from llm_gateway.policies.breaker import Terms
+from llm_gateway.stores.redis import terms as redis
 
 
 class ListenerTls(Struct, frozen=True):
@@ -327,7 +328,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     heartbeat: float = 15.0
     heartbeat_early: bool = False
     default_provider: str | None = None
-    redis_url: str | None = None
+    redis: redis.Terms | None = None
     journal_on_error: Literal["refuse", "continue"] = "refuse"
     strict_params: bool = False
     media: Media = Media()
