@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
-from llm_gateway.admin.events import Events
+from llm_gateway.admin.events import SAME, Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
@@ -67,6 +68,7 @@ class Plane:
     def __init__(self, snapshot: Snapshot, state: Operator, files: tuple[int, int]) -> None:
         """files: descriptors of the boot files, the snapshot's and the operator's own."""
         self._files = files
+        self._last: tuple[object, float] = None, 0.0
         notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
@@ -75,7 +77,7 @@ class Plane:
             Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
             lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
         )  # fmt: skip
-        self.fleet = Fleet(snapshot, self._found, self._restarted, on_alert=self._alert, on_join=self._joined)
+        self.fleet = Fleet(snapshot, self._found, self._restarted, on_told=self._heard, on_join=self._joined)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
@@ -156,9 +158,12 @@ class Plane:
     def _joined(self) -> None:
         self.books.join()
 
-    def _alert(self, alert: channel.Alert) -> None:
-        data: dict[str, object] = {"tenant": alert.tenant, "gauge": alert.gauge, "period": alert.period, "share": alert.share}
-        self.events.tell("budget_alert", data | {"spent_usd": alert.spent / 1e9, "amount_usd": alert.amount / 1e9})
+    def _heard(self, told: channel.Told) -> None:
+        """What several workers notice at about the same time is one event."""
+        said, now = (told.kind, sorted(told.data.items())), time.monotonic()
+        if self._last[0] != said or now - self._last[1] > SAME:
+            self.events.tell(told.kind, dict(told.data))
+        self._last = said, now
 
     def _told(self, cause: str, outcome: Outcome) -> None:
         kind: Kind = "config_refused" if outcome.errors else "config_reloaded"

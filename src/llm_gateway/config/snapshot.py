@@ -254,7 +254,8 @@ class Alias(Struct, frozen=True, kw_only=True):
 
 class Tenancy(Struct, frozen=True, kw_only=True):
     """What config.yaml says of who may use how much. `each_tenant`: of tenants that it does not name. `least_output`: tokens;
-    `on_redis_loss`: of hard budgets. `shares`: by how many each limit is divided."""
+    `on_redis_loss`: of hard budgets. `shares`: by how many each limit is divided; `together`: workers of
+    all replicas."""
 
     tenants: tuple[Tenant, ...] = ()
     projects: tuple[Project, ...] = ()
@@ -265,6 +266,7 @@ class Tenancy(Struct, frozen=True, kw_only=True):
     least_output: int = 256
     on_redis_loss: Literal["closed", "open"] = "closed"
     shares: int = 1
+    together: int = 1
 
     def records(self) -> dict[str, Record]:
         """By holder's id."""
