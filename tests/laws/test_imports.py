@@ -45,6 +45,7 @@ print(json.dumps({"seconds": seconds, "ratio": seconds / standard, "megabytes": 
 # Python's audit events show what an import does: sockets, processes, files that are no code.
 WATCH = """
 import json, importlib, sys, os
+sys.dont_write_bytecode = True  # Python's own doing, not an import's
 done, allowed = [], tuple(map(os.path.realpath, {p for p in sys.path if p} | {sys.prefix, sys.base_prefix}))
 def hook(event, args):
     if event.startswith(("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostby", "subprocess.", "os.system", "os.fork",

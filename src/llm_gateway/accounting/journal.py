@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import heapq
 import os
 import threading
@@ -128,6 +129,8 @@ class Journal:
             self._serial += 1
             with contextlib.suppress(FileExistsError):  # a clock set back, and a container's first pid again
                 fresh = os.open(self._directory / name, FRESH, 0o640)
+        with contextlib.suppress(OSError):  # some networks' file systems have no locks
+            fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does: it may still be written to
         self._leave()
         self._fd, self._size = fresh, 0
 

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from llm_gateway import __version__
+from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
 from llm_gateway.admin.events import Events
@@ -41,13 +42,14 @@ class Api:
     """sources: families of the operator's own parts."""
 
     def __init__(
-        self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring, events: Events, sources: tuple[Source, ...]
+        self, fleet: Fleet, reloader: Reloader, dependencies: Dependencies, keyring: Keyring, events: Events, *, books: Books, sources: tuple[Source, ...]
     ) -> None:
         self._fleet = fleet
         self._reloader = reloader
         self._dependencies = dependencies
         self._keyring = keyring
         self._events = events
+        self._books = books
         self._sources = sources
 
     async def metrics(self, request: Request) -> Response:
@@ -72,9 +74,11 @@ class Api:
         troubles = self._keyring.troubles()
         providers = self._providers()
         redis = self._dependencies.redis
+        database = self._books.up
         serving = self._fleet.serving()
         whole = (
             redis is not False
+            and database is not False
             and not troubles
             and all(each["healthy"] for each in providers)
             and serving >= self._reloader.snapshot.workers
@@ -85,7 +89,7 @@ class Api:
             "version": __version__,
             "uptime_seconds": int(time.monotonic() - self._reloader.state.started),
             "providers": providers,
-            "dependencies": {"redis": redis, "disk_space_gb": disk_space_gb(self._reloader.snapshot.data_dir)},
+            "dependencies": {"redis": redis, "database": database, "disk_space_gb": disk_space_gb(self._reloader.snapshot.data_dir)},
         }
         return JSONResponse(body, 503 if status == "unhealthy" else 200)
 
@@ -177,7 +181,9 @@ def redacted(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot without anything secret: not the secret, keys, hashes of keys, added headers, passwords in URLs."""
     shown: dict[str, Any] = msgspec.to_builtins(snapshot)
     shown["secret"] = REDACTED
-    shown["redis_url"] = REDACTED if snapshot.redis_url else None
+    if snapshot.redis is not None:
+        for login in ("login", "sentinel"):
+            shown["redis"][login]["password"] = REDACTED if shown["redis"][login]["password"] else ""
     for key in shown["keys"]:
         key["digest"] = REDACTED
     for provider in shown["providers"]:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from llm_gateway.admin.notices import Notices
+from llm_gateway.core.happenings import Kind
 from llm_gateway.stores.sql.engine import connect, reading
 from llm_gateway.stores.sql.tables import REVISION
 
@@ -29,11 +30,12 @@ def load_upgrade() -> Callable[[AsyncEngine], Awaitable[Schema]]:
 
 
 class Database:
-    """url: as config/state.py resolves it."""
+    """url: as config/state.py resolves it; tell: events."""
 
-    def __init__(self, url: str, notices: Notices) -> None:
+    def __init__(self, url: str, notices: Notices, tell: Callable[[Kind, dict[str, object]], None]) -> None:
         self.engine = connect(url)
         self._notices = notices
+        self._tell = tell
         self._upgrading = asyncio.Lock()
         self._upgraded = False
 
@@ -49,7 +51,7 @@ class Database:
             found = await upgrade(self.engine)
             self._upgraded = True
         if found.pending:
-            self._notices.say("info", "database upgraded", steps=list(found.pending), kind=self.engine.dialect.name)
+            self._tell("database_migrated", {"from": found.present, "to": found.newest, "kind": self.engine.dialect.name})
         if found.newer:
             self._notices.say("warn", "database is newer than this gateway", present=found.present, known=found.newest)
 

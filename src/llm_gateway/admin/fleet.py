@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
@@ -35,6 +35,7 @@ from llm_gateway.supervisor.channel import (
     Question,
     Report,
     Tables,
+    Told,
     Up,
 )
 from llm_gateway.telemetry.exposition import Merger
@@ -44,7 +45,8 @@ Health = dict[str, tuple[bool, float | None]]
 
 
 class Member(Struct):
-    """One link. `pid` 0: it has not said hello. `probed`: what it was told last of the operator's probes."""
+    """One link. `pid` 0: it has not said hello. `probed`: what it was told last of the operator's probes; `spent`: it
+    knows what was spent."""
 
     index: int
     link: OperatorLink | None = None
@@ -52,17 +54,22 @@ class Member(Struct):
     generation: int = 0
     report: Report | None = None
     probed: Health | None = None
+    spent: bool = False
 
 
 class Fleet:
-    """on_change: what workers tell; on_restart: a worker's index and the new process."""
+    """on_change, on_told: what workers tell; on_restart: a worker's index and the new process; on_join: one has said hello, and what its
+    predecessor spent is to be known before it is told what was spent."""
 
     def __init__(
-        self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None]
-    ) -> None:
+        self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None],
+        *, on_told: Callable[[Told], None] | None = None, on_join: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self._snapshot = snapshot
         self._on_change = on_change
         self._on_restart = on_restart
+        self._on_told = on_told
+        self._on_join = on_join
         self._standing = Standing()
         self._probed: Health = {}
         self._members: dict[int, Member] = {}  # by link
@@ -92,6 +99,8 @@ class Fleet:
                 self._pids[index] = member.pid = message.pid
                 member.generation = message.generation
                 self._welcome(member)
+                if self._on_join is not None:
+                    self._on_join()
             case Report():
                 member.pid, member.generation, member.report = message.pid, message.generation, message
                 self._merger.feed(message)
@@ -102,6 +111,9 @@ class Fleet:
             case Changed(changes):
                 self.change(changes, by=key)
                 self._on_change(changes)
+            case Told():
+                if self._on_told is not None:
+                    self._on_told(message)
 
     def lose(self, index: int, key: int) -> None:
         member = self._members.pop(key, None)
@@ -136,7 +148,7 @@ class Fleet:
         self._tables = Tables(self._tables.keys, self._tables.serial, name)
         for member in self._members.values():
             if member.link is not None and member.pid:
-                member.link.send(self._tables)
+                member.spent = member.link.send(self._tables)
 
     def differ(self, delta: Delta) -> None:
         """All workers know this beside the table from now on."""
@@ -240,7 +252,7 @@ class Fleet:
             member.link.send(self._granted)
 
     def _refer(self, member: Member) -> None:
-        if member.link is not None and member.pid and (self._tables.keys or self._tables.spend):
-            member.link.send(self._tables)
+        if member.link is not None and member.pid and self._tables.keys:
+            member.link.send(self._tables if member.spent else structs.replace(self._tables, spend=""))
             for delta in self._deltas:
                 member.link.send(delta)

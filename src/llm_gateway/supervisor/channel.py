@@ -17,13 +17,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
+from llm_gateway.core.happenings import Kind
 
 HEADER = 4
 LIMIT = 64 << 20
@@ -142,8 +143,15 @@ class Report(Struct, frozen=True, tag="report"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-Up = Hello | Report | Changed | Answer
-KEPT = (Load, Credentials, Changed, Question, Answer, Purge, Tables, Delta)
+class Told(Struct, frozen=True, tag="told"):
+    """Something happened that people want to hear of; the operator makes an event of it."""
+
+    kind: Kind
+    data: dict[str, Any]
+
+
+Up = Hello | Report | Changed | Answer | Told
+KEPT = (Load, Credentials, Changed, Question, Answer, Told, Purge, Tables, Delta)
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -80,6 +80,14 @@ def away(error: BaseException) -> bool:
     state = str(getattr(error.orig, "sqlstate", None) or "")
     # PostgreSQL, appendix A: 08 connection, 25 read-only, 40 deadlock, 53 resources, 55 lock, 57 shut down, 58 system.
     return error.connection_invalidated or state[:2] in ("08", "25", "40", "53", "55", "57", "58")
+
+
+def unfit(error: BaseException) -> bool:
+    """Whether the database refuses what it was given, and would again; not whether, when or by whom."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return isinstance(error, (DataError, IntegrityError)) or state[:2] in ("22", "23")  # PostgreSQL: data exception, constraint
 
 
 def _prepare(connection: Any, _record: object) -> None:

@@ -26,6 +26,8 @@ from sqlalchemy import (
 
 REVISION = "001"  # of the newest migration
 METADATA = MetaData()
+REVISION = "001"  # the newest of migrations/versions
+VERSION = "schema_version"  # the table that says which a database is at
 NONE, NOBODY, NO, NIL = text("''"), text("'[]'"), text("false"), text("0")
 
 
