@@ -47,7 +47,7 @@ class Api:
         self.snapshot = compile_snapshot(loaded, {}, material, load_catalogue().resolve, 1).snapshot
         self.said = io.StringIO()
         notices = Notices(self.said, "json", "info")
-        self.database = Database(f"sqlite:///{folder}/gateway.db", notices)
+        self.database = Database(f"sqlite:///{folder}/gateway.db", notices, lambda *_: None)
         self.register = Register(self.database.engine)
         fleet = Fleet(self.snapshot, lambda _: None, lambda *_: None)
         self.registry = Registry(self.database, fleet, notices, lambda: (TOKEN, self.snapshot))
@@ -232,6 +232,25 @@ async def test_what_is_no_object_or_too_much_is_refused(api: Api, body: bytes, s
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "tennant=a", "enabled=yes"])
 async def test_a_filter_that_does_nothing_is_refused(api: Api, query: str) -> None:
     assert (await api.ask("GET", f"/admin/v1/keys?{query}"))[0] == 400
+
+
+@pytest.mark.parametrize(("apart", "said", "param"), [
+    (("budgets",), {"budgets": [{"usd": 1}]}, "budgets"), (("limits", "budgets"), {"limits": {"concurrent": 1}}, "limits"),
+    (("limits", "budgets"), {"limits": {"models": {"m": {"concurrent": 1}}}}, "limits"),
+])  # fmt: skip
+async def test_a_limit_that_would_be_none_is_refused(acme: Api, apart: Any, said: dict[str, object], param: str) -> None:
+    """With several workers and no Redis; what does not touch it can still be changed."""
+    paths = ("tenants/acme", "tenants/acme/users/bob", "tenants/acme/projects/p")
+    await acme.good("POST", "/admin/v1/tenants/acme/users", {"name": "bob", **said})
+    await acme.good("POST", "/admin/v1/tenants/acme/projects", {"name": "p"})
+    key = (await acme.key(**said))["id"]
+    acme.snapshot = msgspec.structs.replace(acme.snapshot, tenancy=msgspec.structs.replace(acme.snapshot.tenancy, apart=apart))
+    more = {**said, "max_output_tokens": 5}
+    for method, path, body in (*(("PATCH", path, more) for path in (*paths, f"keys/{key}")), ("POST", "keys", {"name": "n", **said})):
+        assert error(await acme.ask(method, f"/admin/v1/{path}", body)) == (400, "invalid_request", param), path
+    assert error(await acme.ask("PATCH", "/admin/v1/tenants/acme", {"each_key": said}))[2] == f"each_key.{param}"
+    for path in (*paths, f"keys/{key}"):
+        await acme.good("PATCH", f"/admin/v1/{path}", {"enabled": False})
 
 
 async def test_names_stay(acme: Api) -> None:

@@ -28,7 +28,7 @@ async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[in
     material = prepare(loaded.root, loaded.root.data_dir)
     compiled = compile_snapshot(loaded, os.environ, material, load_catalogue().resolve, 1)
     notices = Notices(sys.stderr, "text", "error")
-    database = Database(compiled.database.url, notices)
+    database = Database(compiled.database.url, notices, lambda *_: None)
     state = material.admin_token, compiled.snapshot
     auditing = Auditing(Path(compiled.snapshot.data_dir), compiled.snapshot.secret, socket.gethostname(), notices, lambda _: None)
     try:
