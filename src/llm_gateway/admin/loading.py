@@ -157,10 +157,10 @@ def _read(path: Path, replica: str, start: int) -> Batch | None:
     except FileNotFoundError:
         return None
     entries: list[Entry] = []
-    offset = start
-    while len(entries) < LINES and (length := data.find(b"\n", offset - start) + 1 - (offset - start)) > 0:
-        entries.append(_entry(offset, data[offset - start : offset - start + length]))
-        offset += length
+    begun = 0
+    while len(entries) < LINES and (end := data.find(b"\n", begun) + 1) > 0:
+        entries.append(_entry(start + begun, data[begun:end]))
+        begun = end
     if not entries and len(data) >= LONGEST:
         entries = [Entry(start, start + len(data), data, refused="longer than a row can be")]
     return Batch(replica, path.name, start, entries[-1].end, entries) if entries else None
