@@ -25,6 +25,7 @@ from llm_gateway import __version__
 from llm_gateway.accounting.journal import read
 from llm_gateway.accounting.summary import Summary
 from llm_gateway.admission.auth import aws_secret
+from llm_gateway.commands import audit
 from llm_gateway.config import present, schema_json
 from llm_gateway.config.compile import Compiled, compile_snapshot
 from llm_gateway.config.load import Loaded, load
@@ -61,6 +62,7 @@ def main() -> None:
     cache.callback()(_together)
     cache.command("purge")(purge_cache)
     app.add_typer(cache, name="cache")
+    app.add_typer(audit.app(_path), name="audit")
     app()
 
 

@@ -24,13 +24,16 @@ import msgspec
 import uvicorn
 
 from llm_gateway.admin.api import Api, application
+from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
+from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
+from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
 from llm_gateway.admin.webhooks import Webhooks
@@ -38,7 +41,6 @@ from llm_gateway.config.snapshot import Operator, Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.happenings import Kind
 from llm_gateway.models.catalogue import load_catalogue
-from llm_gateway.stores.sql.engine import connect
 from llm_gateway.supervisor import boot, channel
 from llm_gateway.supervisor.control import Command, attach
 from llm_gateway.upstream.call import Caller
@@ -69,15 +71,17 @@ class Plane:
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
         self.events = Events(notices, self.webhooks.offer)
-        self.fleet = Fleet(snapshot, self._found, self._restarted)
+        self.auditing = Auditing(
+            Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
+            lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
+        )  # fmt: skip
+        self.fleet = Fleet(snapshot, self._found, self._restarted, on_alert=self._alert)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
             self.caller, self.keyring.keys, on_found=self.fleet.probed, on_change=self._changed, on_refused=self._refused
         )
         self.dependencies = Dependencies()
-        self.engine = connect(state.database.url)
-        self.books = Books(self.engine, state.database, Path(snapshot.data_dir), self.events.tell)
         self.reloader = Reloader(
             snapshot,
             state,
@@ -88,13 +92,17 @@ class Plane:
             told=self._told,
         )
         self.watch = Watch(self.reloader)
+        self.database = Database(state.database.url, notices, self.events.tell)
+        self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell)
+        self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
 
     def api(self) -> Api:
-        parts = (self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.books)
-        sources = tuple(part.metrics for part in parts)
+        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books)
+        sources = tuple(each.metrics for each in parts)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, books=self.books, sources=sources)
 
     def begin(self) -> None:
+        self.auditing.requests = self.reloader.snapshot.audit_requests
         self.webhooks.adopt(self.reloader.state.webhooks)
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
@@ -105,20 +113,24 @@ class Plane:
         self.fleet.inform(self.dependencies.redis)
         self.fleet.probed(self.probes.found())
         self.watch.look()
+        self.auditing.look()
 
     async def close(self) -> None:
         await self.probes.close()
         await self.webhooks.close()
         await self.replicas.close()
         await self.keyring.close()
+        await self.registry.table.close()
+        await self.database.close()
+        self.auditing.close()
         self.caller.close()
-        await self.engine.dispose()
 
     def _publish(self, snapshot: Snapshot, state: Operator) -> None:
         """Boot files first: a worker that starts between the two then hears of nothing older than it knows."""
         boot.publish(self._files[0], msgspec.msgpack.encode(snapshot))
         boot.publish(self._files[1], msgspec.msgpack.encode(state))
         self.fleet.load(snapshot)
+        self.auditing.requests = snapshot.audit_requests
         self.webhooks.adopt(state.webhooks)
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
@@ -141,9 +153,14 @@ class Plane:
     def _restarted(self, index: int, pid: int) -> None:
         self.events.tell("worker_restarted", {"worker": index, "pid": pid})
 
+    def _alert(self, alert: channel.Alert) -> None:
+        data: dict[str, object] = {"tenant": alert.tenant, "gauge": alert.gauge, "period": alert.period, "share": alert.share}
+        self.events.tell("budget_alert", data | {"spent_usd": alert.spent / 1e9, "amount_usd": alert.amount / 1e9})
+
     def _told(self, cause: str, outcome: Outcome) -> None:
         kind: Kind = "config_refused" if outcome.errors else "config_reloaded"
         said = {"errors": outcome.errors} if outcome.errors else {"digest": outcome.digest, "warnings": outcome.warnings}
+        self.auditing.reloaded(cause, {"generation": outcome.generation, **said}, refused=bool(outcome.errors))
         self.events.tell(kind, {"cause": cause, "generation": outcome.generation, **said}, noticed=True)
 
 
@@ -154,7 +171,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(plane.api()),
+            Audited(application(plane.api(), *plane.registry.routes()), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -179,7 +196,7 @@ async def run(args: argparse.Namespace) -> None:
         task.add_done_callback(tasks.discard)
 
     control = attach(loop, args.control, on_command, on_link)
-    works = (_each(WATCH_SECONDS, plane.tick), _probe(plane.dependencies, plane.reloader), plane.books.run())
+    works = (_each(WATCH_SECONDS, plane.tick), _probe(plane.dependencies, plane.reloader), plane.registry.table.run(), plane.books.run())
     background: list[asyncio.Task[None]] = [loop.create_task(work) for work in works]
     control.ready()
     plane.begin()

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import msgspec
 
 from llm_gateway.admission.auth import Keys
-from llm_gateway.admission.holders import Everybody, Holders
+from llm_gateway.admission.directory import Directory
+from llm_gateway.admission.holders import Everybody, Find, Holders
 from llm_gateway.admission.quota import Quota
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
@@ -20,7 +21,6 @@ from llm_gateway.config.snapshot import Caching, Cascade, Cloud, Concurrency, Pr
 from llm_gateway.config.snapshot import Rule as SnapshotRule
 from llm_gateway.config.snapshot import Target as SnapshotTarget
 from llm_gateway.core.gauges import Gauges
-from llm_gateway.core.tenancy import Record, project_id, tenant_id, user_id
 from llm_gateway.egress.media import Inlay, Terms
 from llm_gateway.formats import (
     embeddings_bedrock,
@@ -77,18 +77,15 @@ def formats() -> Mapping[str, Format]:
     return {shape.name: shape for shape in shapes}
 
 
-def keys(snapshot: Snapshot) -> Keys:
-    written = holders(snapshot)
-    principals = [(key.digest or key.aws.encode(), written.principal(key)) for key in snapshot.keys if not written.barred(key)]
-    return Keys(snapshot.secret, principals, required=snapshot.auth_required)
+def keys(snapshot: Snapshot, directory: Directory | None = None) -> Keys:
+    """directory: who was made at run time."""
+    find = directory.find if directory is not None else None
+    return Keys(snapshot.secret, snapshot.keys, holders(snapshot, find), directory=directory, required=snapshot.auth_required)
 
 
-def holders(snapshot: Snapshot) -> Holders:
+def holders(snapshot: Snapshot, find: Find | None = None) -> Holders:
     said = snapshot.tenancy
-    records: dict[str, Record] = {tenant_id(each.name): each for each in said.tenants}
-    records |= {project_id(each.tenant, each.name): each for each in said.projects}
-    records |= {user_id(each.tenant, each.name): each for each in said.users}
-    return Holders(records, Everybody(said.each_tenant, said.each_user, said.each_key))
+    return Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), find)
 
 
 def table(

@@ -28,12 +28,15 @@ from llm_gateway import wiring
 from llm_gateway.accounting.journal import Journal
 from llm_gateway.accounting.ledger import Ledger
 from llm_gateway.admission.access import Admission
+from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.admission.seals import Seals
+from llm_gateway.admission.spend import Spend
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.gauges import Gauges
+from llm_gateway.core.tenancy import Claim
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
@@ -56,6 +59,7 @@ from llm_gateway.upstream.pool import Pool
 
 TICK = 0.25
 FAST_DRAIN = 5.0
+PATIENCE = 0.25
 MOST_FILES = 1 << 20
 CROWDED = 1.25  # times the mean of open connections, above which replies end their connection
 
@@ -83,8 +87,12 @@ class Worker:
         self.fetcher = Fetcher(self.pool)
         self.conditions = Conditions()
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
+        self.directory = Directory()
+        self.unread = 0  # key tables that could not be read
+        self.informed = asyncio.Event()  # of which keys there are
         self.replay: Replay | None = None
-        self.gauges: Gauges = Memory()
+        self.spend = Spend()
+        self.gauges: Gauges = Memory(self.spend, self._alert)
         self.once = Once()
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
@@ -115,7 +123,7 @@ class Worker:
         egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
         egress.relays, egress.overload = relays, self.server.overload
         egress.shadows = self.shadows
-        admission = Admission(wiring.keys(snapshot), self.formats, self.journal, self.seals)
+        admission = Admission(wiring.keys(snapshot, self.directory), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay)
         quota = wiring.quota(snapshot, self.gauges)
@@ -131,6 +139,7 @@ class Worker:
         line = control.attach(self.loop, control_fd, self._command, self._link)
         self.loop.add_signal_handler(signal.SIGTERM, self._command, control.Command.DRAIN)
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        await self._before()
         for fd, listener in zip(listen, self.snapshot.server.listeners, strict=True):
             tls = listener.tls
             files = (tls.cert, tls.key, tls.client_ca) if tls is not None else None
@@ -148,6 +157,16 @@ class Worker:
         self.pool.close()
         self.fetcher.close()
         self.journal.close()
+
+    async def _before(self) -> None:
+        """Where keys were made at run time, connections wait for the operator's word on them: a worker that takes a dead one's place has it
+        in no time, and refuses nobody; at a start nobody waits for an operator that is not up yet."""
+        path = Path(self.snapshot.data_dir) / KEYS
+        if path.exists() and not self.directory.open(path, confirmed=False):
+            self.line.admission.forget()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self.informed.wait()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -190,6 +209,7 @@ class Worker:
         self.stopped.set()
 
     def _link(self, index: int, sock: socket.socket) -> None:
+        self.directory.awaited = True
         self._linking = self.loop.create_task(self._hello(sock))
 
     async def _hello(self, sock: socket.socket) -> None:
@@ -221,11 +241,33 @@ class Worker:
                     self.replay.store.purge(tenant, model, tag)
             case channel.Probed(providers):
                 self.line.routing.probed(providers)
+            case channel.Tables() | channel.Delta():
+                self._learn(message)
+
+    def _learn(self, message: channel.Tables | channel.Delta) -> None:
+        """Who may do what has changed."""
+        directory = self.directory
+        match message:
+            case channel.Tables(keys, _, spend):
+                if spend:
+                    self.spend.open(Path(self.snapshot.data_dir) / spend)
+                if keys and not directory.holds(path := Path(self.snapshot.data_dir) / keys):
+                    self.unread += bool(directory.open(path))
+                    self.line.admission.forget()
+                    self.informed.set()
+            case channel.Delta(serial, entries):
+                if directory.change(serial, entries):
+                    self.line.admission.forget()
 
     def tell(self, changes: list[Change]) -> None:
         """To the operator, which tells the other workers; to nobody while it is away."""
         if self.link is not None:
             self.link.send(channel.Changed(changes))
+
+    def _alert(self, tenant: str, claim: Claim, share: float, spent: int) -> None:
+        """A budget has passed one of its alerts. Its operator hears it when there is one."""
+        if self.link is not None:
+            self.link.send(channel.Alert(tenant, claim.gauge, claim.period, share, spent, claim.limit))
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -272,6 +314,7 @@ class Worker:
             "llm_gateway_journal_errors_total": {"": self.journal.errors},
             "llm_gateway_journal_dropped_total": {"": self.journal.dropped},
             "llm_gateway_log_dropped_total": {"": self.log.dropped if self.log is not None else 0},
+            "llm_gateway_key_table_errors_total": {"": self.unread},
             "llm_gateway_gc_pause_seconds_max": {"": self.garbage.longest},
             "llm_gateway_loop_lag_seconds_max": {"": self._lag},
             "llm_gateway_overload_refused_total": {f'reason="{reason}"': n for reason, n in server.overload.refused.items()},

@@ -9,9 +9,11 @@ import pytest
 from llm_gateway import wiring
 from llm_gateway.admission.access import Admission
 from llm_gateway.admission.auth import Keys
+from llm_gateway.admission.holders import Everybody, Holders
 from llm_gateway.admission.seals import Seals
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Exchange, Principal, Route
+from llm_gateway.core.exchange import Exchange, Route
+from llm_gateway.core.tenancy import Grant, Key
 
 SECRET = b"pepper"
 CHAT = Route("chat", "openai_chat", "/v1/chat/completions", body=True)
@@ -30,11 +32,13 @@ def journal() -> Journal:
 
 @pytest.fixture
 def admission(journal: Journal) -> Admission:
-    principals = [
-        (hmac.digest(SECRET, b"sk-all", "sha256"), Principal("all", "default")),
-        (hmac.digest(SECRET, b"sk-one", "sha256"), Principal("one", "default", frozenset({"gpt-4"}))),
+    written = [
+        Key(id="all", name="all", digest=hmac.digest(SECRET, b"sk-all", "sha256")),
+        Key(id="one", name="one", digest=hmac.digest(SECRET, b"sk-one", "sha256"), grant=Grant(models=("gpt-4",))),
+        Key(id="reads", name="reads", digest=hmac.digest(SECRET, b"sk-reads", "sha256"), scopes=("read",)),
+        Key(id="administers", name="administers", digest=hmac.digest(SECRET, b"sk-administers", "sha256"), scopes=("admin",)),
     ]
-    return Admission(Keys(SECRET, principals), wiring.formats(), journal, Seals(SECRET))
+    return Admission(Keys(SECRET, written, Holders({}, Everybody())), wiring.formats(), journal, Seals(SECRET))
 
 
 def ask(route: Route = CHAT, key: bytes | None = b"sk-all", body: bytes = b"") -> Exchange:
@@ -47,6 +51,14 @@ def test_the_head_alone_names_the_principal(admission: Admission) -> None:
     admission.identify(x)
     assert x.principal is not None
     assert x.principal.key == "one"
+
+
+@pytest.mark.parametrize("key", [b"sk-reads", b"sk-administers"])
+def test_a_key_that_may_not_use_models_may_look_at_them(admission: Admission, key: bytes) -> None:
+    admission.identify(ask(MODELS, key))
+    with pytest.raises(Fault, match="inference") as caught:
+        admission.identify(ask(CHAT, key))
+    assert (caught.value.kind, caught.value.code) == (Kind.FORBIDDEN, "insufficient_scope")
 
 
 def test_an_open_route_asks_nobody(admission: Admission) -> None:

@@ -23,7 +23,7 @@ MOST_PARAMETERS = 6  # positional, without self; keyword-only ones name themselv
 # What a class may inherit. Everything else composes.
 BASES = {
     "Protocol", "Struct", "Enum", "Exception", "NamedTuple", "TypedDict", "Generic",
-    "BaseModel", "Section", "Rates", "Grant",  # pydantic's way to say a section, and that it has another's options too
+    "BaseModel", "Section", "Rates", "Grant", "KeyBody",  # pydantic's way to say a section, and that it has another's options too
     "asyncio.Protocol", "asyncio.BufferedProtocol", "Plugin",
 }  # fmt: skip
 VAGUE = re.compile(r"(Manager|Handler|Util|Utils|Helper|Helpers|Service)$")

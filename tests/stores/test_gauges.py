@@ -99,7 +99,8 @@ class Told:
 def test_a_budget_begins_where_the_spend_table_ends() -> None:
     account = Memory(Told(700)).bind("t", (MONEY,))
     assert account.reserve(ask(cost=301)).refused == MONEY
-    assert account.reserve(ask(cost=300)).left == (0,)
+    assert account.reserve(ask(cost=300)).cost == 300
+    assert account.reserve(ask(cost=1)).refused == MONEY
 
 
 def test_nothing_is_granted_before_that_is_known() -> None:
@@ -110,7 +111,8 @@ def test_nothing_is_granted_before_that_is_known() -> None:
     soft = Claim("tenant:t", "budget", 1000, "day", hard=False)
     assert take(store.bind("t", (soft,)), ask(cost=1)) is None
     seeds.amount = 900
-    assert store.bind("t", (MONEY,)).reserve(ask(cost=100)).left == (0,)
+    assert take(store.bind("t", (MONEY,)), ask(cost=101)) == MONEY
+    assert take(store.bind("t", (MONEY,)), ask(cost=100)) is None
 
 
 def test_as_much_is_granted_as_is_left_if_that_would_do() -> None:
@@ -122,7 +124,7 @@ def test_as_much_is_granted_as_is_left_if_that_would_do() -> None:
     held = account.reserve(ask(cost=100))
     assert (held.refused, held.held, held.wait) == (MONEY, True, 1.0)
     account.settle(first, 0, 10)
-    assert account.reserve(ask(cost=790)).left == (0,)
+    assert [take(account, ask(cost=cost)) for cost in (791, 790, 1)] == [MONEY, None, MONEY]
 
 
 def test_a_budget_that_is_spent_is_back_in_its_next_window() -> None:
@@ -142,7 +144,7 @@ def test_more_is_reserved_for_a_dearer_target_or_nothing_is() -> None:
     assert account.extend(ask(cost=500)).refused == MONEY
     assert account.extend(ask(cost=400)).refused is None
     account.settle(ask(cost=1000), 0, 999)
-    assert account.reserve(ask(cost=1)).left == (0, 1)
+    assert [take(account, ask(cost=cost)) for cost in (2, 1)] == [MONEY, None]
 
 
 def test_alerts_are_told_once_each() -> None:
@@ -185,4 +187,4 @@ def test_tokens_in_flight_never_exceed_the_limit_and_all_slots_come_back(asked: 
             account = store.bind("t", (TOKENS, SLOTS))
     for done, used in under_way:
         account.settle(done, used, 0)
-    assert account.reserve(ask(tokens=0)).left[1] == 1
+    assert [take(account, ask(tokens=0)) for _ in range(3)] == [None, None, SLOTS]

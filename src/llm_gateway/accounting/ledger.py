@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from llm_gateway.accounting.estimate import estimate, prompt_tokens
 from llm_gateway.accounting.journal import Journal
+from llm_gateway.core.errors import Kind
 from llm_gateway.core.exchange import SHADOW, Attempt, Exchange
 from llm_gateway.core.types import Usage
 from llm_gateway.telemetry.access import AccessLog
@@ -29,8 +30,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Row(Struct, omit_defaults=True):
-    """One request, settled. Times in milliseconds, `cost` and `saved` in nano-USD (absent: unpriced, not from the cache), `ts` UTC.
-    `key` is the key's name, `key_id` its own for ever. `prices`: whose prices `cost` is by. `tags`: sorted, each once."""
+    """One request, settled; without a tenant, one that was refused for want of a good key, and `more` like it before. Times in
+    milliseconds, `cost` and `saved` in nano-USD (absent: unpriced, not from the cache), `ts` UTC. `key` is the key's name, `key_id` its
+    own for ever. `prices`: whose prices `cost` is by. `tags`: sorted, each once."""
 
     ts: str
     id: str
@@ -81,6 +83,7 @@ class Row(Struct, omit_defaults=True):
     saved: int | None = None
     tags: list[str] = []
     session: str = ""
+    more: int = 0
 
 
 class Somebody(Struct, frozen=True):
@@ -99,6 +102,8 @@ class Somebody(Struct, frozen=True):
 
 NOBODY = NOWHERE = Somebody()
 NOTHING = Usage()
+REFUSED = frozenset({Kind.UNAUTHENTICATED, Kind.FORBIDDEN})
+MOST_REFUSED = 100  # rows a second
 TAGS, SESSION = b"x-gateway-tags", b"x-gateway-session"
 LONGEST_SESSION = 128
 MOST_TAGS, LONGEST_TAG = 32, 64
@@ -130,7 +135,8 @@ class Ledger:
         self._held: list[tuple[Exchange, bytes]] = []
         self._broken: list[tuple[Exchange, bytes]] = []
         self._due = False
-        self._second = -1
+        self._second = self._refused_at = -1
+        self._refused = self._more = 0
         self._stamp = ""
 
     def settle(self, x: Exchange, last: bytes) -> None:
@@ -147,8 +153,10 @@ class Ledger:
         if x.hold is not None:
             x.hold.settle(x)
         self._count(x, seconds)
-        line = _encode(self._row(x, seconds)) + b"\n"
-        if x.principal is not None:
+        row = self._row(x, seconds)
+        recorded = x.principal is not None or (x.fault is not None and x.fault.kind in REFUSED and self._refusal(row))
+        line = _encode(row) + b"\n"
+        if recorded:
             self._rows.append(line)
         if self.log is not None:
             self._lines.append(LOG_HEAD + line[1:])
@@ -174,6 +182,17 @@ class Ledger:
         if self._lines and self.log is not None:
             lines, self._lines = self._lines, []
             self.log.write(lines)
+
+    def _refusal(self, row: Row) -> bool:
+        """Whether a refused authentication gets its row, for the audit log: a flood of them must not fill the disk."""
+        if self._second != self._refused_at:
+            self._refused_at, self._refused = self._second, 0
+        self._refused += 1
+        if self._refused > MOST_REFUSED:
+            self._more += 1
+            return False
+        row.more, self._more = self._more, 0
+        return True
 
     def _count(self, x: Exchange, seconds: float) -> None:
         metrics = self.metrics

@@ -159,9 +159,11 @@ class Api:
         return asked
 
 
-def application(api: Api) -> Starlette:
+def application(api: Api, *more: Route) -> Starlette:
+    """more: routes of the operator's other parts, which guard themselves."""
     return Starlette(
         routes=[
+            *more,
             Route("/metrics", api.metrics),
             Route("/health", api.health),
             Route("/health/live", api.live),

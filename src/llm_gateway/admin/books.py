@@ -14,19 +14,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from llm_gateway.admin.database import Database
 from llm_gateway.admin.loading import Loader
-from llm_gateway.config.snapshot import Database
+from llm_gateway.config.snapshot import Database as Terms
 from llm_gateway.core.happenings import Kind
-from llm_gateway.stores.sql import migrate, purging
+from llm_gateway.core.tenancy import place
+from llm_gateway.stores.sql import purging, spending
+from llm_gateway.stores.tables import write
 
 SECONDS = 1.0
 LONGEST_PAUSE = 30.0
 STALL_SECONDS = 45.0  # for one batch; an SQLite writer waits 30 for another
 PURGE_SECONDS = 600.0
 PURGE_PAUSE = 0.2
+SPEND = "spend.table"  # in data_dir
+SPEND_SECONDS = 5.0
 MOST_TOLD = 5  # lines put aside that are told one by one
 
 
@@ -34,11 +39,12 @@ Tell = Callable[[Kind, dict[str, object]], None]
 
 
 class Books:
-    """folder: data_dir. tell: events. `migrated`: the tables are there. `swept`: all that the journal held at that time (Unix seconds) is in
+    """folder: data_dir. tell: events; spread: told the spend table's name, each time there is a new one. `migrated`: the tables are there. `swept`: all that the journal held at that time (Unix seconds) is in
     the database."""
 
-    def __init__(self, engine: AsyncEngine, terms: Database, folder: Path, tell: Tell) -> None:
-        self.engine = engine
+    def __init__(self, database: Database, terms: Terms, folder: Path, tell: Tell, spread: Callable[[str], None] = lambda _: None) -> None:
+        self.engine = engine = database.engine
+        self._ready = database.ready
         self.terms = terms
         self.away = False
         self.failures = self.purged = 0
@@ -46,9 +52,17 @@ class Books:
         self.migrated = asyncio.Event()
         self._folder = folder
         self._tell = tell
+        self._spread = spread
+        self._joined = True
+        self._spend_due = 0.0
+        self._spend_rows = -1
         self._loader = Loader(engine, folder / "journal", identity(folder), self._refused)
         self._purge_due = 0.0
         self._told = 0
+
+    def join(self) -> None:
+        """A worker has begun: what it is told of spending is to hold all that was journalled until now."""
+        self._joined = True
 
     async def run(self) -> None:
         """For as long as the gateway runs."""
@@ -81,17 +95,31 @@ class Books:
     async def _round(self) -> None:
         if not self.migrated.is_set():
             await self._migrate()
-        begun = time.time_ns() / 1e9
-        async with asyncio.timeout(STALL_SECONDS) as limit:
-            await self._loader.sweep(self.terms.journal_keep, lambda: limit.reschedule(asyncio.get_running_loop().time() + STALL_SECONDS))
+        begun, joined, self._joined = time.time_ns() / 1e9, self._joined, False
+        try:
+            await self._sweep()
+        except BaseException:
+            self._joined |= joined
+            raise
         self.swept = begun
+        if joined or (self._loader.rows != self._spend_rows and time.monotonic() >= self._spend_due):
+            await self._tell_spending(begun)
         if time.monotonic() >= self._purge_due:
             await self._purge()
 
+    async def _tell_spending(self, now: float) -> None:
+        """Writes the spend table and has all workers read it."""
+        self._spend_rows, self._spend_due = self._loader.rows, time.monotonic() + SPEND_SECONDS
+        entries = [(place(name), msgspec.msgpack.encode((of, amount))) async for name, of, amount in spending.present(self.engine, now)]
+        await asyncio.to_thread(write, self._folder / SPEND, entries, int(now * 1000))
+        self._spread(SPEND)
+
+    async def _sweep(self) -> None:
+        async with asyncio.timeout(STALL_SECONDS) as limit:
+            await self._loader.sweep(self.terms.journal_keep, lambda: limit.reschedule(asyncio.get_running_loop().time() + STALL_SECONDS))
+
     async def _migrate(self) -> None:
-        found = await migrate.upgrade(self.engine)
-        if found.pending:
-            self._tell("database_migrated", {"from": found.present, "to": found.newest})
+        await self._ready()
         self.migrated.set()
 
     async def _purge(self) -> None:

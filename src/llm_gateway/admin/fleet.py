@@ -4,7 +4,8 @@ Law: no I/O of its own; links are handed in and only `send` is called on them.
 
 Invariants
 - A worker that says `Hello` with an older generation is sent the newest snapshot; a newer one than ours cannot be, since
-  only the operator makes them. Then it hears the newest cloud credentials, if there are any, and the changes that still hold.
+  only the operator makes them. Then it hears the newest cloud credentials, if there are any, the changes that still hold, which
+  tables there are and what changed since.
 - What one worker found out is told to all others, and never back to it.
 - What dead workers counted stays counted (telemetry/exposition.py); their gauges and health do not.
 """
@@ -14,15 +15,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.policies.standing import Standing
 from llm_gateway.supervisor.channel import (
+    Alert,
     Answer,
     Changed,
     Credentials,
+    Delta,
     Found,
     Hello,
     Load,
@@ -32,6 +35,7 @@ from llm_gateway.supervisor.channel import (
     Purge,
     Question,
     Report,
+    Tables,
     Up,
 )
 from llm_gateway.telemetry.exposition import Merger
@@ -41,7 +45,8 @@ Health = dict[str, tuple[bool, float | None]]
 
 
 class Member(Struct):
-    """One link. `pid` 0: it has not said hello. `probed`: what it was told last of the operator's probes."""
+    """One link. `pid` 0: it has not said hello. `probed`: what it was told last of the operator's probes; `spent`: it
+    knows what was spent."""
 
     index: int
     link: OperatorLink | None = None
@@ -49,22 +54,29 @@ class Member(Struct):
     generation: int = 0
     report: Report | None = None
     probed: Health | None = None
+    spent: bool = False
 
 
 class Fleet:
-    """on_change: what workers tell; on_restart: a worker's index and the new process."""
+    """on_change, on_alert: what workers tell; on_restart: a worker's index and the new process; on_join: one has said hello, and what its
+    predecessor spent is to be known before it is told what was spent."""
 
     def __init__(
-        self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None]
-    ) -> None:
+        self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None],
+        *, on_alert: Callable[[Alert], None] | None = None, on_join: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self._snapshot = snapshot
         self._on_change = on_change
         self._on_restart = on_restart
+        self._on_alert = on_alert
+        self._on_join = on_join
         self._standing = Standing()
         self._probed: Health = {}
         self._members: dict[int, Member] = {}  # by link
         self._pids: dict[int, int] = {}
         self._granted = Credentials({})
+        self._tables = Tables("", 0)
+        self._deltas: list[Delta] = []
         self._merger = Merger()
         self._asked: dict[int, Callable[[bytes], object]] = {}
         self._serial = 0
@@ -87,6 +99,8 @@ class Fleet:
                 self._pids[index] = member.pid = message.pid
                 member.generation = message.generation
                 self._welcome(member)
+                if self._on_join is not None:
+                    self._on_join()
             case Report():
                 member.pid, member.generation, member.report = message.pid, message.generation, message
                 self._merger.feed(message)
@@ -97,6 +111,9 @@ class Fleet:
             case Changed(changes):
                 self.change(changes, by=key)
                 self._on_change(changes)
+            case Alert():
+                if self._on_alert is not None:
+                    self._on_alert(message)
 
     def lose(self, index: int, key: int) -> None:
         member = self._members.pop(key, None)
@@ -118,6 +135,32 @@ class Fleet:
         self._granted = Credentials(keys)
         for member in self._members.values():
             self._grant(member)
+
+    def table(self, keys: str, serial: int, *, anew: bool = False) -> None:
+        """All workers look keys up in this from now on. Deltas that it holds are forgotten; anew: all of them."""
+        self._tables = Tables(keys, serial, self._tables.spend)
+        self._deltas = [] if anew else [each for each in self._deltas if each.serial > serial]
+        for member in self._members.values():
+            self._refer(member)
+
+    def spend(self, name: str) -> None:
+        """All workers look up in this what was spent, from now on."""
+        self._tables = Tables(self._tables.keys, self._tables.serial, name)
+        for member in self._members.values():
+            if member.link is not None and member.pid:
+                member.spent = member.link.send(self._tables)
+
+    def differ(self, delta: Delta) -> None:
+        """All workers know this beside the table from now on."""
+        self._deltas.append(delta)
+        for member in self._members.values():
+            if member.link is not None and member.pid:
+                member.link.send(delta)
+
+    @property
+    def differences(self) -> int:
+        """Entries that the table does not hold yet."""
+        return sum(len(each.entries) for each in self._deltas)
 
     def balance(self) -> None:
         """Tells everybody the mean, so that whoever is far above it sheds."""
@@ -195,6 +238,7 @@ class Fleet:
     def _welcome(self, member: Member) -> None:
         self._update(member)
         self._grant(member)
+        self._refer(member)
         holding = self._standing.holding(time.monotonic())
         if member.link is not None and member.pid and holding:
             member.link.send(Changed(holding))
@@ -206,3 +250,9 @@ class Fleet:
     def _grant(self, member: Member) -> None:
         if member.link is not None and member.pid and self._granted.keys:
             member.link.send(self._granted)
+
+    def _refer(self, member: Member) -> None:
+        if member.link is not None and member.pid and self._tables.keys:
+            member.link.send(self._tables if member.spent else structs.replace(self._tables, spend=""))
+            for delta in self._deltas:
+                member.link.send(delta)

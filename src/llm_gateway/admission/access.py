@@ -33,10 +33,12 @@ class Admission:
         self._journal = journal
 
     def identify(self, x: Exchange) -> None:
-        """Finds the principal. Raises Fault UNAUTHENTICATED, or OVERLOADED when usage could not be recorded."""
+        """Finds the principal. Raises Fault UNAUTHENTICATED, FORBIDDEN, or OVERLOADED when usage could not be recorded."""
         if not x.route.open:
-            x.principal = self._keys.principal(x.headers, x.query)
-            if x.principal.signs and not x.route.body:
+            principal = x.principal = self._keys.principal(x.headers, x.query, x.peer, x.wall)
+            if "inference" not in principal.scopes and x.route.operation not in _LOOKED_AT:
+                raise Fault(Kind.FORBIDDEN, "This API key may not use models: it lacks the scope `inference`.", code="insufficient_scope")
+            if principal.signs and not x.route.body:
                 self._keys.verify(x)
         if self._journal.full and x.route.body:
             raise Fault(
@@ -80,8 +82,12 @@ class Admission:
             )
 
     def named(self, key: str) -> Principal | None:
-        """Whose key is called so."""
+        """Whose key is called so, of the configuration's."""
         return self._keys.named(key)
+
+    def forget(self) -> None:
+        """Who may do what has changed."""
+        self._keys.forget()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -113,4 +119,5 @@ def tenant(x: Exchange) -> str:
     return x.principal.tenant if x.principal is not None else ""
 
 
+_LOOKED_AT = frozenset({"models", "model", "running"})  # by keys of any scope
 _SEALED = {"resp": "previous_response_id", "conv": "conversation"}

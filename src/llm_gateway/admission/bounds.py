@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Raw
 
+from llm_gateway.accounting.estimate import CHARACTERS_PER_TOKEN
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.types import Usage
 from llm_gateway.routing import ask
 from llm_gateway.routing.target import Target
 
-ONE = Usage(input=1, output=1)
 MARGIN = 1.1
+SMALL = 512  # bytes; below that strings are never data (estimate.DATA_FROM)
 UNKNOWN_LONGEST = 32_768  # tokens of a reply where the model's own limit is not known; such a request gets it as its limit
 IMAGE_TOKENS = 8_192  # of one generated image, at the most
 SPEECH_TOKENS = 2  # of sound per character that is spoken
@@ -24,12 +25,21 @@ BYTES_PER_HEARD_TOKEN = 400  # of compressed speech
 _COPIES = ("n", "best_of")
 _CACHES = (b'"cache_control"', b'"cachePoint"')
 _SOUND = b'"audio"'
+CHAT = "chat"
 
 
 def cost(x: Exchange, targets: Sequence[Target], most: int | None) -> int | None:
     """nano-USD at the dearest of the targets; None if none has a price. most: tokens of the reply at most, None: as `output` has it."""
-    priced = [price for target in targets if (price := _price(x, target, most)) is not None]
-    return max(priced) if priced else None
+    return max((price for price in costs(x, targets, most) if price is not None), default=None)
+
+
+def costs(x: Exchange, targets: Sequence[Target], most: int | None) -> list[int | None]:
+    """nano-USD at each of the targets, None where it has no price."""
+    body = x.body
+    if x.route.operation != CHAT or _SOUND in body or _CACHES[0] in body or _CACHES[1] in body:
+        return [_price(x, target, most) for target in targets]
+    asked, copies = _prompt(x), _copies(x.peek.members)
+    return [target.bound(asked, copies * _reply(x, target, most), x.wall) for target in targets]
 
 
 def output(x: Exchange, targets: Sequence[Target]) -> int:
@@ -51,7 +61,7 @@ def _affordable(x: Exchange, target: Target, granted: int) -> int:
 
 
 def _price(x: Exchange, target: Target, most: int | None) -> int | None:
-    usages = _usages(x, min(_longest(x, target), most) if most is not None else _longest(x, target))
+    usages = _usages(x, _reply(x, target, most))
     prices = [target.price(usage, x.wall) for usage in usages]
     known = [each for each in prices if each is not None]
     return max(known) if len(known) == len(prices) else None
@@ -60,6 +70,11 @@ def _price(x: Exchange, target: Target, most: int | None) -> int | None:
 def _longest(x: Exchange, target: Target) -> int:
     longest = target.longest or UNKNOWN_LONGEST
     return min(x.peek.max_tokens, longest) if x.peek.max_tokens else longest
+
+
+def _reply(x: Exchange, target: Target, most: int | None) -> int:
+    longest = _longest(x, target)
+    return longest if most is None else min(longest, most)
 
 
 def _usages(x: Exchange, reply: int) -> list[Usage]:
@@ -91,11 +106,20 @@ def _conversations(x: Exchange, written: int) -> list[Usage]:
     return found
 
 
+def prompt(x: Exchange) -> int:
+    """Tokens of the prompt. A small body is taken for its length: there is no image in it, and more than its text it cannot be."""
+    if not x.prompt_estimate and len(x.body) <= SMALL:
+        return len(x.body) // CHARACTERS_PER_TOKEN + 1
+    return ask.prompt(x)
+
+
 def _prompt(x: Exchange) -> int:
-    return int(ask.prompt(x) * MARGIN) + 1
+    return int(prompt(x) * MARGIN) + 1
 
 
 def _copies(members: Mapping[str, Raw]) -> int:
+    if "n" not in members and "best_of" not in members and "generationConfig" not in members:
+        return 1
     said = [bytes(members[name]) for name in _COPIES if name in members]
     if "generationConfig" in members:
         after = bytes(members["generationConfig"]).partition(b'"candidateCount":')[2].strip()

@@ -63,7 +63,7 @@ class Holders:
         own = _first(key.grant, of_tenant.each_key, self._everybody.key)
         holders = [Holder(key_id(key.id), own)]
         if key.user:
-            named = user.grant if isinstance(user, User) else None
+            named = user.grant if isinstance(user, User) and user.grant != Grant() else None
             holders.append(Holder(user_id(key.tenant, key.user), _first(named, of_tenant.each_user, self._everybody.user)))
         if isinstance(project, Project):
             holders.append(Holder(project_id(key.tenant, key.project), project.grant))

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from llm_gateway.admission import bounds
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal
-from llm_gateway.core.gauges import Ask, Bound, Gauges, Verdict
+from llm_gateway.core.gauges import Ask, Bound, Gauges, Verdict, rated
 from llm_gateway.core.headers import render
 from llm_gateway.core.tenancy import Claim, Grant, Limits
 from llm_gateway.formats import caps
@@ -33,11 +33,14 @@ _NAMES = {"requests": "requests a minute", "tokens": "tokens a minute", "day": "
 
 
 class Kept(Struct, eq=False):
-    """One principal's claims for one model. `bound` None: nothing is counted. `hard`: money may run out."""
+    """One principal's claims for one model. `bound` None: nothing is counted. `hard`: money may run out; `tokens`: they are counted. `shown`:
+    by measure, what callers are told: (header lines, seconds per unit, where it stands in a verdict's `left`), for each such limit."""
 
     principal: Principal
     bound: Bound | None
     hard: bool
+    tokens: bool
+    shown: tuple[tuple[tuple[bytes, int, int], ...], ...]
 
 
 class Hold(Struct, eq=False):
@@ -77,13 +80,12 @@ class Quota:
             _cap(x, principal.max_output, course.target)
         if kept.bound is None:
             return None
-        ask = Ask(x.id, now=perf_counter(), wall=x.wall, seconds=max(0.0, x.deadline - x.started) + LEASE_SLACK)
+        ask = Ask(x.id, 0, 0, 0, x.deadline - x.started + LEASE_SLACK, perf_counter(), x.wall)
         if course is not None and plan is not None:
-            ask.tokens = said.prompt(x) + said.output(x, 0)
+            if kept.tokens:
+                ask.tokens = bounds.prompt(x) + said.output(x, 0)
             if kept.hard:
                 self._price(x, ask, plan, course)
-            else:
-                ask.cost = ask.least = bounds.cost(x, course.targets, None) or 0
         verdict = kept.bound.reserve(ask)
         if isinstance(verdict, Verdict):
             self._enter(x, kept, ask, verdict, course)
@@ -122,21 +124,26 @@ class Quota:
             self.gauges.rest(perf_counter(), 0.0)
         claims = tuple(claims_of(principal, model, self._shares))
         bound = self.gauges.bind(principal.tenant, claims) if claims else None
-        kept = self._kept[id(principal), model] = Kept(principal, bound, _hard(claims))
+        counted = any(each.measure == "tokens" for each in claims)
+        kept = self._kept[id(principal), model] = Kept(principal, bound, _hard(claims), counted, _shown(claims))
         return kept
 
     def _price(self, x: Exchange, ask: Ask, plan: Plan, course: Course) -> None:
         """Between what the request may cost at most and the least that would do."""
-        course.keep([target for target in course.targets if target.price(bounds.ONE, x.wall) is not None], _unpriced(course.target))
+        found = bounds.costs(x, course.targets, None)
+        if None in found:
+            priced = [target for target, price in zip(course.targets, found, strict=True) if price is not None]
+            course.keep(priced, _unpriced(course.target))
         twice = 2 if plan.hedge is not None else 1
-        ask.cost = ask.least = twice * (bounds.cost(x, course.targets, None) or 0)
+        ask.cost = ask.least = twice * max(price for price in found if price is not None)
         if x.route.operation == CHAT and x.route.format in caps.SHAPES and not x.peek.max_tokens:
             ask.least = min(ask.cost, twice * (bounds.cost(x, course.targets, self._least) or 0))
 
     def _enter(self, x: Exchange, kept: Kept, ask: Ask, verdict: Verdict, course: Course | None) -> None:
         bound = kept.bound
         assert bound is not None  # noqa: S101  asked only where there is one
-        x.extra += _headers(bound.claims, verdict.left)
+        if verdict.left:
+            x.extra += _headers(kept.shown, verdict.left)
         if verdict.refused is not None:
             x.hold = None
             self._refuse(verdict)
@@ -247,18 +254,27 @@ def _set(x: Exchange, most: int, target: Target) -> None:
     x.extra += render([(b"x-gateway-adjusted-params", f"{name}={most}".encode())])
 
 
-def _headers(claims: tuple[Claim, ...], left: tuple[int, ...]) -> bytes:
-    """The caller's own state, by whichever of its limits is the tightest (OpenAI's names)."""
-    lines = b""
+def _shown(claims: tuple[Claim, ...]) -> tuple[tuple[tuple[bytes, int, int], ...], ...]:
+    """OpenAI's names of the caller's own state."""
+    told = rated(claims)
+    found = []
     for measure in ("requests", "tokens"):
-        pairs = [(rest, claim.limit) for claim, rest in zip(claims, left, strict=True) if claim.measure == measure] if left else []
-        if pairs:
-            rest, limit = min(pairs)
-            name, seconds = measure.encode(), (limit - rest) * 60.0 / (limit or 1)
-            lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-                name, limit, name, rest, name, _duration(seconds),
-            )  # fmt: skip
-    return lines
+        lines = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n" % (3 * (measure.encode(),))
+        found.append(tuple((lines, each.limit, place) for place, each in enumerate(told) if each.measure == measure))
+    return tuple(each for each in found if each)
+
+
+def _headers(shown: tuple[tuple[tuple[bytes, int, int], ...], ...], left: tuple[int, ...]) -> bytes:
+    """By whichever of the limits is the tightest."""
+    told = b""
+    for several in shown:
+        lines, limit, place = several[0]
+        rest = left[place]
+        for _, other, at in several[1:]:
+            if left[at] < rest:
+                rest, limit = left[at], other
+        told += lines % (limit, rest, _duration((limit - rest) * 60.0 / (limit or 1)))
+    return told
 
 
 def _spoken(seconds: float) -> str:
@@ -266,9 +282,8 @@ def _spoken(seconds: float) -> str:
 
 
 def _duration(seconds: float) -> bytes:
-    """As OpenAI writes it: 12ms, 1.5s, 6m0s."""
+    """As OpenAI writes it, rounded up: 12ms, 7s, 6m0s."""
     if seconds < 1:
-        return b"%dms" % math.ceil(seconds * 1000)
-    if seconds < 60:
-        return f"{seconds:.3f}".rstrip("0").rstrip(".").encode() + b"s"
-    return b"%dm%ds" % divmod(math.ceil(seconds), 60)
+        return b"%dms" % -(-seconds * 1000 // 1)
+    whole = -(-seconds // 1)
+    return b"%ds" % whole if whole < 60 else b"%dm%ds" % divmod(whole, 60)

@@ -80,6 +80,7 @@ def compile_snapshot(
         residency=_residency(root.residency),
         queue_wait=root.resilience.queue.max_wait,
         queue_length=root.resilience.queue.max_length,
+        audit_requests=root.audit.requests,
         cache=snapshot.Caching(root.cache.enabled, root.cache.ttl_seconds, root.cache.sampling, root.cache.ignore),
         cache_room=root.cache.max_size_mb << 20,
     )

@@ -51,6 +51,7 @@ PATTERNS = {
     r"^[a-z0-9.:-]{1,100}$": "expected a project's id",
     "^[A-Z0-9]{16,128}$": "expected an access key id, as `llm-gateway keys new --aws` prints it",
     r"^(\*\.)?[a-z0-9._:-]+$": "expected a host in lower case, or `*.` and a domain",
+    r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$": "expected a name of at most 100 letters, digits and . _ @ + -",
     "^arn:": "expected an ARN: arn:aws:iam::ACCOUNT:role/NAME",
     r"^/[!-~]*$": "expected a path: it begins with `/` and has no spaces",
     r"^(rediss?|unix)://": "expected a URL: redis://host:port, rediss://host:port or unix://path",
@@ -96,8 +97,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean `{found[0]}`?" if found else ""
 
 
-def explain(error: ValidationError, where: Mapping[Path, str]) -> Iterator[tuple[Path, Problem]]:
-    """`where`: the place of each path, nearest ancestor wins."""
+def explain(error: ValidationError, where: Mapping[Path, str], root: type[BaseModel] = Root) -> Iterator[tuple[Path, Problem]]:
+    """`where`: the place of each path, nearest ancestor wins; root: of what was validated."""
     found = error.errors(include_url=False, include_input=False)
     for details in found:
         path = tuple(details["loc"])
@@ -105,7 +106,7 @@ def explain(error: ValidationError, where: Mapping[Path, str]) -> Iterator[tuple
             len(each["loc"]) > len(path) and each["loc"][: len(path)] == path for each in found
         ):
             continue  # it is short since its entries are broken
-        message, hint = _say(details, path)
+        message, hint = _say(details, path, root)
         yield path, Problem(place(path, where), dotted(path), message, hint)
 
 
@@ -116,10 +117,10 @@ def place(path: Path, where: Mapping[Path, str]) -> str:
     return ""
 
 
-def _say(details: ErrorDetails, path: Path) -> tuple[str, str]:
+def _say(details: ErrorDetails, path: Path, root: type[BaseModel]) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(path)
+        return _unknown(path, root)
     if kind == "value_error":
         return str(context["error"]), ""
     if kind == "string_pattern_mismatch":
@@ -130,12 +131,14 @@ def _say(details: ErrorDetails, path: Path) -> tuple[str, str]:
     return WORDS.get(kind, details["msg"]), ""
 
 
-def _unknown(path: Path) -> tuple[str, str]:
+def _unknown(path: Path, root: type[BaseModel]) -> tuple[str, str]:
     name = str(path[-1])
-    if _matches_later(path):
+    if root is Root and _matches_later(path):
         return "not supported by this version", "remove it: nothing here would enforce it"
-    known = fields(path[:-1])
+    known = fields(path[:-1], root)
     hint = nearest(name, known)
+    if not hint and root is not Root:
+        return "unknown option", f"known here: {', '.join(known)}"
     if not hint:
         elsewhere = [found for found, _, _ in options() if found.rpartition(".")[2] == name]
         hint = f"did you mean `{elsewhere[0]}`?" if elsewhere else f"known here: {', '.join(known)}"
@@ -150,9 +153,9 @@ def _matches_later(path: Path) -> bool:
     )
 
 
-def fields(path: Path) -> list[str]:
+def fields(path: Path, root: type[BaseModel] = Root) -> list[str]:
     """The options of the section at `path`."""
-    kind: Any = Root
+    kind: Any = root
     for step in path:
         kind = _step(kind, step)
     model = _model(kind)

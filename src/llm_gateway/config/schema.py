@@ -217,6 +217,10 @@ class Heartbeat(Section):
     )
 
 
+class Audit(Section):
+    requests: bool = Field(default=False, description="A line for every request too: who, what, which model, which status; no content.")
+
+
 class Redis(Section):
     url: str | None = Field(
         default=None,
@@ -314,6 +318,7 @@ class Root(Section):
     database: Database = Field(default=Database(), description="Where the operator keeps what it knows: keys made at run time, usage.")
     journal: Journal = Field(default=Journal(), description="The record of usage, as workers write it.")
     usage: Usage = Field(default=Usage(), description="The record of usage, as the database keeps it.")
+    audit: Audit = Field(default=Audit(), description="The audit log in `data_dir`: administrative changes and refused authentications, always.")
     redis: Redis = Field(default=Redis(), description="Redis.")
     prices: dict[str, Price] = Field(
         default={}, description="Own prices by `provider/model`, alias or bare model name (the narrowest wins), over the catalogue's."

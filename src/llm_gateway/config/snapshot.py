@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llm_gateway.core.happenings import Kind
-from llm_gateway.core.tenancy import Grant, Key, Project, Tenant, User
+from llm_gateway.core.tenancy import Grant, Key, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.models.catalogue import Facts
 from llm_gateway.policies.breaker import Terms
 
@@ -265,6 +265,12 @@ class Tenancy(Struct, frozen=True, kw_only=True):
     on_redis_loss: Literal["closed", "open"] = "closed"
     shares: int = 1
 
+    def records(self) -> dict[str, Record]:
+        """By holder's id."""
+        of_tenants: dict[str, Record] = {tenant_id(each.name): each for each in self.tenants}
+        of_projects: dict[str, Record] = {project_id(each.tenant, each.name): each for each in self.projects}
+        return of_tenants | of_projects | {user_id(each.tenant, each.name): each for each in self.users}
+
 
 class Logging(Struct, frozen=True):
     """`output`: stdout, stderr or a file's absolute path."""
@@ -330,6 +336,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     residency: dict[str, tuple[str, ...]] = {}
     queue_wait: float = 0.0
     queue_length: int = 1000
+    audit_requests: bool = False
     cache: Caching = Caching()
     cache_room: int = 1 << 30
 

@@ -136,3 +136,21 @@ def place(name: str) -> bytes:
     """Where a record or an amount stands in a table, 32 bytes: of a holder's id, a signer (`aws:AKGW...`) or a claim's name. Keys
     themselves stand at their digest."""
     return sha256(name.encode()).digest()
+
+
+def signer(access_key: str) -> str:
+    """The name of one who signs, given the AWS access key id."""
+    return f"aws:{access_key}"
+
+
+def position(record: Record) -> bytes:
+    """Where a record stands."""
+    match record:
+        case Tenant():
+            return place(tenant_id(record.name))
+        case Project():
+            return place(project_id(record.tenant, record.name))
+        case User():
+            return place(user_id(record.tenant, record.name))
+        case Key():
+            return record.digest or place(signer(record.aws))

@@ -31,8 +31,13 @@ class Bucket(Struct):
 
     def wait(self, cost: float, now: float) -> float:
         """Seconds until `cost` could be taken; 0: now. Takes nothing."""
-        self._fill(now)
-        missing = min(cost, self.size) - self.level
+        level, size = self.level, self.size
+        if now > self.at:
+            if self.at:
+                level += (now - self.at) * self.rate
+                self.level = level = min(size, level)
+            self.at = now
+        missing = (min(size, cost)) - level
         return missing / self.rate if missing > 1e-9 else 0.0
 
     def take(self, cost: float, now: float) -> float:
@@ -50,12 +55,6 @@ class Bucket(Struct):
         """A new limit, by the minute; what is in it stays, as far as there is room."""
         self.rate, self.size = amount / 60.0, amount
         self.level = min(self.level, amount)
-
-    def _fill(self, now: float) -> None:
-        if now > self.at:
-            if self.at:
-                self.level = min(self.size, self.level + (now - self.at) * self.rate)
-            self.at = now
 
 
 class Allowance(Struct):

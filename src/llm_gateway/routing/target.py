@@ -12,7 +12,7 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.marks import Field
 from llm_gateway.models.own import Own, Place
-from llm_gateway.models.prices import Rates, cost
+from llm_gateway.models.prices import FEMTO_PER_NANO, Rates, cost
 from llm_gateway.policies.breaker import Terms
 from llm_gateway.policies.bucket import Rate
 from llm_gateway.policies.gradient import Bounds
@@ -25,6 +25,7 @@ MOST_HEADS = 64
 RATES_SECONDS = 60.0  # prices change by date, some by hour
 AGENT = b"llm-gateway"
 JSON = b"application/json"
+_NOTHING = Usage()
 
 
 class Limits(Struct, frozen=True):
@@ -118,6 +119,15 @@ class Target:
 
     def __repr__(self) -> str:
         return f"<Target {self.provider}/{self.model} key {self.key_id or '-'}>"
+
+    def bound(self, prompt: int, reply: int, now: float) -> int | None:
+        """As `price`, of text alone: so many tokens of it, at the most."""
+        if now >= self._priced_until:
+            self.price(_NOTHING, now)
+        rates = self._rates
+        if rates is None or rates.tiers or rates.input is None or rates.output is None:
+            return cost(Usage(input=prompt, output=reply), rates)
+        return -(-(prompt * rates.input + reply * rates.output + (rates.request or 0)) // FEMTO_PER_NANO)
 
     def price(self, usage: Usage, now: float) -> int | None:
         """Nano-USD, None if unpriced. `now`: Unix seconds."""

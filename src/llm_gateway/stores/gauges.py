@@ -41,38 +41,40 @@ State = Bucket | Day | Slots | Purse
 class Account:
     """One tenant's claims and where they are counted; core.gauges.Bound."""
 
-    __slots__ = ("_alert", "_buckets", "_days", "_purses", "_seeds", "_slots", "_states", "_tokens", "claims", "tenant")
+    __slots__ = ("_alert", "_days", "_purses", "_rated", "_requests", "_seeds", "_slots", "_tokens", "claims", "tenant")
 
     def __init__(self, tenant: str, claims: tuple[Claim, ...], states: tuple[State, ...], seeds: Seeds | None, alert: Alert | None) -> None:
         self.tenant = tenant
         self.claims = claims
-        self._states = states
         self._seeds = seeds
         self._alert = alert
         pairs = tuple(zip(claims, states, strict=True))
-        self._buckets = tuple((claim, state) for claim, state in pairs if isinstance(state, Bucket) and claim.measure == "requests")
+        self._requests = tuple((claim, state) for claim, state in pairs if isinstance(state, Bucket) and claim.measure == "requests")
         self._tokens = tuple((claim, state) for claim, state in pairs if isinstance(state, Bucket) and claim.measure == "tokens")
         self._days = tuple((claim, state) for claim, state in pairs if isinstance(state, Day))
         self._slots = tuple((claim, state) for claim, state in pairs if isinstance(state, Slots))
         self._purses = tuple((claim, state) for claim, state in pairs if isinstance(state, Purse))
+        self._rated = tuple(state for state in states if isinstance(state, Bucket))
 
     def reserve(self, ask: Ask) -> Verdict:
-        refusal = self._refusal(ask)
-        if refusal is not None:
-            return refusal
-        granted = ask.cost
-        if self._purses:
-            for claim, purse in self._purses:
-                if claim.hard:
-                    granted = min(granted, purse.left(claim.limit))
-            for _, purse in self._purses:
-                purse.take(granted)
-        for _, bucket in self._buckets:
+        now, tokens, granted = ask.now, ask.tokens, ask.cost
+        for claim, bucket in self._requests:
+            if claim.limit <= 0 or bucket.wait(1.0, now):
+                return self._refusal(ask)
+        for claim, bucket in self._tokens:
+            if claim.limit <= 0 or bucket.wait(tokens, now):
+                return self._refusal(ask)
+        for claim, slots in self._slots:
+            if slots.busy >= claim.limit:
+                return self._refusal(ask)
+        if self._days or self._purses:
+            granted = self._grant(ask)
+            if granted < 0:
+                return self._refusal(ask)
+        for _, bucket in self._requests:
             bucket.level -= 1.0
         for _, bucket in self._tokens:
-            bucket.take(ask.tokens, ask.now)
-        for _, day in self._days:
-            day.count += 1
+            bucket.level -= tokens
         for _, slots in self._slots:
             slots.busy += 1
         return Verdict(cost=granted, left=self._left())
@@ -94,15 +96,36 @@ class Account:
         for claim, purse in self._purses:
             purse.turn(ask.wall)
             purse.settle(ask.cost, cost)
-            if self._alert is not None and (share := purse.alert(claim.limit, claim.alerts)):
+            if claim.alerts and self._alert is not None and (share := purse.alert(claim.limit, claim.alerts)):
                 self._alert(self.tenant, claim, share, purse.spent)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _refusal(self, ask: Ask) -> Verdict | None:
-        """Whatever stands in the way, the longest wait of all limits first; nothing is taken."""
+    def _grant(self, ask: Ask) -> int:
+        """Takes the day's request and the money, as much as is wanted and left, and returns that; -1: not all of it is there, none is taken."""
+        granted = ask.cost
+        for claim, day in self._days:
+            day.turn(ask.wall)
+            if day.count >= claim.limit:
+                return -1
+        for claim, purse in self._purses:
+            if ask.wall >= purse.until or not purse.seeded:
+                self._open(claim, purse, ask.wall)
+            if claim.hard:
+                rest = claim.limit - purse.spent - purse.reserved
+                if rest < ask.least or not purse.seeded:
+                    return -1
+                granted = min(granted, rest)
+        for _, purse in self._purses:
+            purse.reserved += granted
+        for _, day in self._days:
+            day.count += 1
+        return granted
+
+    def _refusal(self, ask: Ask) -> Verdict:
+        """What stands in the way, the longest wait of all limits first. Called when something does; nothing is taken."""
         worst, wait = None, 0.0
-        for claim, bucket in self._buckets:
+        for claim, bucket in self._requests:
             missing = _forever(claim) or bucket.wait(1.0, ask.now)
             if missing > wait:
                 worst, wait = claim, missing
@@ -121,21 +144,22 @@ class Account:
         if worst is not None:
             return Verdict(worst, wait, left=self._left())
         for claim, purse in self._purses:
-            purse.turn(ask.wall)
-            if not purse.seeded and not self._seed(claim, purse, ask.wall) and claim.hard:
+            if claim.hard and not purse.seeded:
                 return Verdict(claim, HELD_WAIT, unknown=True, left=self._left())
             if claim.hard and purse.left(claim.limit) < ask.least:
                 return _short(claim, purse, ask)
-        return None
+        raise AssertionError("refused by nothing")
 
-    def _seed(self, claim: Claim, purse: Purse, wall: float) -> bool:
-        spent = self._seeds.spent(claim, wall) if self._seeds is not None else 0
-        if spent is not None:
-            purse.seed(spent)
-        return spent is not None
+    def _open(self, claim: Claim, purse: Purse, wall: float) -> None:
+        """The present window, and what was spent in it before anything was counted here, once that is known."""
+        purse.turn(wall)
+        if not purse.seeded:
+            spent = self._seeds.spent(claim, wall) if self._seeds is not None else 0
+            if spent is not None:
+                purse.seed(spent)
 
     def _left(self) -> tuple[int, ...]:
-        return tuple([_left(claim, state) for claim, state in zip(self.claims, self._states, strict=True)])
+        return tuple([int(each.level) if each.level > 0 else 0 for each in self._rated])
 
 
 class Memory:
@@ -180,16 +204,6 @@ def _fresh(claim: Claim) -> State:
 def _forever(claim: Claim) -> float:
     """A limit of 0 never lets anything through."""
     return 60.0 if claim.limit <= 0 else 0.0
-
-
-def _left(claim: Claim, state: State) -> int:
-    if isinstance(state, Bucket):
-        return max(0, int(state.level))
-    if isinstance(state, Day):
-        return max(0, claim.limit - state.count)
-    if isinstance(state, Slots):
-        return max(0, claim.limit - state.busy)
-    return state.left(claim.limit)
 
 
 def _short(claim: Claim, purse: Purse, ask: Ask) -> Verdict:

@@ -8,7 +8,7 @@ framing always starts clean and nothing of a dead process's half-sent message is
 Invariants
 - Messages arrive whole and in order, or the link is lost.
 - `send` never blocks and never waits. A message that may be superseded (a report, a mean, a finding) is dropped while the other side
-  does not read; `Load`, `Credentials`, `Changed` and `Purge` are always kept, since there are few and nobody repeats them.
+  does not read; the others (`KEPT`) are always kept, since there are few and nobody repeats them.
 - After `on_lost` nothing more arrives.
 """
 
@@ -90,7 +90,26 @@ class Purge(Struct, frozen=True, tag="purge"):
     tag: str | None = None
 
 
-Down = Load | Mean | Found | Credentials | Changed | Probed | Question | Purge
+class Tables(Struct, frozen=True, tag="tables"):
+    """Look keys and spending up in these files of data_dir from now on; "": there is none yet. `serial`: of the revision that the key table
+    holds, deltas up to it included."""
+
+    keys: str
+    serial: int
+    spend: str = ""
+
+
+class Delta(Struct, frozen=True, tag="delta"):
+    """What the key table does not know yet: place -> record (msgpack), None for one that is gone. `serial`: the revision that it leads to."""
+
+    serial: int
+    entries: dict[bytes, bytes | None]
+
+    def __repr__(self) -> str:
+        return f"Delta({self.serial}, {len(self.entries)} entries)"
+
+
+Down = Load | Mean | Found | Credentials | Changed | Probed | Question | Purge | Tables | Delta
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -123,7 +142,19 @@ class Report(Struct, frozen=True, tag="report"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-Up = Hello | Report | Changed | Answer
+class Alert(Struct, frozen=True, tag="alert"):
+    """A budget of `amount` nano-USD in a `period` has passed this `share`; `gauge`: whose, as core.tenancy has it."""
+
+    tenant: str
+    gauge: str
+    period: str
+    share: float
+    spent: int
+    amount: int
+
+
+Up = Hello | Report | Changed | Answer | Alert
+KEPT = (Load, Credentials, Changed, Question, Answer, Alert, Purge, Tables, Delta)
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):
@@ -145,7 +176,7 @@ class Link(asyncio.Protocol, Generic[Received, Sent]):
 
     def send(self, message: Sent) -> bool:
         """False if the message was dropped: the link is lost, or the other side is behind and this one can be missed."""
-        if self._transport is None or (self._full and not isinstance(message, Load | Credentials | Changed | Question | Answer | Purge)):
+        if self._transport is None or (self._full and not isinstance(message, KEPT)):
             return False
         payload = self._encoder.encode(message)
         self._transport.write(len(payload).to_bytes(HEADER, "big") + payload)

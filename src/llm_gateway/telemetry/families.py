@@ -69,6 +69,10 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_log_dropped_total": Family(
         "counter", "Access-log lines dropped since their sink was full.", bare=True
     ),
+    "llm_gateway_directory_serial": Family("gauge", "The change of tenants and keys that workers know of.", bare=True),
+    "llm_gateway_directory_differences": Family("gauge", "Changes of tenants and keys that the key table does not hold yet.", bare=True),
+    "llm_gateway_directory_failures_total": Family("counter", "Times that tenants and keys could not be read, or their table written.", bare=True),
+    "llm_gateway_key_table_errors_total": Family("counter", "Key tables that a worker could not read; it keeps the one before.", bare=True),
     "llm_gateway_gc_pause_seconds_max": Family("gauge", "Longest garbage collection since start.", bare=True),
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),
     "llm_gateway_overload_refused_total": Family(
@@ -96,6 +100,9 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_provider_healthy": Family("gauge", "1 where traffic and probes find the provider healthy, else 0."),
     "llm_gateway_probes_total": Family("counter", "Probes of providers, by result (up, refused, down)."),
     "llm_gateway_probe_latency_seconds": Family("gauge", "From the last probe's request to its answer; missing where none came."),
+    "llm_gateway_audit_lines": Family("gauge", "Number of the audit log's last line.", bare=True),
+    "llm_gateway_audit_waiting_lines": Family("gauge", "Audit lines that the disk did not take yet; changes are refused meanwhile.", bare=True),
+    "llm_gateway_audit_lost_total": Family("counter", "Audit lines given up, since too many waited.", bare=True),
     "llm_gateway_events_total": Family("counter", "Events, by name."),
     "llm_gateway_webhook_events_total": Family(
         "counter", "What became of events at webhooks (delivered, failed: an attempt, given_up, dropped)."

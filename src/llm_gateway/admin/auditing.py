@@ -1,0 +1,265 @@
+"""What goes into the audit log: changes by the admin API, reloads, refused authentications, and where it is asked for every request.
+
+Law: a change that cannot be recorded is not made: once a line could not be written, it waits, and changes are refused until it is (503
+`audit_unwritable`). What workers refuse stands in their journals; it is taken from there, each row once, also after a crash: the log itself
+says how far it had come.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llm_gateway.admin.notices import Notices
+from llm_gateway.telemetry.audit import BusyError, Chain, Entry, read
+
+UNCHANGING = frozenset({"GET", "HEAD", "OPTIONS"})
+ASKING = frozenset({"/admin/v1/explain"})  # a POST that changes nothing
+SECRET = ("secret", "token", "password", "key", "credential", "value")
+NAMED = ("id", "name", "tenant", "key_id", "workers", "generation", "digest")  # of an answer
+MOST_SAID = 16 << 10
+MOST_WAITING = 10_000
+MOST_REFUSED = 20  # lines a second
+MOST_AT_ONCE = 2_000  # rows of journals looked at per tick
+REDACTED = "[redacted]"
+
+
+class Auditing:
+    """`alarm`: told when the log cannot be written, and when it can again. `requests`: every request has its line."""
+
+    def __init__(self, data_dir: Path, secret: bytes, gateway: str, notices: Notices, alarm: Callable[[bool], None]) -> None:
+        self.requests = False
+        self.lost = 0
+        self._directory = data_dir / "audit"
+        self._journal = data_dir / "journal"
+        self._secret = secret
+        self._gateway = gateway
+        self._notices = notices
+        self._alarm = alarm
+        self._chain: Chain | None = None
+        self._waiting: list[Entry] = []
+        self._offsets: dict[str, int] | None = None
+        self._troubled = False
+        self._second = ""
+        self._refusals = self._more = 0
+
+    @property
+    def writable(self) -> bool:
+        return not self._waiting or self.flush()
+
+    def change(self, entry: dict[str, Any]) -> None:
+        self._note(Entry(kind="change", ts=_now(), gateway=self._gateway, **entry))
+
+    def refused(self, entry: dict[str, Any]) -> None:
+        """A call without a good token. Of a flood only the first of each second have their lines, and say how many were before them."""
+        now = _now()
+        if now[:19] != self._second:
+            self._second, self._refusals = now[:19], 0
+        self._refusals += 1
+        if self._refusals > MOST_REFUSED:
+            self._more += 1
+            return
+        more, self._more = self._more, 0
+        self._note(Entry(kind="refused", ts=now, gateway=self._gateway, more=more, **entry))
+
+    def reloaded(self, cause: str, said: dict[str, Any], *, refused: bool) -> None:
+        self._note(Entry(kind="reload", ts=_now(), gateway=self._gateway, action=cause, outcome="refused" if refused else "", said=said))
+
+    def flush(self) -> bool:
+        """Writes what waits; False if it cannot be."""
+        try:
+            chain = self._opened()
+            if self._waiting:
+                chain.append(self._waiting)
+                self._waiting = []
+        except (OSError, BusyError) as error:
+            self._trouble(str(error) or type(error).__name__)
+            return False
+        if self._troubled:
+            self._troubled = False
+            self._alarm(True)
+        return True
+
+    def look(self) -> None:
+        """Takes over what workers have written since."""
+        if not self.writable:
+            return
+        try:
+            found = list(self._found())
+        except OSError as error:
+            self._trouble(str(error))
+            return
+        if found:
+            self._waiting += found
+            self.flush()
+
+    def close(self) -> None:
+        self.flush()
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        return {
+            "llm_gateway_audit_lines": {"": float(self._chain.serial if self._chain is not None else 0)},
+            "llm_gateway_audit_waiting_lines": {"": float(len(self._waiting))},
+            "llm_gateway_audit_lost_total": {"": float(self.lost)},
+        }
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _note(self, entry: Entry) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self.lost += 1
+            return
+        self._waiting.append(entry)
+        self.flush()
+
+    def _opened(self) -> Chain:
+        if self._chain is None:
+            self._chain = Chain(self._directory, self._secret)
+        return self._chain
+
+    def _trouble(self, why: str) -> None:
+        if not self._troubled:
+            self._troubled = True
+            self._notices.say("error", "audit_unwritable", why=why)
+            self._alarm(False)
+
+    def _found(self) -> list[Entry]:
+        if self._offsets is None:
+            self._offsets = {}
+            for line in read(self._directory):
+                if line.get("at"):
+                    file, offset = line["at"]
+                    self._offsets[file] = max(offset, self._offsets.get(file, 0))
+        entries: list[Entry] = []
+        for path in sorted(self._journal.glob("*.jsonl")):
+            if len(entries) < MOST_AT_ONCE:
+                entries += self._rows(path, self._offsets)
+        return entries
+
+    def _rows(self, path: Path, offsets: dict[str, int]) -> list[Entry]:
+        start = offsets.get(path.name, 0)
+        if path.stat().st_size <= start:
+            return []
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(4 << 20)
+        entries: list[Entry] = []
+        at = start
+        for line in data.splitlines(keepends=True):
+            if not line.endswith(b"\n") or len(entries) >= MOST_AT_ONCE:
+                break
+            at += len(line)
+            offsets[path.name] = at
+            if b'"tenant":null' in line or self.requests:
+                entries += self._entry(line, (path.name, at))
+        return entries
+
+    def _entry(self, line: bytes, at: tuple[str, int]) -> list[Entry]:
+        try:
+            row = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            return []
+        refused = row.get("tenant") is None
+        return [
+            Entry(
+                kind="refused" if refused else "request", ts=row["ts"], gateway=self._gateway, actor=row.get("key") or "", peer=row.get("peer", ""),
+                action=f"{row['method']} {row['route']}", status=row["status"], outcome=row.get("outcome", "ok"), request_id=row["request_id"],
+                tenant=row.get("tenant") or "", model=row.get("upstream_model") or row.get("model", ""), at=at, more=row.get("more", 0),
+            )
+        ]  # fmt: skip
+
+
+class Audited:
+    """The admin API with a line for each change and each refusal. Its answers say who asked by `scope["state"]["actor"]`."""
+
+    def __init__(self, app: ASGIApp, auditing: Auditing) -> None:
+        self._app = app
+        self._auditing = auditing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/admin/v1/"):
+            await self._app(scope, receive, send)
+            return
+        changes = scope["method"] not in UNCHANGING and scope["path"] not in ASKING
+        if changes and not self._auditing.writable:
+            await _unwritable(send)
+            return
+        scope.setdefault("state", {})
+        asked, told = bytearray(), bytearray()
+        status = 500
+
+        async def listening() -> Message:
+            message = await receive()
+            if len(asked) <= MOST_SAID:
+                asked.extend(message.get("body", b""))
+            return message
+
+        async def noting(message: Message) -> None:
+            """The line is written before whoever asked holds the whole answer."""
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif len(told) <= MOST_SAID:
+                told.extend(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._note(scope, status, bytes(asked), bytes(told), changes=changes)
+            await send(message)
+
+        await self._app(scope, listening, noting)
+
+    def _note(self, scope: Scope, status: int, asked: bytes, told: bytes, *, changes: bool) -> None:
+        client = scope.get("client")
+        entry = {
+            "actor": scope["state"].get("actor", ""), "peer": client[0] if client else "", "status": status,
+            "action": f"{scope['method']} {scope['path'][:200]}",
+        }  # fmt: skip
+        if status in (401, 403):
+            self._auditing.refused(entry)
+        elif changes:
+            self._auditing.change(entry | {"said": redacted(_decoded(asked)), "made": _named(_decoded(told))})
+
+
+def redacted(said: dict[str, Any]) -> dict[str, Any]:
+    """Without the values of whatever may be a secret by its name."""
+    return {name: _shown(name, value) for name, value in said.items()}
+
+
+def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return redacted(value)
+    if isinstance(value, list):
+        return [_shown(name, each) for each in value]
+    return REDACTED if isinstance(value, str) and any(word in name.lower() for word in SECRET) and name.lower() != "key_id" else value
+
+
+def _named(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: told[name] for name in NAMED if isinstance(told.get(name), str | int | float)}
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body) if body else {}
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+async def _unwritable(send: Send) -> None:
+    message = "The audit log cannot be written at the moment, so nothing may be changed; the gateway's log says why."
+    body = json.dumps({"error": {"message": message, "code": "audit_unwritable"}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"retry-after", b"5")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

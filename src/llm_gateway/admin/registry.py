@@ -1,0 +1,46 @@
+"""Who there is, as the operator's part of it: the database, the API that changes it, and the table that tells workers.
+
+Law: wiring of admin/{database,keytable,roles,tenancy,keys}; decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.routing import Route
+
+from llm_gateway.admin.database import Database
+from llm_gateway.admin.keys import ClientKeys
+from llm_gateway.admin.keytable import KeyTable, Workers
+from llm_gateway.admin.notices import Notices
+from llm_gateway.admin.roles import Roles
+from llm_gateway.admin.tenancy import Ground, Members, Tenants
+from llm_gateway.admission.vault import Vault
+from llm_gateway.config.snapshot import Snapshot
+from llm_gateway.core.tenancy import Project, User
+from llm_gateway.stores.sql.directory import Register
+
+
+def wall() -> float:
+    """Unix seconds."""
+    return time.time_ns() / 1e9
+
+
+class Registry:
+    """state: the admin token and the configuration in force."""
+
+    def __init__(self, database: Database, workers: Workers, notices: Notices, state: Callable[[], tuple[str, Snapshot]]) -> None:
+        _, snapshot = state()
+        register = Register(database.engine)
+        self.table = KeyTable(register, Path(snapshot.data_dir), workers, notices, ready=database.ready, clock=wall)
+        self.roles = Roles(state, self.table.directory, wall)
+        ground = Ground(
+            register, self.roles, lambda: state()[1],
+            ready=database.ready, look=self.table.try_to_look, told=notices.say, clock=wall,
+        )  # fmt: skip
+        self._resources = (Tenants(ground, Vault(snapshot.secret)), Members(ground, Project), Members(ground, User), ClientKeys(ground, snapshot.secret))
+
+    def routes(self) -> list[Route]:
+        return [route for each in self._resources for route in each.routes()]

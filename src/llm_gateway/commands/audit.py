@@ -1,0 +1,67 @@
+"""`llm-gateway audit`: whether the audit log is what was written, and what it says.
+
+Law: reads files only; a running gateway is not needed, and not disturbed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llm_gateway.config.load import load
+from llm_gateway.config.material import SECRET
+from llm_gateway.config.problems import ConfigError
+from llm_gateway.telemetry.audit import read
+from llm_gateway.telemetry.audit import verify as check
+
+DataDir = Annotated[str | None, typer.Option(help="Where the gateway keeps its things; the configuration's, if not given.")]
+Config = Annotated[str | None, typer.Option("--config", "-c", help="The file; ./config.yaml if it is there, else the environment alone.")]
+
+
+def app(path: Callable[[str | None], str | None]) -> typer.Typer:
+    """path: finds the configuration's file."""
+
+    def place(data_dir: str | None, config: str | None) -> tuple[Path, bytes]:
+        try:
+            root = load(path(config), os.environ).root
+            folder = Path(data_dir or root.data_dir)
+            if not (folder / "audit").is_dir():
+                raise typer.BadParameter(f"there is no audit log in {folder}")
+            kept = folder / SECRET
+            if root.secret is None and not kept.is_file():
+                raise typer.BadParameter(f"it was written with a secret that is not here: neither `secret` nor {kept}")
+            return folder / "audit", (root.secret.get_secret_value() if root.secret is not None else kept.read_text().strip()).encode()
+        except ConfigError as error:
+            raise typer.BadParameter("; ".join(map(str, error.problems))) from error
+
+    def verify(data_dir: DataDir = None, config: Config = None) -> None:
+        """Check every line's hash and place. Fails, and names the first line, where something was changed, taken out or put in."""
+        folder, secret = place(data_dir, config)
+        found = check(folder, secret)
+        if found.broken:
+            print(f"BROKEN at {found.broken}; {found.lines} lines before it hold")
+            raise typer.Exit(1)
+        since = f", from number {found.first} on: what was before is not here" if found.first > 1 else ""
+        print(f"{found.lines} lines hold{since}; the last is number {found.last}")
+
+    def show(
+        since: Annotated[str, typer.Option(help="Only lines from this time on, such as 2026-01-31.")] = "",
+        kind: Annotated[str, typer.Option(help="Only change, refused, request or reload.")] = "",
+        data_dir: DataDir = None,
+        config: Config = None,
+    ) -> None:
+        """Print lines as JSON."""
+        folder, _ = place(data_dir, config)
+        for line in read(folder):
+            if line["ts"] >= since and kind in ("", line["kind"]):
+                print(json.dumps(line))
+
+    made = typer.Typer(help="The audit log.", no_args_is_help=True)
+    made.command("verify")(verify)
+    made.command("show")(show)
+    return made

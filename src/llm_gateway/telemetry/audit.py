@@ -1,0 +1,185 @@
+"""The audit log: lines that nobody can change, take out or put in between without it showing.
+
+    <dir>/2026-11.jsonl     one JSON object a line; `hash` = HMAC-SHA-256(key, hash of the line before + this line without its own)
+    <dir>/head              number and hash of the last line, so that lines missing at the end are noticed too
+
+Law: one writer at a time (a lock file); a line is written whole or not at all; a torn last line, which a crash may leave, is cut off before the
+next. The key is derived from the gateway's secret: who can write the files but does not know it cannot make a chain that holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hmac
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+LABEL = b"audit log, version 1"
+FIRST = "0" * 64
+HASH = b',"hash":"'
+
+What = Literal["change", "refused", "request", "reload"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Entry(Struct, omit_defaults=True, kw_only=True):
+    """`actor`: who did it, as far as that is known; `action`: a method and path, or an event; `said`: what was asked, without secrets; `made`:
+    what came of it; `at`: the journal's file and the byte behind the row that this was made of; `more`: as many like it were not written."""
+
+    kind: What
+    ts: str
+    gateway: str
+    actor: str = ""
+    peer: str = ""
+    action: str = ""
+    status: int = 0
+    outcome: str = ""
+    request_id: str = ""
+    tenant: str = ""
+    model: str = ""
+    said: dict[str, Any] = {}
+    made: dict[str, Any] = {}
+    at: tuple[str, int] | None = None
+    more: int = 0
+
+
+class Found(Struct, frozen=True):
+    """What a check found: `lines` that hold, from number `first` on; `broken`: where it does not, and why, "" for nowhere."""
+
+    lines: int
+    first: int
+    last: int
+    broken: str = ""
+
+
+class BusyError(Exception):
+    """Another process writes this log."""
+
+
+class Chain:
+    """The one writer. Raises BusyError, or OSError where the directory cannot be used."""
+
+    def __init__(self, directory: Path, secret: bytes) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._key = hmac.digest(secret, LABEL, "sha256")
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise BusyError(str(directory)) from None
+        self.serial, self.hash = _mended(directory)
+
+    def append(self, entries: list[Entry]) -> None:
+        """Writes them all or none. Raises OSError; nothing of them is then in the log."""
+        serial, before, lines = self.serial, self.hash, dict[str, list[bytes]]()
+        for entry in entries:
+            serial += 1
+            line, before = _sealed(self._key, serial, before, entry)
+            lines.setdefault(entry.ts[:7], []).append(line)
+        written: list[tuple[Path, int]] = []
+        try:
+            for month, several in sorted(lines.items()):
+                path = self._directory / f"{month}.jsonl"
+                written.append((path, path.stat().st_size if path.exists() else 0))
+                _write(path, b"".join(several))
+        except OSError:
+            for path, size in written:
+                with contextlib.suppress(OSError):
+                    os.truncate(path, size)
+            raise
+        self.serial, self.hash = serial, before
+        with contextlib.suppress(OSError):  # behind by a line or two is no harm: it is looked at for what is missing only
+            draft = self._directory / "head.draft"
+            draft.write_text(f"{serial} {before}\n")
+            draft.rename(self._directory / "head")
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+
+def read(directory: Path) -> Iterator[dict[str, Any]]:
+    """All lines, in order; a torn last one is left out."""
+    for path in sorted(directory.glob("*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield msgspec.json.decode(line)
+
+
+def verify(directory: Path, secret: bytes) -> Found:
+    """Whether the log is what was written. Files that were taken away from its beginning only move `first`."""
+    key = hmac.digest(secret, LABEL, "sha256")
+    first = last = lines = 0
+    before = ""
+    for path in sorted(directory.glob("*.jsonl")):
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            where = f"{path.name}:{number}"
+            why, serial, after = _checked(key, line, last, before)
+            if why:
+                return Found(lines, first, last, f"{where}: {why}")
+            first, last, before = first or serial, serial, after
+            lines += 1
+    head = directory / "head"
+    said = head.read_text().split() if head.exists() else []
+    if len(said) == 2 and (int(said[0]) > last or (int(said[0]) == last and said[1] != before)):
+        return Found(lines, first, last, f"the last line was number {said[0]}, and number {last} is the last there is")
+    return Found(lines, first, last)
+
+
+def _checked(key: bytes, line: bytes, last: int, before: str) -> tuple[str, int, str]:
+    """(what is wrong, number, hash)"""
+    body, _, end = line.rstrip(b"\n").rpartition(HASH)
+    try:
+        said = msgspec.json.decode(line)
+        serial, prev, stated = int(said["seq"]), str(said["prev"]), str(said["hash"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return "it is no line of this log", last, before
+    if not hmac.compare_digest(_hash(key, prev, body), stated) or end != f'{stated}"}}'.encode():
+        return "its hash is not that of its content", serial, stated
+    if last and serial != last + 1:
+        return f"number {serial} follows number {last}", serial, stated
+    if last and prev != before:
+        return "it does not follow from the line before", serial, stated
+    return "", serial, stated
+
+
+def _sealed(key: bytes, serial: int, before: str, entry: Entry) -> tuple[bytes, str]:
+    body = b'{"seq":%d,"prev":"%b",' % (serial, before.encode()) + _encode(entry)[1:-1]
+    made = _hash(key, before, body)
+    return body + HASH + made.encode() + b'"}\n', made
+
+
+def _hash(key: bytes, before: str, body: bytes) -> str:
+    return hmac.digest(key, before.encode() + body, "sha256").hex()
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        if os.write(fd, data) != len(data):
+            raise OSError(28, "no room for all of it", str(path))
+        os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _mended(directory: Path) -> tuple[int, str]:
+    """Number and hash of the last whole line; what a crash tore is cut off."""
+    for path in sorted(directory.glob("*.jsonl"), reverse=True):
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) != len(data):
+            os.truncate(path, len(whole))
+        if whole:
+            said = msgspec.json.decode(whole[whole.rfind(b"\n", 0, -1) + 1 :])
+            return int(said["seq"]), str(said["hash"])
+    return 0, FIRST

@@ -1,0 +1,165 @@
+"""What a running gateway writes into its audit log, and what it does when it cannot."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.conftest import KEY, free_port, running
+from e2e.whole import COMMAND, ENVIRON, TOKEN
+from llm_gateway.admin.auditing import MOST_REFUSED, Auditing, redacted
+from llm_gateway.admin.notices import Notices
+from llm_gateway.telemetry.audit import read, verify
+from processes import eventually
+
+
+class Audited:
+    def __init__(self, folder: Path, port: int, metrics_port: int) -> None:
+        self.folder, self.port, self.metrics_port = folder, port, metrics_port
+
+    def admin(self, method: str, path: str, body: str | None = None, token: str = TOKEN) -> int:
+        return self.ask(self.metrics_port, method, path, body, token)
+
+    def ask(self, port: int, method: str, path: str, body: str | None, token: str) -> int:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        client.request(method, path, body, {"Authorization": f"Bearer {token}"})
+        reply = client.getresponse()
+        reply.read()
+        client.close()
+        return reply.status
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in read(self.folder / "data" / "audit") if line["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
+    folder = tmp_path_factory.mktemp("audited")
+    port, metrics_port = free_port(), free_port()
+    config = {
+        "server": {"host": "127.0.0.1", "port": port, "metrics_port": metrics_port},
+        "data_dir": str(folder / "data"), "providers": {"echo": {"type": "echo"}},
+        "keys": [{"name": "e2e", "key": KEY, "tenant": "acme"}], "admin": {"token": TOKEN}, "audit": {"requests": True},
+    }  # fmt: skip
+    with running(folder, config):
+        yield Audited(folder, port, metrics_port)
+
+
+def test_a_change_has_its_line_without_secrets(audited: Audited) -> None:
+    assert audited.admin("POST", "/admin/v1/cache/purge", json.dumps({"tenant": "acme", "secret": "hidden"})) in (200, 400)
+    (line,) = [line for line in audited.lines("change") if "purge" in line["action"]]
+    assert line["said"] == {"tenant": "acme", "secret": "[redacted]"}
+    assert line["peer"] == "127.0.0.1"
+
+
+def test_looking_is_no_change(audited: Audited) -> None:
+    before = len(audited.lines("change"))
+    assert audited.admin("GET", "/admin/v1/config") == 200
+    assert audited.admin("POST", "/admin/v1/explain", json.dumps({"request": {"model": "echo/echo", "messages": []}})) in (200, 400)
+    assert len(audited.lines("change")) == before
+
+
+def test_a_refused_administrator_has_a_line_and_not_what_was_sent(audited: Audited) -> None:
+    assert audited.admin("POST", "/admin/v1/cache/purge", '{"tenant": "acme"}', token="wrong") == 401
+    line = audited.lines("refused")[-1]
+    assert (line["action"], line["status"], line.get("said")) == ("POST /admin/v1/cache/purge", 401, None)
+
+
+def test_a_refused_client_has_a_line_and_a_request_too(audited: Audited) -> None:
+    body = json.dumps({"model": "echo/echo", "messages": [{"role": "user", "content": "private words"}]})
+    assert audited.ask(audited.port, "POST", "/v1/chat/completions", body, "sk-wrong") == 401
+    assert audited.ask(audited.port, "POST", "/v1/chat/completions", body, KEY) == 200
+    refused = eventually(lambda: [line for line in audited.lines("refused") if "/v1/chat" in line["action"]], 5.0)
+    assert [(line["status"], line["outcome"], line["peer"]) for line in refused] == [(401, "invalid_api_key", "127.0.0.1")]
+    (request,) = eventually(lambda: audited.lines("request"), 5.0)
+    assert (request["tenant"], request["actor"], request["model"], request["status"]) == ("acme", "e2e", "echo", 200)
+    assert "private" not in "".join(path.read_text() for path in (audited.folder / "data" / "audit").glob("*.jsonl"))
+
+
+def test_the_command_verifies_it(audited: Audited) -> None:
+    config = audited.folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"heartbeat": {"interval": 7}}))
+    audited.admin("POST", "/admin/v1/reload")
+    assert eventually(lambda: audited.lines("reload"))
+    command = [COMMAND, "audit", "verify", "--config", str(audited.folder / "config.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRON, check=False)
+    assert (done.returncode, done.stdout.split()[1:3]) == (0, ["lines", "hold;"])
+    copy = audited.folder / "copy"
+    (copy / "audit").mkdir(parents=True)
+    (file,) = (audited.folder / "data" / "audit").glob("*.jsonl")
+    (copy / "audit" / file.name).write_text(file.read_text().replace("purge", "merge"))
+    (copy / "secret").write_text((audited.folder / "data" / "secret").read_text())
+    done = subprocess.run([*command, "--data-dir", str(copy)], capture_output=True, text=True, env=ENVIRON, check=False)
+    assert (done.returncode, "BROKEN at" in done.stdout) == (1, True)
+
+
+@pytest.fixture
+def auditing(tmp_path: Path) -> Iterator[Auditing]:
+    alarms: list[bool] = []
+    with (tmp_path / "log").open("w") as log:
+        made = Auditing(tmp_path, b"secret", "g", Notices(log, "json", "info"), alarms.append)
+        made.alarms = alarms  # type: ignore[attr-defined]
+        yield made
+        made.close()
+
+
+def row(number: int, tenant: str | None) -> bytes:
+    said = {"ts": "2026-11-27T00:00:00.000Z", "id": str(number), "request_id": str(number), "tenant": tenant, "key": tenant}
+    said |= {"method": "POST", "route": "/v1", "status": 401}
+    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+
+
+def test_each_row_is_taken_over_once_also_after_a_crash(auditing: Auditing, tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    file = tmp_path / "journal" / "1-0-1-0.jsonl"
+    file.write_bytes(b"".join(row(number, "t" if number % 2 else None) for number in range(10)) + row(10, None)[:20])
+    auditing.look()
+    auditing.look()
+    assert [line["request_id"] for line in read(tmp_path / "audit")] == ["0", "2", "4", "6", "8"]
+    auditing.close()
+    with file.open("r+b") as rest:
+        rest.seek(0, 2)
+        rest.write(row(10, None)[20:])
+    with (tmp_path / "log").open("a") as log:
+        again = Auditing(tmp_path, b"secret", "g", Notices(log, "json", "info"), lambda _well: None)
+        again.look()
+        again.close()
+    assert [line["request_id"] for line in read(tmp_path / "audit")][-2:] == ["8", "10"]
+    assert verify(tmp_path / "audit", b"secret").broken == ""
+
+
+def test_a_flood_of_refusals_is_told_by_number(auditing: Auditing, tmp_path: Path) -> None:
+    for _ in range(MOST_REFUSED * 3):
+        auditing.refused({"action": "GET /admin/v1/config", "status": 401})
+    time.sleep(1.05)
+    auditing.refused({"action": "GET /admin/v1/config", "status": 401})
+    lines = list(read(tmp_path / "audit"))
+    assert len(lines) + sum(line.get("more", 0) for line in lines) == MOST_REFUSED * 3 + 1
+    assert len(lines) <= 2 * MOST_REFUSED + 1
+
+
+@pytest.mark.row(32)
+def test_what_cannot_be_written_waits_and_stops_changes(auditing: Auditing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    auditing.change({"action": "first"})
+    monkeypatch.setattr(os, "write", lambda _fd, _data: 0)
+    auditing.change({"action": "second"})
+    assert not auditing.writable
+    monkeypatch.undo()
+    assert auditing.writable
+    assert [line["action"] for line in read(tmp_path / "audit")] == ["first", "second"]
+    assert auditing.alarms == [False, True]  # type: ignore[attr-defined]
+
+
+def test_what_may_be_a_secret_is_not_shown() -> None:
+    said = {"name": "ci", "api_key": "sk-1", "nested": {"client_secret": "x", "key_id": "k"}, "list": [{"token": "t"}], "budget": 5}
+    assert redacted(said) == {
+        "name": "ci", "api_key": "[redacted]", "nested": {"client_secret": "[redacted]", "key_id": "k"}, "list": [{"token": "[redacted]"}], "budget": 5,
+    }  # fmt: skip
