@@ -120,7 +120,7 @@ class Loader:
                 self._bytes += len(entry.line)
 
     async def _remove(self, keep: float, offsets: dict[str, int]) -> None:
-        done = [name for name, offset in offsets.items() if name in self._sizes]
+        done = [name for name in offsets if name in self._sizes]
         gone = [name for name in offsets if name not in self._sizes]
         old = time.time_ns() / 1e9 - keep
         gone += await asyncio.to_thread(_removed, self._folder, {name: offsets[name] for name in done}, old)

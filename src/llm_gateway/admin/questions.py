@@ -28,8 +28,8 @@ _TABLED = ("since", "until", "limit")
 
 
 def question(said: Mapping[str, list[str]], now: float, usage_days: int, *, paged: str = "offset") -> Question:
-    """said: each parameter's values; words between commas are values of their own. now: Unix seconds. paged: how more is asked for."""
-    known = {*_TABLED, *FILTERS, "group_by", paged, "format"}
+    """said: each parameter's values; words between commas are values of their own. now: Unix seconds. paged: how more is asked for: by `offset`, `cursor`, or not."""
+    known = {*_TABLED, *FILTERS, *{"offset": ("group_by", "offset"), "cursor": ("cursor",)}.get(paged, ("format",))}
     unknown = [name for name in said if name not in known]
     if unknown:
         raise ValueError(f"`{unknown[0]}` is no parameter; these there are: {', '.join(sorted(known))}")
@@ -37,8 +37,8 @@ def question(said: Mapping[str, list[str]], now: float, usage_days: int, *, page
     wrong = [each for each in by if each not in BY]
     if wrong:
         raise ValueError(f"group_by: `{wrong[0]}` is nothing to group by; these there are: {', '.join(BY)}")
-    until = moment(_one(said, "until"), now, "until") or int(now * 1000) + 1
-    since = moment(_one(said, "since"), now, "since")
+    until = moment(one(said, "until"), now, "until") or int(now * 1000) + 1
+    since = moment(one(said, "since"), now, "since")
     since = until - DAYS * DAY if since is None else since
     if since > until:
         raise ValueError("since: is after `until`")
@@ -118,7 +118,7 @@ def cursor(found: Row) -> str:
 
 
 def behind(said: Mapping[str, list[str]]) -> tuple[int, str] | None:
-    text = _one(said, "cursor")
+    text = one(said, "cursor")
     if not text:
         return None
     try:
@@ -128,7 +128,8 @@ def behind(said: Mapping[str, list[str]]) -> tuple[int, str] | None:
         raise ValueError("cursor: is none that this gateway gave") from None
 
 
-def _one(said: Mapping[str, list[str]], name: str) -> str:
+def one(said: Mapping[str, list[str]], name: str) -> str:
+    """Empty if it is not there. ValueError where it is said twice."""
     values = said.get(name, [])
     if len(values) > 1:
         raise ValueError(f"{name}: is given {len(values)} times")
@@ -136,7 +137,7 @@ def _one(said: Mapping[str, list[str]], name: str) -> str:
 
 
 def _number(said: Mapping[str, list[str]], name: str, usual: int, most: int) -> int:
-    text = _one(said, name)
+    text = one(said, name)
     if not text:
         return usual
     if not text.isascii() or not text.isdigit() or int(text) > most:

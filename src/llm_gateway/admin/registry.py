@@ -36,7 +36,7 @@ class Registry:
         register = Register(database.engine)
         self.table = KeyTable(register, Path(snapshot.data_dir), workers, notices, ready=database.ready, clock=wall)
         self.roles = Roles(state, self.table.directory, wall)
-        ground = Ground(
+        self.ground = ground = Ground(
             register, self.roles, lambda: state()[1],
             ready=database.ready, look=self.table.try_to_look, told=notices.say, clock=wall,
         )  # fmt: skip

@@ -24,7 +24,6 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "001"  # of the newest migration
 METADATA = MetaData()
 REVISION = "001"  # the newest of migrations/versions
 VERSION = "schema_version"  # the table that says which a database is at
