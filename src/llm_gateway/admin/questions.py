@@ -28,7 +28,8 @@ _TABLED = ("since", "until", "limit")
 
 
 def question(said: Mapping[str, list[str]], now: float, usage_days: int, *, paged: str = "offset") -> Question:
-    """said: each parameter's values; words between commas are values of their own. now: Unix seconds. paged: how more is asked for: by `offset`, `cursor`, or not."""
+    """said: each parameter's values; words between commas are values of their own. now: Unix seconds. paged: by what more is asked for,
+    `offset` or `cursor`, if it is."""
     known = {*_TABLED, *FILTERS, *{"offset": ("group_by", "offset"), "cursor": ("cursor",)}.get(paged, ("format",))}
     unknown = [name for name in said if name not in known]
     if unknown:
