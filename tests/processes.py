@@ -22,7 +22,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def eventually(check: Callable[[], object], seconds: float = 8.0) -> object:
+def eventually(check: Callable[[], object], seconds: float = 8.0, *not_yet: type[Exception]) -> object:
     """The first true answer of `check`, whose failures count as not yet."""
     end = time.monotonic() + seconds
     failure: Exception | None = None
@@ -30,7 +30,7 @@ def eventually(check: Callable[[], object], seconds: float = 8.0) -> object:
         try:
             if answer := check():
                 return answer
-        except (OSError, AssertionError, ValueError, IndexError) as error:
+        except (OSError, AssertionError, ValueError, IndexError, *not_yet) as error:
             failure = error
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {failure}")

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
-from llm_gateway.admin.events import Events
+from llm_gateway.admin.events import SAME, Events
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
@@ -68,6 +69,7 @@ class Plane:
     def __init__(self, snapshot: Snapshot, state: Operator, files: tuple[int, int]) -> None:
         """files: descriptors of the boot files, the snapshot's and the operator's own."""
         self._files = files
+        self._last: tuple[object, float] = None, 0.0
         notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
@@ -76,7 +78,7 @@ class Plane:
             Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
             lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
         )  # fmt: skip
-        self.fleet = Fleet(snapshot, self._found, self._restarted, on_alert=self._alert)
+        self.fleet = Fleet(snapshot, self._found, self._restarted, on_told=self._heard, on_join=self._joined)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
@@ -94,7 +96,7 @@ class Plane:
         )
         self.watch = Watch(self.reloader)
         self.database = Database(state.database.url, notices, self.events.tell)
-        self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell)
+        self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell, self.fleet.spend)
         self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
         self.usage = Usage(self.registry.ground, self.database.engine, lambda: self.books.terms.usage_days)
 
@@ -108,7 +110,7 @@ class Plane:
         self.webhooks.adopt(self.reloader.state.webhooks)
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
-        self.replicas.adopt(self.reloader.snapshot.redis_url)
+        self.replicas.adopt(self.reloader.snapshot.redis)
 
     def tick(self) -> None:
         self.fleet.balance()
@@ -136,7 +138,7 @@ class Plane:
         self.webhooks.adopt(state.webhooks)
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
-        self.replicas.adopt(snapshot.redis_url)
+        self.replicas.adopt(snapshot.redis)
         self.books.terms = state.database
 
     def _found(self, changes: list[Change]) -> None:
@@ -155,9 +157,15 @@ class Plane:
     def _restarted(self, index: int, pid: int) -> None:
         self.events.tell("worker_restarted", {"worker": index, "pid": pid})
 
-    def _alert(self, alert: channel.Alert) -> None:
-        data: dict[str, object] = {"tenant": alert.tenant, "gauge": alert.gauge, "period": alert.period, "share": alert.share}
-        self.events.tell("budget_alert", data | {"spent_usd": alert.spent / 1e9, "amount_usd": alert.amount / 1e9})
+    def _joined(self) -> None:
+        self.books.join()
+
+    def _heard(self, told: channel.Told) -> None:
+        """What several workers notice at about the same time is one event."""
+        said, now = (told.kind, sorted(told.data.items())), time.monotonic()
+        if self._last[0] != said or now - self._last[1] > SAME:
+            self.events.tell(told.kind, dict(told.data))
+        self._last = said, now
 
     def _told(self, cause: str, outcome: Outcome) -> None:
         kind: Kind = "config_refused" if outcome.errors else "config_reloaded"
@@ -227,7 +235,7 @@ async def _each(seconds: float, step: Callable[[], None]) -> None:
 
 async def _probe(dependencies: Dependencies, reloader: Reloader) -> None:
     while True:
-        await dependencies.probe(reloader.snapshot.redis_url)
+        await dependencies.probe(reloader.snapshot.redis)
         await asyncio.sleep(PROBE_SECONDS)
 
 

@@ -36,6 +36,7 @@ from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.gauges import Gauges
+from llm_gateway.core.happenings import Kind as Event
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
@@ -49,6 +50,9 @@ from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
 from llm_gateway.stores.gauges import Memory
+from llm_gateway.stores.redis.client import Turn
+from llm_gateway.stores.redis.gauges import Shared
+from llm_gateway.stores.redis.terms import Terms
 from llm_gateway.supervisor import boot, channel, control
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
@@ -92,7 +96,10 @@ class Worker:
         self.informed = asyncio.Event()  # of which keys there are
         self.replay: Replay | None = None
         self.spend = Spend()
-        self.gauges: Gauges = Memory(self.spend, self._alert)
+        self._gauges: Gauges | None = None
+        self._shared: Shared | None = None
+        self._redis_terms: Terms | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self.once = Once()
         self.link: channel.WorkerLink | None = None
         self.redis: bool | None = None  # the operator's finding; kept while it is away
@@ -126,7 +133,7 @@ class Worker:
         admission = Admission(wiring.keys(snapshot, self.directory), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay)
-        quota = wiring.quota(snapshot, self.gauges)
+        quota = wiring.quota(snapshot, self._counting(snapshot))
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
         self.server.adopt(snapshot.server, partial(gate, line=line))
@@ -154,6 +161,8 @@ class Worker:
         clock.cancel()
         await self.shadows.close()
         self.ledger.flush()
+        if self._shared is not None:
+            await self._shared.close()
         self.pool.close()
         self.fetcher.close()
         self.journal.close()
@@ -265,9 +274,37 @@ class Worker:
             self.link.send(channel.Changed(changes))
 
     def _alert(self, tenant: str, claim: Claim, share: float, spent: int) -> None:
-        """A budget has passed one of its alerts. Its operator hears it when there is one."""
+        """A budget has passed one of its alerts."""
+        data: dict[str, object] = {"tenant": tenant, "gauge": claim.gauge, "period": claim.period, "share": share}
+        self._happened("budget_alert", data | {"spent_usd": spent / 1e9, "amount_usd": claim.limit / 1e9})
+
+    def _turned(self, turn: Turn) -> None:
+        """A Redis came or went."""
+        if turn.reason:
+            self._happened("redis_away", {"server": turn.node, "reason": turn.reason})
+        else:
+            self._happened("redis_back", {"server": turn.node})
+
+    def _happened(self, kind: Event, data: dict[str, object]) -> None:
+        """Tells the operator, if there is one just now."""
         if self.link is not None:
-            self.link.send(channel.Alert(tenant, claim.gauge, claim.period, share, spent, claim.limit))
+            self.link.send(channel.Told(kind, data))
+
+    def _counting(self, snapshot: Snapshot) -> Gauges:
+        """Where limits are counted: in Redis, if there is one; the present place, if nothing about it has changed."""
+        tenancy, terms = snapshot.tenancy, snapshot.redis
+        if terms != self._redis_terms or self._gauges is None:
+            if self._shared is not None:
+                self._closing.add(closing := self.loop.create_task(self._shared.close()))
+                closing.add_done_callback(self._closing.discard)
+            memory = Memory(self.spend, self._alert)
+            self._shared = Shared(terms, memory, self.spend, self._turned, alert=self._alert) if terms is not None else None
+            self._gauges = self._shared if self._shared is not None else memory
+            self._redis_terms = terms
+        if self._shared is not None:
+            policy = self._shared.policy
+            policy.shares, policy.loss = tenancy.together, lambda _: tenancy.on_redis_loss
+        return self._gauges
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -321,6 +358,7 @@ class Worker:
             **self.line.routing.gauges(),
             **self.line.quota.report(),
             **self.once.report(),
+            **(self._shared.gauges() if self._shared is not None else {}),
             **(self.replay.gauges() if self.replay is not None else {}),
         }
         self._lag = 0.0

@@ -12,6 +12,7 @@ import pytest
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.replicas import CHANNEL, HINT, Replicas, hint, load_redis
 from llm_gateway.core.changes import Change
+from llm_gateway.stores.redis.terms import parse
 from processes import eventually
 from redis_server import redis_server
 from replay.faulty import FaultyUpstream
@@ -37,7 +38,7 @@ async def until(condition: Any, seconds: float = 10.0) -> None:
 
 async def linked(*some: Replica, url: str) -> None:
     for each in some:
-        each.replicas.adopt(url)
+        each.replicas.adopt(parse(url))
     await until(lambda: all("replicas_linked" in each.log.getvalue() for each in some))
 
 

@@ -89,7 +89,7 @@ def test_the_environment_alone_starts(compile_text):
     snapshot = compile_text(OPENAI_API_KEY="a", GROQ_API_KEY="b", SERVER_PORT="81", REDIS_URL="redis://r:1").snapshot
     assert [provider.name for provider in snapshot.providers] == ["openai", "groq"]
     assert snapshot.server.listeners[0].port == 81
-    assert snapshot.redis_url == "redis://r:1"
+    assert snapshot.redis.nodes == (("r", 1),)
     assert snapshot.default_provider is None
 
 

@@ -142,6 +142,7 @@ def test_one_at_a_time_means_until_the_reply_is_over_or_its_client_gone(limited:
 async def test_parallel_clients_never_overspend(limited: Limited) -> None:
     """$0.50; a reply costs at most $0.0232 by its bound. 120 at once, again and again, until nothing fits any more."""
     codes: list[str] = []
+    assert eventually(lambda: limited.openai(POOR_KEY).chat.completions.create(model="up/m", messages=ASK, max_tokens=1), 8.0, openai.InternalServerError)
     async with openai.AsyncOpenAI(base_url=f"{limited.gateway.url}/v1", api_key=POOR_KEY, max_retries=0, timeout=30) as client:
 
         async def one() -> None:

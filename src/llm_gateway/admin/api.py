@@ -181,7 +181,9 @@ def redacted(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot without anything secret: not the secret, keys, hashes of keys, added headers, passwords in URLs."""
     shown: dict[str, Any] = msgspec.to_builtins(snapshot)
     shown["secret"] = REDACTED
-    shown["redis_url"] = REDACTED if snapshot.redis_url else None
+    if snapshot.redis is not None:
+        for login in ("login", "sentinel"):
+            shown["redis"][login]["password"] = REDACTED if shown["redis"][login]["password"] else ""
     for key in shown["keys"]:
         key["digest"] = REDACTED
     for provider in shown["providers"]:

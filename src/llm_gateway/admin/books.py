@@ -39,8 +39,8 @@ Tell = Callable[[Kind, dict[str, object]], None]
 
 
 class Books:
-    """folder: data_dir. tell: events; spread: told the spend table's name, each time there is a new one. `migrated`: the tables are there. `swept`: all that the journal held at that time (Unix seconds) is in
-    the database."""
+    """folder: data_dir; tell: events; spread: told the spend table's name, each time there is a new one. `migrated`: the tables are there.
+    `swept`: all that the journal held at that time (Unix seconds) is in the database."""
 
     def __init__(self, database: Database, terms: Terms, folder: Path, tell: Tell, spread: Callable[[str], None] = lambda _: None) -> None:
         self.engine = engine = database.engine
@@ -53,6 +53,7 @@ class Books:
         self._folder = folder
         self._tell = tell
         self._spread = spread
+        self._wake = asyncio.Event()
         self._joined = True
         self._spend_due = 0.0
         self._spend_rows = -1
@@ -63,6 +64,7 @@ class Books:
     def join(self) -> None:
         """A worker has begun: what it is told of spending is to hold all that was journalled until now."""
         self._joined = True
+        self._wake.set()
 
     async def run(self) -> None:
         """For as long as the gateway runs."""
@@ -83,7 +85,10 @@ class Books:
             else:
                 self._worked()
                 pause = SECONDS
-            await asyncio.sleep(pause)
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     async def _measure(self) -> None:
         """Beside all else: how far behind we are shows while the database keeps us waiting, too."""
@@ -98,12 +103,12 @@ class Books:
         begun, joined, self._joined = time.time_ns() / 1e9, self._joined, False
         try:
             await self._sweep()
+            self.swept = begun
+            if joined or (self._loader.rows != self._spend_rows and time.monotonic() >= self._spend_due):
+                await self._tell_spending(begun)
         except BaseException:
             self._joined |= joined
             raise
-        self.swept = begun
-        if joined or (self._loader.rows != self._spend_rows and time.monotonic() >= self._spend_due):
-            await self._tell_spending(begun)
         if time.monotonic() >= self._purge_due:
             await self._purge()
 

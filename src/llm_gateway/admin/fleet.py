@@ -21,7 +21,6 @@ from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.policies.standing import Standing
 from llm_gateway.supervisor.channel import (
-    Alert,
     Answer,
     Changed,
     Credentials,
@@ -36,6 +35,7 @@ from llm_gateway.supervisor.channel import (
     Question,
     Report,
     Tables,
+    Told,
     Up,
 )
 from llm_gateway.telemetry.exposition import Merger
@@ -58,17 +58,17 @@ class Member(Struct):
 
 
 class Fleet:
-    """on_change, on_alert: what workers tell; on_restart: a worker's index and the new process; on_join: one has said hello, and what its
+    """on_change, on_told: what workers tell; on_restart: a worker's index and the new process; on_join: one has said hello, and what its
     predecessor spent is to be known before it is told what was spent."""
 
     def __init__(
         self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None],
-        *, on_alert: Callable[[Alert], None] | None = None, on_join: Callable[[], None] | None = None,
+        *, on_told: Callable[[Told], None] | None = None, on_join: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self._snapshot = snapshot
         self._on_change = on_change
         self._on_restart = on_restart
-        self._on_alert = on_alert
+        self._on_told = on_told
         self._on_join = on_join
         self._standing = Standing()
         self._probed: Health = {}
@@ -111,9 +111,9 @@ class Fleet:
             case Changed(changes):
                 self.change(changes, by=key)
                 self._on_change(changes)
-            case Alert():
-                if self._on_alert is not None:
-                    self._on_alert(message)
+            case Told():
+                if self._on_told is not None:
+                    self._on_told(message)
 
     def lose(self, index: int, key: int) -> None:
         member = self._members.pop(key, None)

@@ -117,7 +117,7 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
     )
     kept = msgspec.structs.replace(
         fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret,
-        logging=running.logging, tenancy=msgspec.structs.replace(fresh.tenancy, shares=_shares(fresh, running)),
+        logging=running.logging, tenancy=msgspec.structs.replace(fresh.tenancy, shares=_shares(fresh, running), together=_together(fresh, running)),
     )  # fmt: skip
     kept = msgspec.structs.replace(kept, digest=digest(kept))
     return kept, [f"{name}: changed, in force after a restart" for name in changed]
@@ -125,8 +125,11 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
 
 def _shares(fresh: Snapshot, running: Snapshot) -> int:
     """By how many limits are divided, with as many workers as do run."""
-    divided = fresh.tenancy.shares * running.workers // fresh.workers
-    return divided if fresh.redis_url is None else fresh.tenancy.shares
+    return _together(fresh, running) if fresh.redis is None else fresh.tenancy.shares
+
+
+def _together(fresh: Snapshot, running: Snapshot) -> int:
+    return fresh.tenancy.together * running.workers // fresh.workers
 
 
 def _fixed(snapshot: Snapshot) -> dict[str, object]:

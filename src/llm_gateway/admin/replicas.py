@@ -6,7 +6,7 @@ Law: only what is true of an account wherever it is used from is passed on as it
 elsewhere is a warning (here it holds for a few seconds, then a real call finds out), and whether a provider can be *reached* is everybody's own
 business: a replica that is cut off must not blind the others. Nobody waits for Redis; while it is away, nothing is shared.
 
-Without REDIS_URL the library is not even imported.
+Without `redis.url` the library is not even imported.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from msgspec.structs import replace
 
 from llm_gateway.admin.notices import Notices
 from llm_gateway.core.changes import Change
+from llm_gateway.stores.redis.dial import master
+from llm_gateway.stores.redis.terms import Node, Terms
 
 CHANNEL = "llm-gateway:changes"
 LABEL = b"changes between replicas, version 1"
@@ -59,23 +61,23 @@ class Replicas:
         self._notices = notices
         self._waiting: deque[list[Change]] = deque(maxlen=MOST_WAITING)
         self._fresh = asyncio.Event()
-        self._url: str | None = None
+        self._terms: Terms | None = None
         self._task: asyncio.Task[None] | None = None
         self._linked = False
 
-    def adopt(self, url: str | None) -> None:
+    def adopt(self, terms: Terms | None) -> None:
         """Follows the configuration's Redis, or none."""
-        if url == self._url:
+        if terms == self._terms:
             return
-        self._url = url
+        self._terms = terms
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.ensure_future(self._run(url)) if url is not None else None
+        self._task = asyncio.ensure_future(self._run(terms)) if terms is not None else None
 
     def tell(self, changes: list[Change]) -> None:
         """To the other replicas, as soon as Redis takes it."""
         shared = [change for change in changes if change.what in SHARED]
-        if not shared or self._url is None:
+        if not shared or self._terms is None:
             return
         self.dropped += len(self._waiting) == MOST_WAITING
         self._waiting.append(shared)
@@ -92,12 +94,15 @@ class Replicas:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    async def _run(self, url: str) -> None:
+    async def _run(self, terms: Terms) -> None:
         pause = 0.5
         library, never = load_redis()
+        turn = 0
         while True:
-            client = library.Redis.from_url(url, protocol=2, socket_connect_timeout=PATIENCE, socket_keepalive=True, retry=never)
             try:
+                node = await master(terms) if terms.master else terms.nodes[turn % len(terms.nodes)]
+                turn += 1
+                client = library.Redis(**_options(terms, node), retry=never)
                 async with client, client.pubsub() as subscription:
                     await subscription.subscribe(CHANNEL)
                     self._say("info", "replicas_linked", up=True)
@@ -160,6 +165,19 @@ class Replicas:
         if up is not self._linked:
             self._linked = up
             self._notices.say(level, event, **fields)
+
+
+def _options(terms: Terms, node: Node) -> dict[str, Any]:
+    """As the library takes them. Of a cluster any node will do: what one is told to publish, all are told."""
+    host, port = node
+    where: dict[str, Any] = {"host": host, "port": port, "socket_keepalive": True} if port else {"unix_socket_path": host}
+    who = {"username": terms.login.username or None, "password": terms.login.password or None}
+    options = {**where, **who, "db": terms.db, "protocol": 2, "socket_connect_timeout": PATIENCE}
+    if terms.tls is None:
+        return options
+    tls = terms.tls
+    context = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key, "ssl_check_hostname": tls.verify}
+    return {**options, "ssl": True, "ssl_cert_reqs": "required" if tls.verify else "none", **context}
 
 
 def hint(change: Change) -> Change:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from llm_gateway.admission import bounds
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal
-from llm_gateway.core.gauges import Ask, Bound, Gauges, Verdict, rated
+from llm_gateway.core.gauges import Ask, Bound, Gauges, Verdict
 from llm_gateway.core.headers import render
 from llm_gateway.core.tenancy import Claim, Grant, Limits
 from llm_gateway.formats import caps
@@ -28,6 +28,7 @@ from llm_gateway.routing.target import Target
 
 MOST_BOUND = 20_000  # keys and models whose claims are kept looked up
 CHAT = "chat"
+RATED = ("requests", "tokens")  # what callers are told the state of
 LEASE_SLACK = 30.0  # seconds beyond a request's deadline for which its reservation is held
 _NAMES = {"requests": "requests a minute", "tokens": "tokens a minute", "day": "requests a day", "concurrent": "requests at once"}
 
@@ -122,7 +123,7 @@ class Quota:
         if len(self._kept) >= MOST_BOUND:
             self._kept.clear()
             self.gauges.rest(perf_counter(), 0.0)
-        claims = tuple(claims_of(principal, model, self._shares))
+        claims = tuple(sorted(claims_of(principal, model, self._shares), key=lambda claim: claim.measure not in RATED))
         bound = self.gauges.bind(principal.tenant, claims) if claims else None
         counted = any(each.measure == "tokens" for each in claims)
         kept = self._kept[id(principal), model] = Kept(principal, bound, _hard(claims), counted, _shown(claims))
@@ -256,11 +257,10 @@ def _set(x: Exchange, most: int, target: Target) -> None:
 
 def _shown(claims: tuple[Claim, ...]) -> tuple[tuple[tuple[bytes, int, int], ...], ...]:
     """OpenAI's names of the caller's own state."""
-    told = rated(claims)
     found = []
-    for measure in ("requests", "tokens"):
+    for measure in RATED:
         lines = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n" % (3 * (measure.encode(),))
-        found.append(tuple((lines, each.limit, place) for place, each in enumerate(told) if each.measure == measure))
+        found.append(tuple((lines, each.limit, place) for place, each in enumerate(claims) if each.measure == measure))
     return tuple(each for each in found if each)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway import __version__
-from llm_gateway.config import aliases, schema, snapshot, state, tenancy, upstreams, webhooking
+from llm_gateway.config import aliases, schema, schema_redis, snapshot, state, tenancy, upstreams, webhooking
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
@@ -72,7 +72,7 @@ def compile_snapshot(
         heartbeat=root.heartbeat.interval,
         heartbeat_early=root.heartbeat.early,
         default_provider=found.default,
-        redis_url=root.redis.url,
+        redis=schema_redis.terms(root.redis),
         journal_on_error=root.journal.on_error,
         media=_media(root.media),
         region=root.server.region,
@@ -218,6 +218,7 @@ def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:
         problems.append(
             _problem(loaded, ("default_provider",), f"there is no provider `{root.default_provider}`", hint)
         )
+    problems += [_problem(loaded, path, message) for path, message in schema_redis.judge(root.redis)]
     if root.secret is not None and len(root.secret.get_secret_value()) < 16:
         problems.append(_problem(loaded, ("secret",), "expected at least 16 characters"))
     return problems

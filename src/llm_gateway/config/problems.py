@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from llm_gateway.config.schema import LATER, Root
 from llm_gateway.config.schema_json import options
+from llm_gateway.config.schema_redis import SCHEMES
 
 Path = tuple[str | int, ...]
 
@@ -54,7 +55,7 @@ PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$": "expected a name of at most 100 letters, digits and . _ @ + -",
     "^arn:": "expected an ARN: arn:aws:iam::ACCOUNT:role/NAME",
     r"^/[!-~]*$": "expected a path: it begins with `/` and has no spaces",
-    r"^(rediss?|unix)://": "expected a URL: redis://host:port, rediss://host:port or unix://path",
+    SCHEMES: "expected a URL: redis://host:port, rediss://..., unix:///path, redis+sentinel://host/master or redis+cluster://host",
     r"^(sqlite:///|postgres(ql)?://[^/])": "expected a URL: postgresql://user:password@host/name or sqlite:///file",
 }
 

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from llm_gateway.config.operations import Events, ProviderHealth
 from llm_gateway.config.schema_cache import Cache
+from llm_gateway.config.schema_redis import Redis
 from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit, Resilience
 from llm_gateway.config.schema_routing import Alias, Region, Regions
 from llm_gateway.config.schema_state import Database, Journal, Usage
@@ -221,14 +222,6 @@ class Audit(Section):
     requests: bool = Field(default=False, description="A line for every request too: who, what, which model, which status; no content.")
 
 
-class Redis(Section):
-    url: str | None = Field(
-        default=None,
-        pattern=r"^(rediss?|unix)://",
-        description="redis://host:port (REDIS_URL). Replicas tell each other by it what they find out of providers' keys and limits; /health watches it.",
-    )
-
-
 class Price(Section):
     """Beside their own rates, details are billed as what they are part of: cached tokens as input, reasoning as output."""
 
@@ -319,7 +312,7 @@ class Root(Section):
     journal: Journal = Field(default=Journal(), description="The record of usage, as workers write it.")
     usage: Usage = Field(default=Usage(), description="The record of usage, as the database keeps it.")
     audit: Audit = Field(default=Audit(), description="The audit log in `data_dir`: administrative changes and refused authentications, always.")
-    redis: Redis = Field(default=Redis(), description="Redis.")
+    redis: Redis = Field(default=Redis(), description="The Redis or Valkey that workers and replicas share.")
     prices: dict[str, Price] = Field(
         default={}, description="Own prices by `provider/model`, alias or bare model name (the narrowest wins), over the catalogue's."
     )

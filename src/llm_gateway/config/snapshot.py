@@ -15,6 +15,7 @@ from llm_gateway.core.happenings import Kind
 from llm_gateway.core.tenancy import Grant, Key, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.models.catalogue import Facts
 from llm_gateway.policies.breaker import Terms
+from llm_gateway.stores.redis import terms as redis
 
 
 class ListenerTls(Struct, frozen=True):
@@ -253,7 +254,8 @@ class Alias(Struct, frozen=True, kw_only=True):
 
 class Tenancy(Struct, frozen=True, kw_only=True):
     """What config.yaml says of who may use how much. `each_tenant`: of tenants that it does not name. `least_output`: tokens;
-    `on_redis_loss`: of hard budgets. `shares`: by how many each limit is divided."""
+    `on_redis_loss`: of hard budgets. `shares`: by how many each limit is divided; `together`: workers of
+    all replicas."""
 
     tenants: tuple[Tenant, ...] = ()
     projects: tuple[Project, ...] = ()
@@ -264,6 +266,7 @@ class Tenancy(Struct, frozen=True, kw_only=True):
     least_output: int = 256
     on_redis_loss: Literal["closed", "open"] = "closed"
     shares: int = 1
+    together: int = 1
 
     def records(self) -> dict[str, Record]:
         """By holder's id."""
@@ -327,7 +330,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     heartbeat: float = 15.0
     heartbeat_early: bool = False
     default_provider: str | None = None
-    redis_url: str | None = None
+    redis: redis.Terms | None = None
     journal_on_error: Literal["refuse", "continue"] = "refuse"
     strict_params: bool = False
     media: Media = Media()

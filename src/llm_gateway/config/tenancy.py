@@ -70,6 +70,7 @@ def tenancy(loaded: Loaded, workers: int) -> snapshot.Tenancy:
         least_output=root.budgets.min_output_tokens,
         on_redis_loss=root.budgets.on_redis_loss,
         shares=1 if shared else workers * root.replicas,
+        together=workers * root.replicas,
     )
 
 

@@ -31,7 +31,7 @@ class Ask(Struct, gc=False):
 class Verdict(Struct, gc=False):
     """`refused`: the claim that stands in the way, None: all are taken. `wait`: seconds until asking again makes sense. `held`: the budget
     is not spent, but others have reserved what is left; `unknown`: what was spent so far is not known yet. `cost`: nano-USD reserved,
-    between `least` and `cost` of the ask. `left`: of the claims that are `rated`, what is left after this request, rounded down."""
+    between `least` and `cost` of the ask. `left`: by claim, what is left after this request; of those that are not by the minute it may be missing."""
 
     refused: Claim | None = None
     wait: float = 0.0
@@ -41,13 +41,8 @@ class Verdict(Struct, gc=False):
     left: tuple[int, ...] = ()
 
 
-def rated(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
-    """Those that callers are told the state of: by the minute."""
-    return tuple(each for each in claims if each.measure in ("requests", "tokens"))
-
-
 class Bound(Protocol):
-    """One tenant's claims at a store, looked up beforehand."""
+    """One tenant's claims at a store, looked up beforehand; those by the minute come first."""
 
     claims: tuple[Claim, ...]
 

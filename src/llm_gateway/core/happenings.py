@@ -10,12 +10,12 @@ Kind = Literal[
     "breaker_opened", "breaker_closed", "key_disabled", "key_restored", "cooling", "provider_down", "provider_up",
     "credentials_refused", "config_reloaded", "config_refused", "worker_restarted",
     "database_away", "database_back", "database_migrated", "journal_line_refused",
-    "budget_alert", "audit_unwritable", "audit_written",
+    "redis_away", "redis_back", "budget_alert", "audit_unwritable", "audit_written",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GRAVE = frozenset({
     "breaker_opened", "key_disabled", "provider_down", "credentials_refused", "config_refused", "worker_restarted", "database_away",
-    "journal_line_refused", "audit_unwritable",
+    "journal_line_refused", "audit_unwritable", "redis_away",
 })  # fmt: skip
 
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
+from llm_gateway.core.happenings import Kind
 
 HEADER = 4
 LIMIT = 64 << 20
@@ -142,19 +143,15 @@ class Report(Struct, frozen=True, tag="report"):
     providers: dict[str, tuple[bool, float | None]]
 
 
-class Alert(Struct, frozen=True, tag="alert"):
-    """A budget of `amount` nano-USD in a `period` has passed this `share`; `gauge`: whose, as core.tenancy has it."""
+class Told(Struct, frozen=True, tag="told"):
+    """Something happened that people want to hear of; the operator makes an event of it."""
 
-    tenant: str
-    gauge: str
-    period: str
-    share: float
-    spent: int
-    amount: int
+    kind: Kind
+    data: dict[str, Any]
 
 
-Up = Hello | Report | Changed | Answer | Alert
-KEPT = (Load, Credentials, Changed, Question, Answer, Alert, Purge, Tables, Delta)
+Up = Hello | Report | Changed | Answer | Told
+KEPT = (Load, Credentials, Changed, Question, Answer, Told, Purge, Tables, Delta)
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):

@@ -32,7 +32,7 @@ FAMILIES: dict[str, Family] = {
         "histogram", "Provider's time: whole reply, or a stream's head to end.", SECONDS
     ),
     "llm_rate_limit_exceeded_total": Family("counter", "Rate limits hit, by scope (provider: the provider's own)."),
-    "redis_operations_total": Family("counter", "Redis operations.", bare=True),
+    "redis_operations_total": Family("counter", "Redis operations that were answered.", bare=True),
     "cache_hit_ratio": Family("gauge", "Share of cacheable requests answered from the cache.", bare=True),
     "llm_time_to_first_token_seconds": Family(
         "histogram", "From request to a stream's first meaningful event.", SECONDS
@@ -113,6 +113,16 @@ FAMILIES: dict[str, Family] = {
     ),
     "llm_gateway_queue_depth": Family("gauge", "Requests waiting for room at their providers' limits.", bare=True),
     "llm_gateway_queue_refused_total": Family("counter", "Requests that found the queue full.", bare=True),
+    "llm_gateway_redis_latency_seconds": Family("histogram", "From a command to its reply, as workers see it.", FINE),
+    "llm_gateway_redis_errors_total": Family(
+        "counter", "Redis operations that came to nothing, by kind (timeout, lost, away, oom, readonly, loading, auth, ...)."
+    ),
+    "llm_gateway_redis_unavailable": Family("gauge", "Workers that do without Redis: not connected, frozen, or its breaker is open.", bare=True),
+    "llm_gateway_redis_stand_in_total": Family(
+        "counter", "Requests judged without Redis, by outcome (granted, refused: a limit's local share, closed: a hard budget)."
+    ),
+    "llm_gateway_redis_waiting_settlements": Family("gauge", "What requests have cost in truth, and Redis does not know yet.", bare=True),
+    "llm_gateway_redis_booked_late_total": Family("counter", "Settlements that Redis got when it was back.", bare=True),
     "llm_gateway_replica_messages_total": Family(
         "counter", "What replicas told each other by Redis (sent, heard, dropped: Redis was away too long, refused: not of this gateway)."
     ),

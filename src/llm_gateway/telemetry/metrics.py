@@ -7,6 +7,7 @@ live together in its `TargetMeter`, found without a look-up because the target h
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from llm_gateway.core.types import Usage
@@ -99,7 +100,7 @@ class Metrics:
         self.shadow_seconds: dict[str, Histogram] = {}
         self.active = 0
         self.streams = 0
-        self.gauges: dict[str, dict[str, float]] = {}
+        self.gauges: Mapping[str, Mapping[str, Value]] = {}
 
     def target(self, provider: str, model: str) -> TargetMeter:
         key = (provider, model)

@@ -107,7 +107,10 @@ def decode(line: bytes) -> list[Row]:
 
 
 def rows(line: Line) -> list[Row]:
-    """`cost` of a line holds what its lost attempts cost; here each row has its own, so that sums come out right."""
+    """`cost` of a line holds what its lost attempts cost; here each row has its own, so that sums come out right. A line without a tenant
+    is the audit log's: somebody was refused, and nothing used."""
+    if line.tenant is None:
+        return []
     at = moment(line.ts)
     lost = [(number, each) for number, each in enumerate(line.attempts) if each.cost]
     absorbed = sum(each.cost for _, each in lost)

@@ -1,0 +1,125 @@
+"""What requests have cost in truth, on its way to Redis: sent at once, and kept while it is away until it is back.
+
+Law: a settlement is sent as often as it takes, and counts once: Redis knows for some minutes which it has seen. Only so many are kept one by
+one; of those beyond, the money is added up by account and nothing else is lost but the early end of reservations, which end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Protocol
+
+from llm_gateway.stores.redis.meter import Meter
+from llm_gateway.stores.redis.resp import Command, Failure
+from llm_gateway.stores.redis.scripts import UNSEEDED
+
+MOST = 50_000
+AT_ONCE = 500  # settlements in one go when Redis is back, so that requests find their way between
+EVERY = 0.02
+MOST_ERRORS = 3  # of a kind that another attempt will not cure
+
+
+class Teller(Protocol):
+    """The account that a settlement is of."""
+
+    lasting: bool
+
+    def write(self, settlement: Settlement, age: int, seeds: bytes | None) -> Command: ...
+
+    def seeds(self, wall: float) -> bytes: ...
+
+    def settled(self, spent: list[int]) -> None: ...
+
+
+class Settlement:
+    """One request's truth; the sink of its own command. `tokens`: beyond what was reserved; `cost`: nano-USD; `at`: perf_counter."""
+
+    __slots__ = ("_asked", "_errors", "_outbox", "_teller", "at", "cost", "done_", "request", "tokens", "wall")
+
+    def __init__(self, outbox: Outbox, teller: Teller, request: str, tokens: int, cost: int, wall: float) -> None:
+        self.request = request
+        self.tokens = tokens
+        self.cost = cost
+        self.wall = wall
+        self.at = perf_counter()
+        self.done_ = False
+        self._outbox = outbox
+        self._teller = teller
+        self._errors = 0
+        self._asked = False
+
+    @property
+    def teller(self) -> Teller:
+        return self._teller
+
+    def command(self, *, late: bool, seeded: bool = False) -> Command:
+        age = int((perf_counter() - self.at) * 1000) if late else 0
+        return self._teller.write(self, age, self._teller.seeds(self.wall) if seeded else None)
+
+    def done(self) -> bool:
+        return self.done_
+
+    def set_result(self, result: Any, /) -> None:
+        if isinstance(result, Failure):
+            self._errors += result.kind == "error"
+            if self._teller.lasting and self._errors < MOST_ERRORS:
+                self._outbox.keep(self)
+        elif result[0] == UNSEEDED:
+            if not self._asked:
+                self._asked = True
+                self._outbox.send(self.command(late=True, seeded=True))
+        else:
+            self.done_ = True
+            self._teller.settled(result[1:])
+
+
+class Outbox:
+    """`send`: to Redis; `ready`: whether there is one."""
+
+    def __init__(self, send: Callable[[Command], None], ready: Callable[[], bool], meter: Meter) -> None:
+        self.send = send
+        self._ready = ready
+        self._meter = meter
+        self._kept: deque[Settlement] = deque()
+        self._owed: dict[Teller, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._owed)
+
+    def settle(self, teller: Teller, request: str, tokens: int, cost: int, wall: float) -> None:
+        self.send(Settlement(self, teller, request, tokens, cost, wall).command(late=False))
+
+    def keep(self, settlement: Settlement) -> None:
+        """Until Redis is back."""
+        if len(self._kept) < MOST:
+            self._kept.append(settlement)
+        elif settlement.cost:
+            self._owed[settlement.teller] = self._owed.get(settlement.teller, 0) + settlement.cost
+        self.wake(EVERY)
+
+    def wake(self, seconds: float = 0.0) -> None:
+        if len(self) and self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._deliver)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _deliver(self) -> None:
+        self._timer = None
+        if not self._ready():
+            return  # whoever turns ready wakes us
+        if self._owed and len(self._kept) < MOST:
+            owed, self._owed = self._owed, {}
+            self._kept.extend(Settlement(self, teller, f"owed-{os.urandom(8).hex()}", 0, cost, 0.0) for teller, cost in owed.items())
+        for _ in range(min(AT_ONCE, len(self._kept))):
+            self._meter.booked += 1
+            settlement = self._kept.popleft()
+            self.send(settlement.command(late=True))
+        self.wake(EVERY)
