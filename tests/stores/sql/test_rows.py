@@ -25,8 +25,12 @@ def test_every_field_that_workers_write_is_known():
 
 
 def test_what_an_older_gateway_did_not_write_has_its_default():
-    (row,) = decode(b'{"ts":"2026-11-27T01:02:03.004Z","id":"a","tenant":null,"key":null}\n')
-    assert (row["tenant"], row["key_id"], row["prices"], row["cost"], row["input"], row["outcome"]) == ("", "", "", None, 0, "ok")
+    (row,) = decode(b'{"ts":"2026-11-27T01:02:03.004Z","id":"a","tenant":"acme","key":null}\n')
+    assert (row["tenant"], row["key_id"], row["prices"], row["cost"], row["input"], row["outcome"]) == ("acme", "", "", None, 0, "ok")
+
+
+def test_a_request_that_was_nobodys_is_the_audit_logs():
+    assert decode(line(tenant=None, key=None, status=401, outcome="invalid_api_key", more=3)) == []
 
 
 def test_what_a_newer_gateway_writes_besides_is_left_out():
