@@ -42,7 +42,8 @@ def some(seed: int, count: int) -> list[bytes]:
                 id=f"r{number}", ts=stamp(chance.randrange(BEGIN, END)), tenant=chance.choice(["acme", "blue"]), project=chance.choice(["", "search", "chat"]),
                 user=chance.choice(["", "bob", "eve"]), key_id=chance.choice(["k1", "k2"]), model=chance.choice(["gpt-4", "smart"]),
                 provider=chance.choice(["openai", "local"]), tags=chance.choice([[], ["batch"], ["batch", "eu"], ["eu"]]), status=200 if ok else 429,
-                outcome="ok" if ok else "rate_limit_exceeded", cached=cached, saved=40 if cached else None, attempts=attempts, session=chance.choice(["", "s1"]),
+                outcome="ok" if ok else "rate_limit_exceeded", cached=cached, saved=40 if cached else None, attempts=attempts,
+                session=chance.choice(["", "s1"]),
                 cost=None if chance.random() < 0.1 else 100 + sum(each["cost"] for each in attempts), cache_write=chance.randrange(5), estimated=not ok,
             )
         )  # fmt: skip
@@ -80,10 +81,12 @@ TIMES = {
     "nothing": (BEGIN, BEGIN),
 }
 BYS = [
-    (), ("tenant",), ("project",), ("user",), ("key",), ("model", "provider"), ("tag",), ("day",), ("hour",), ("tenant", "day"), ("tag", "hour", "upstream_model"),
+    (), ("tenant",), ("project",), ("user",), ("key",), ("model", "provider"), ("tag",), ("day",), ("hour",),
+    ("tenant", "day"), ("tag", "hour", "upstream_model"),
 ]  # fmt: skip
 WHERES: list[dict[str, tuple[str, ...]]] = [
-    {}, {"tenant": ("acme",)}, {"tag": ("batch",)}, {"key": ("ci",), "model": ("smart", "gpt-4")}, {"status": ("4xx",)}, {"status": ("200",), "tag": ("eu", "batch")},
+    {}, {"tenant": ("acme",)}, {"tag": ("batch",)}, {"key": ("ci",), "model": ("smart", "gpt-4")}, {"status": ("4xx",)},
+    {"status": ("200",), "tag": ("eu", "batch")},
     {"outcome": ("ok",)}, {"session": ("s1",)}, {"tenant": ("nobody",)},
 ]  # fmt: skip
 
