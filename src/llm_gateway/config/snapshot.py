@@ -149,6 +149,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     api_version: str | None = None
     region: str | None = None
     zone: str | None = None
+    tenants: tuple[str, ...] = ()
     cloud: Cloud | None = None
     proxy: str | None = None
     tls: ProviderTls = ProviderTls()
@@ -250,6 +251,7 @@ class Alias(Struct, frozen=True, kw_only=True):
     first_chunk: float | None = None
     timeout: float | None = None
     cache: Caching | None = None
+    tenants: tuple[str, ...] = ()
 
 
 class Tenancy(Struct, frozen=True, kw_only=True):
