@@ -6,7 +6,6 @@ prints for people. `serve` turns into the supervisor by exec, so that nothing im
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -25,7 +24,9 @@ from llm_gateway import __version__
 from llm_gateway.accounting.journal import read
 from llm_gateway.accounting.summary import Summary
 from llm_gateway.admission.auth import aws_secret
-from llm_gateway.commands import audit
+from llm_gateway.commands import audit, tenants
+from llm_gateway.commands import keys as key_commands
+from llm_gateway.commands.calls import DEFAULT, INVALID, ConfigOption, address, configuration, running
 from llm_gateway.config import present, schema_json
 from llm_gateway.config.compile import Compiled, compile_snapshot
 from llm_gateway.config.load import Loaded, load
@@ -39,12 +40,6 @@ from llm_gateway.routing.explain import lines
 from llm_gateway.supervisor import boot
 from llm_gateway.supervisor.plan import Address, Plan, encode
 
-DEFAULT = "config.yaml"
-INVALID = 2
-ConfigOption = Annotated[
-    str | None,
-    typer.Option("--config", "-c", help=f"The file; ./{DEFAULT} if it is there, else the environment alone."),
-]
 ConfigArgument = Annotated[str | None, typer.Argument(metavar="[FILE]", help=f"The file; ./{DEFAULT} if it is there.")]
 
 
@@ -57,18 +52,20 @@ def main() -> None:
     keys = typer.Typer(help="API keys of clients.", no_args_is_help=True)
     keys.command("hash")(hash_key)
     keys.command("new")(new_key)
+    key_commands.add_to(keys)
     app.add_typer(keys, name="keys")
+    app.add_typer(tenants.app(), name="tenants")
     cache = typer.Typer(help="The response cache.", no_args_is_help=True)
     cache.callback()(_together)
     cache.command("purge")(purge_cache)
     app.add_typer(cache, name="cache")
-    app.add_typer(audit.app(_path), name="audit")
+    app.add_typer(audit.app(configuration), name="audit")
     app()
 
 
 def serve(config: ConfigOption = None) -> None:
     """Run the gateway until SIGTERM (drains) or Ctrl-C."""
-    path = _path(config)
+    path = configuration(config)
     catalogue = load_catalogue()
     loaded, material, compiled = _compile(path, catalogue, write=True)
     for warning in compiled.warnings:
@@ -88,7 +85,7 @@ def serve(config: ConfigOption = None) -> None:
             )
             for each in snapshot.server.listeners
         ),
-        metrics=_metrics(loaded),
+        metrics=address(loaded),
         worker=_module("llm_gateway.worker"),
         operator=_module("llm_gateway.operator"),
         snapshot=boot.create(msgspec.msgpack.encode(snapshot)),
@@ -112,7 +109,7 @@ def serve(config: ConfigOption = None) -> None:
 
 def check(config: ConfigArgument = None) -> None:
     """Validate a configuration, say everything that is wrong with it, and print where each model leads."""
-    path = _path(config)
+    path = configuration(config)
     loaded, _, compiled = _compile(path, load_catalogue(), write=False)
     print(present.report(path or "environment", loaded, compiled.snapshot, compiled.warnings))
 
@@ -150,7 +147,7 @@ def explain(
 def _ask_running(config: str | None, asked: dict[str, Any]) -> dict[str, Any] | None:
     """None if no gateway answers."""
     try:
-        _, text = _admin(_load(_path(config)), "/admin/v1/explain", json.dumps(asked))
+        _, text = running(_load(configuration(config)), "POST", "/admin/v1/explain", json.dumps(asked))
     except OSError:
         return None
     return cast("dict[str, Any]", json.loads(text))
@@ -158,23 +155,9 @@ def _ask_running(config: str | None, asked: dict[str, Any]) -> dict[str, Any] | 
 
 def _ask_configuration(config: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     catalogue = load_catalogue()
-    _, _, compiled = _compile(_path(config), catalogue, write=False)
+    _, _, compiled = _compile(configuration(config), catalogue, write=False)
     body = json.dumps(asked["request"]).encode()
     return by_configuration(compiled.snapshot, catalogue, Asked(asked["path"], asked["headers"], body, asked["key"]))
-
-
-def _admin(loaded: Loaded, path: str, body: str | None = None) -> tuple[int, str]:
-    """The running gateway's answer to a POST: status and text. Raises OSError if there is none."""
-    address = _metrics(loaded)
-    token = prepare(loaded.root, loaded.root.data_dir).admin_token
-    host = "127.0.0.1" if address.host in present.ANY_ADDRESS else address.host
-    connection = http.client.HTTPConnection(host, address.port, timeout=30)
-    try:
-        connection.request("POST", path, body, {"Authorization": f"Bearer {token}"})
-        reply = connection.getresponse()
-        return reply.status, reply.read().decode()
-    finally:
-        connection.close()
 
 
 def schema() -> None:
@@ -203,11 +186,11 @@ def purge_cache(
 
 def _order(config: str | None, path: str, body: str | None = None) -> None:
     """Prints what the running gateway says; fails where it refuses or is not there."""
-    loaded = _load(_path(config))
+    loaded = _load(configuration(config))
     try:
-        status, text = _admin(loaded, path, body)
+        status, text = running(loaded, "POST", path, body)
     except OSError as error:
-        print(f"no gateway answers on {_metrics(loaded)}: {error}", file=sys.stderr)
+        print(f"no gateway answers on {address(loaded)}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     print(text)
     if status != 200:
@@ -216,7 +199,7 @@ def _order(config: str | None, path: str, body: str | None = None) -> None:
 
 def hash_key(config: ConfigOption = None) -> None:
     """Turn a client's key (asked for, or on standard input) into the `digest` that config.yaml may hold instead of it."""
-    loaded = _load(_path(config))
+    loaded = _load(configuration(config))
     try:
         material = prepare(loaded.root, loaded.root.data_dir)
     except ConfigError as error:
@@ -232,7 +215,7 @@ def new_key(
 ) -> None:
     """Make a key, and the entry that config.yaml needs for it. The key is shown once and kept nowhere."""
     if aws:
-        loaded = _load(_path(config))
+        loaded = _load(configuration(config))
         try:
             material = prepare(loaded.root, loaded.root.data_dir)
         except ConfigError as error:
@@ -251,7 +234,7 @@ def journal(
     config: ConfigOption = None,
 ) -> None:
     """Print usage rows as JSON lines, and to standard error what they add up to by model."""
-    folder = Path(data_dir or _load(_path(config)).root.data_dir) / "journal"
+    folder = Path(data_dir or _load(configuration(config)).root.data_dir) / "journal"
     first = _moment(since) if since is not None else ""
     added = Summary()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us without a word
@@ -287,10 +270,6 @@ def _moment(text: str) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
-def _path(given: str | None) -> str | None:
-    return given or (DEFAULT if Path(DEFAULT).is_file() else None)
-
-
 def _load(path: str | None) -> Loaded:
     try:
         return load(path, os.environ)
@@ -318,11 +297,6 @@ def _refuse(error: ConfigError) -> typer.Exit:
     count = len(error.problems)
     print(f"{count} problem{'s' if count != 1 else ''} in the configuration", file=sys.stderr)
     return typer.Exit(INVALID)
-
-
-def _metrics(loaded: Loaded) -> Address:
-    server = loaded.root.server
-    return Address(server.metrics_host or server.host, server.metrics_port, None, "server.metrics_port (METRICS_PORT)")
 
 
 def _module(name: str) -> tuple[str, ...]:

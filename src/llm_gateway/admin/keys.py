@@ -81,6 +81,7 @@ class ClientKeys:
         await self._belongs(body)
         made = self._secret_of(aws=body.aws)
         record = shown.as_key(body, _new_id(), digest=made.digest, aws=made.aws)
+        self._ground.countable(None, record.grant)
         now = self._ground.clock()
         await self._ground.register.add(record, now, caller.name)
         await self._ground.changed(caller, "key created", id=record.id, name=record.name, tenant=record.tenant)
@@ -101,7 +102,9 @@ class ClientKeys:
 
         def edit(found: Key) -> Key:
             body = answers.judged(KeyBody, answers.merged(shown.key(found), patch))
-            return shown.as_key(body, found.id, digest=found.digest, aws=found.aws)
+            made = shown.as_key(body, found.id, digest=found.digest, aws=found.aws)
+            self._ground.countable(found.grant, made.grant)
+            return made
 
         stored = await self._ground.register.change_key(before.id, edit, now)
         await self._ground.changed(caller, "key changed", id=before.id, name=before.name, tenant=before.tenant)

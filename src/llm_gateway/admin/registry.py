@@ -21,6 +21,7 @@ from llm_gateway.admission.vault import Vault
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.tenancy import Project, User
 from llm_gateway.stores.sql.directory import Register
+from llm_gateway.supervisor.channel import Delta
 
 
 def wall() -> float:
@@ -29,18 +30,31 @@ def wall() -> float:
 
 
 class Registry:
-    """state: the admin token and the configuration in force."""
+    """state: the admin token and the configuration in force. workers: None where none run, and nobody has to be told."""
 
-    def __init__(self, database: Database, workers: Workers, notices: Notices, state: Callable[[], tuple[str, Snapshot]]) -> None:
+    def __init__(self, database: Database, workers: Workers | None, notices: Notices, state: Callable[[], tuple[str, Snapshot]]) -> None:
         _, snapshot = state()
         register = Register(database.engine)
-        self.table = KeyTable(register, Path(snapshot.data_dir), workers, notices, ready=database.ready, clock=wall)
+        self.table = KeyTable(register, Path(snapshot.data_dir), workers or _Nobody(), notices, ready=database.ready, clock=wall)
         self.roles = Roles(state, self.table.directory, wall)
         self.ground = ground = Ground(
-            register, self.roles, lambda: state()[1],
-            ready=database.ready, look=self.table.try_to_look, told=notices.say, clock=wall,
+            register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall,
+            look=self.table.try_to_look if workers is not None else _look_away,
         )  # fmt: skip
         self._resources = (Tenants(ground, Vault(snapshot.secret)), Members(ground, Project), Members(ground, User), ClientKeys(ground, snapshot.secret))
 
     def routes(self) -> list[Route]:
         return [route for each in self._resources for route in each.routes()]
+
+
+class _Nobody:
+    """No workers."""
+
+    differences = 0
+
+    def table(self, keys: str, serial: int, *, anew: bool = False) -> None: ...
+    def differ(self, delta: Delta) -> None: ...
+
+
+async def _look_away() -> None:
+    return

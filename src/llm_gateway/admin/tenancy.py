@@ -25,7 +25,7 @@ from llm_gateway.admission.vault import Vault
 from llm_gateway.config.problems import nearest
 from llm_gateway.config.schema_admin import HolderBody, SecretBody, TenantBody
 from llm_gateway.config.snapshot import Snapshot
-from llm_gateway.core.tenancy import Project, Record, Tenant, User, project_id, tenant_id, user_id
+from llm_gateway.core.tenancy import Grant, Limits, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.stores.sql.directory import MissingError, Register, Stored
 
 PREFIX = "/admin/v1/tenants"
@@ -67,6 +67,17 @@ class Ground:
         """Raises Refusal where config.yaml defines it."""
         if self.written(holder) is not None:
             raise defined()
+
+    def countable(self, before: Grant | None, after: Grant | None, where: str = "") -> None:
+        """Raises Refusal for limits and budgets that every worker would count for itself, and that would therefore be none. What was there
+        already may stay: it is another time's fault. where: the field that holds it."""
+        if after is None or after == before:
+            return
+        apart = self.snapshot().tenancy.apart
+        for name, said in (("limits", after.limits != Limits() or bool(after.by_model)), ("budgets", bool(after.budgets))):
+            if said and name in apart:
+                hint = "set redis.url (REDIS_URL)" + (", or `state: per_worker`" if name == "limits" else ", or run one worker, no replica, and SQLite")
+                raise Refusal(400, "invalid_request", f"{where}{name}: would be counted by each worker alone ({hint}).", where + name)
 
     async def exists(self, tenant: str) -> bool:
         if self.written(tenant_id(tenant)) is not None:
@@ -117,6 +128,7 @@ class Tenants:
         caller.commands()
         record = shown.as_tenant(answers.judged(TenantBody, await answers.fields(request)), {})
         self._ground.unwritten(tenant_id(record.name))
+        self._countable(Tenant(record.name), record)
         now = self._ground.clock()
         await self._ground.register.create(record, now)
         await self._ground.changed(caller, "tenant created", tenant=record.name)
@@ -136,7 +148,9 @@ class Tenants:
 
         def edit(before: Tenant) -> Tenant:
             body = answers.judged(TenantBody, answers.merged(shown.tenant(before), patch))
-            return shown.as_tenant(_of_that_name(body, tenant), before.secrets)
+            made = shown.as_tenant(_of_that_name(body, tenant), before.secrets)
+            self._countable(before, made)
+            return made
 
         stored = await self._ground.register.change(Tenant, (tenant,), edit)
         await self._ground.changed(caller, "tenant changed", tenant=tenant)
@@ -184,6 +198,11 @@ class Tenants:
         await self._ground.changed(caller, "provider key withdrawn", tenant=tenant, provider=provider)
         return Response(status_code=204)
 
+    def _countable(self, before: Tenant, after: Tenant) -> None:
+        self._ground.countable(before.grant, after.grant)
+        self._ground.countable(before.each_user, after.each_user, "each_user.")
+        self._ground.countable(before.each_key, after.each_key, "each_key.")
+
     async def _own(self, tenant: str) -> list[dict[str, Any]]:
         written = self._ground.written(tenant_id(tenant))
         try:
@@ -223,6 +242,7 @@ class Members:
         if not await self._ground.exists(tenant):
             raise Refusal(404, "not_found", "There is no such tenant; create it first.", "tenant")
         self._ground.unwritten(self._id(tenant, record.name))
+        self._ground.countable(None, record.grant)
         now = self._ground.clock()
         await self._ground.register.create(record, now)
         await self._ground.changed(caller, f"{self._word} created", tenant=tenant, name=record.name)
@@ -240,7 +260,9 @@ class Members:
 
         def edit(before: Project | User) -> Any:
             body = answers.judged(HolderBody, answers.merged(shown.holder(before), patch))
-            return shown.as_holder(self._kind, tenant, _of_that_name(body, name))
+            made = shown.as_holder(self._kind, tenant, _of_that_name(body, name))
+            self._ground.countable(before.grant, made.grant)
+            return made
 
         stored = await self._ground.register.change(self._kind, (tenant, name), edit)
         await self._ground.changed(caller, f"{self._word} changed", tenant=tenant, name=name)

@@ -257,7 +257,7 @@ class Alias(Struct, frozen=True, kw_only=True):
 class Tenancy(Struct, frozen=True, kw_only=True):
     """What config.yaml says of who may use how much. `each_tenant`: of tenants that it does not name. `least_output`: tokens;
     `on_redis_loss`: of hard budgets. `shares`: by how many each limit is divided; `together`: workers of
-    all replicas."""
+    all replicas. `apart`: what each worker would count for itself, so that nobody may have it."""
 
     tenants: tuple[Tenant, ...] = ()
     projects: tuple[Project, ...] = ()
@@ -269,6 +269,7 @@ class Tenancy(Struct, frozen=True, kw_only=True):
     on_redis_loss: Literal["closed", "open"] = "closed"
     shares: int = 1
     together: int = 1
+    apart: tuple[Literal["limits", "budgets"], ...] = ()
 
     def records(self) -> dict[str, Record]:
         """By holder's id."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator
 from decimal import ROUND_FLOOR
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llm_gateway.config import schema_tenancy as said
 from llm_gateway.config import snapshot
@@ -71,7 +71,16 @@ def tenancy(loaded: Loaded, workers: int) -> snapshot.Tenancy:
         on_redis_loss=root.budgets.on_redis_loss,
         shares=1 if shared else workers * root.replicas,
         together=workers * root.replicas,
+        apart=apart(loaded),
     )
+
+
+def apart(loaded: Loaded) -> tuple[Literal["limits", "budgets"], ...]:
+    """What several workers or replicas would each count for themselves."""
+    root = loaded.root
+    if (root.workers == 1 and root.replicas == 1 and not shared(root)) or root.redis.url is not None:
+        return ()
+    return ("budgets",) if root.state == "per_worker" else ("limits", "budgets")
 
 
 def _default(rates: said.Limits | None, money: tuple[said.Budget, ...]) -> Grant:
@@ -112,15 +121,13 @@ def keys(loaded: Loaded, material: Material) -> tuple[tuple[Key, ...], list[Prob
 
 def unshareable(loaded: Loaded) -> list[Problem]:
     """Limits that several workers or replicas would each count for themselves: refused, since they would not be limits."""
-    root = loaded.root
-    if (root.workers == 1 and root.replicas == 1 and not shared(root)) or root.redis.url is not None:
-        return []
+    kinds = apart(loaded)
     problems = []
-    for path, each in _grants(loaded):
+    for path, each in _grants(loaded) if kinds else ():
         if each.budgets:
             hint = "set redis.url (REDIS_URL), or run one worker, no replica, and SQLite"
             problems.append(_problem(loaded, (*path, "budgets"), "would be counted by each worker alone, and overspent", hint))
-        if root.state != "per_worker" and (each.limits != Limits() or each.by_model):
+        if "limits" in kinds and (each.limits != Limits() or each.by_model):
             hint = "set redis.url (REDIS_URL), or `state: per_worker`, which divides it by the number of workers and replicas"
             problems.append(_problem(loaded, (*path, "limits"), "would be counted by each worker alone", hint))
     return problems

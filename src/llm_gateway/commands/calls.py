@@ -1,0 +1,102 @@
+"""The admin API as commands call it: of the running gateway, or, where none runs, of one that is put together for this one call.
+
+Law: both are the same code, so that a command means the same either way; and a change is in the audit log either way. While a gateway runs it
+keeps that log to itself, so nothing is changed behind its back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+from urllib.parse import urlencode
+
+import typer
+
+from llm_gateway.config.load import Loaded, load
+from llm_gateway.config.material import prepare
+from llm_gateway.config.present import ANY_ADDRESS
+from llm_gateway.config.problems import ConfigError
+from llm_gateway.supervisor.plan import Address
+
+DEFAULT = "config.yaml"
+INVALID = 2
+PATIENCE = 30.0
+ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help=f"The file; ./{DEFAULT} if it is there, else the environment alone.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The admin API's own answer, as JSON.")]
+
+Body = dict[str, Any]
+
+
+def configuration(given: str | None) -> str | None:
+    """The file that is meant."""
+    return given or (DEFAULT if Path(DEFAULT).is_file() else None)
+
+
+def address(loaded: Loaded) -> Address:
+    """The operator plane's."""
+    server = loaded.root.server
+    return Address(server.metrics_host or server.host, server.metrics_port, None, "server.metrics_port (METRICS_PORT)")
+
+
+def running(loaded: Loaded, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    """The running gateway's answer: status and text. Raises OSError if there is none."""
+    where = address(loaded)
+    token = prepare(loaded.root, loaded.root.data_dir).admin_token
+    host = "127.0.0.1" if where.host in ANY_ADDRESS else where.host
+    connection = http.client.HTTPConnection(host, where.port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, body, {"Authorization": f"Bearer {token}"})
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode()
+    finally:
+        connection.close()
+
+
+def call(config: str | None, method: str, path: str, body: Body | None = None, query: Mapping[str, str | None] | None = None) -> Body:
+    """What the admin API answers; an empty answer is {}. query: parameters; None is not sent. Ends the command, with what it says, where
+    that is a refusal."""
+    try:
+        loaded = load(configuration(config), os.environ)
+        said = urlencode({name: value for name, value in (query or {}).items() if value is not None})
+        status, text = _answer(loaded, method, f"{path}?{said}" if said else path, json.dumps(body) if body is not None else "")
+    except ConfigError as error:
+        print("\n".join(map(str, error.problems)), file=sys.stderr)
+        raise typer.Exit(INVALID) from error
+    answer = cast("Body", json.loads(text)) if text else {}
+    if status >= 400:
+        errors = answer.get("errors") or [answer["error"]]
+        print("\n".join(f"{each['param']}: {each['message']}" if answer.get("errors") else each["message"] for each in errors), file=sys.stderr)
+        raise typer.Exit(1)
+    return answer
+
+
+def every(config: str | None, path: str, **query: str | None) -> list[Body]:
+    """All pages of a list."""
+    rows: list[Body] = []
+    after: str | None = None
+    while True:
+        page = call(config, "GET", path, None, {**query, "limit": "1000", "after": after})
+        rows += page["data"]
+        after = page["next"]
+        if after is None:
+            return rows
+
+
+def _answer(loaded: Loaded, method: str, path: str, body: str) -> tuple[int, str]:
+    try:
+        return running(loaded, method, path, body)
+    except ConnectionRefusedError:
+        print("no gateway is running: by its database", file=sys.stderr)
+        return asyncio.run(load_alone()(loaded, method, path, body.encode()))
+
+
+def load_alone() -> Callable[[Loaded, str, str, bytes], Coroutine[Any, Any, tuple[int, str]]]:
+    from llm_gateway.commands.alone import alone  # noqa: PLC0415
+
+    return alone

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from llm_gateway.commands import keys, tenants
+
+CONFIG = {"server": {"host": "127.0.0.1", "metrics_port": 1}, "tenants": {"written": {}}, "keys": [{"name": "cfg", "key": "sk-config-0123456"}]}
+
+
+class Shell:
+    """`llm-gateway`, in this process, where no gateway runs: nobody listens on port 1."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "config.json"
+        self.file.write_text(json.dumps({**CONFIG, "data_dir": str(folder / "data")}))
+        self.app = typer.Typer()
+        group = typer.Typer()
+        keys.add_to(group)
+        self.app.add_typer(group, name="keys")
+        self.app.add_typer(tenants.app(), name="tenants")
+
+    def __call__(self, *words: str, status: int = 0, typed: str | None = None) -> str:
+        """What it prints; where it fails, what it says of that."""
+        done = CliRunner().invoke(self.app, [*words, "--config", str(self.file)], input=typed)
+        assert done.exit_code == status, done.output
+        return done.stdout if status == 0 else done.stderr
+
+    def read(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("COLUMNS", "200")
+    return Shell(tmp_path)

@@ -1,0 +1,66 @@
+"""Whom a command asks: the gateway that runs, and only where none does the database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from llm_gateway.commands.calls import every
+
+
+def serve(answers: list[tuple[int, object]]) -> tuple[HTTPServer, list[str]]:
+    """A gateway's admin API with these answers."""
+    asked: list[str] = []
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            status, body = answers.pop(0)
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Answering)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server, asked
+
+
+def test_the_running_gateway_is_asked_page_by_page(shell) -> None:
+    server, asked = serve([(200, {"data": [{"id": "a"}], "next": "a"}), (200, {"data": [{"id": "b"}], "next": None})])
+    config = json.loads(shell.file.read_text())
+    config["server"]["metrics_port"] = server.server_address[1]
+    shell.file.write_text(json.dumps(config))
+    assert every(str(shell.file), "/admin/v1/keys", tenant="acme", name=None) == [{"id": "a"}, {"id": "b"}]
+    assert asked == ["/admin/v1/keys?tenant=acme&limit=1000", "/admin/v1/keys?tenant=acme&limit=1000&after=a"]
+    assert not (shell.file.parent / "data" / "gateway.db").exists()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_gateway_that_refuses_is_believed(shell) -> None:
+    server, _ = serve([(503, {"error": {"message": "Not now.", "code": "database_unavailable", "param": None}})])
+    config = json.loads(shell.file.read_text())
+    config["server"]["metrics_port"] = server.server_address[1]
+    shell.file.write_text(json.dumps(config))
+    assert "Not now." in shell("keys", "list", status=1)
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_configuration_that_is_wrong_is_said(shell) -> None:
+    shell.file.write_text('{"sevrer": {}}')
+    assert "did you mean `server`?" in shell("keys", "list", status=2)
+
+
+def test_serving_pays_for_no_database() -> None:
+    """`serve` goes through the same module; what a database needs takes half a second to import."""
+    program = "import llm_gateway.cli, sys; sys.exit(any(name.partition('.')[0] in ('sqlalchemy', 'starlette') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
