@@ -15,15 +15,21 @@ from msgspec.structs import replace
 
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.stores.redis.dial import master, ping
-from llm_gateway.stores.redis.slots import slot
 from llm_gateway.stores.redis.scripts import keys
+from llm_gateway.stores.redis.slots import slot
 from llm_gateway.stores.redis.terms import Login, Tls, parse
 from redis_server import redis_server, say, sentinel, valkey, valkey_cluster
 from stores.redis.conftest import ask, budget, port_of, store, until
 
 REQUESTS = Claim("key:1", "requests", 1000)
-ACL = "resetkeys ~llmgw:* -@all +evalsha +script|load +set +get +hset +hget +hmget +hdel +zadd +zrem +zcard +zscore +zrange +zrangebyscore "
-ACL += "+zremrangebyscore +pexpire +time +ping +select"
+PAGE = (Path(__file__).parents[3] / "docs" / "redis.md").read_text()
+
+
+def acl() -> list[str]:
+    """What the documents say that the gateway's own user may do."""
+    said = PAGE.partition("redis-cli ACL SETUSER gateway on '>PASSWORD' ")[2].partition("\n```")[0]
+    return said.replace("\\\n", " ").replace("\\", "").replace("'", "").split()
+
 
 
 async def works(one, tenant: str = "acme") -> None:
@@ -51,10 +57,11 @@ async def test_valkey(tmp_path):
 
 async def test_a_user_that_may_do_what_the_documents_say(own):
     url, _ = own
-    say(port_of(url), "ACL", "SETUSER", "gateway", "on", ">hunter2", *ACL.split())
+    say(port_of(url), "ACL", "SETUSER", "gateway", "on", ">hunter2", *acl())
     async with store(url.replace("//", "//gateway:hunter2@"), patient=True) as one:
         await works(one)
     assert await ping(parse(url.replace("//", "//gateway:hunter2@")))
+    assert not await ping(parse(url.replace("//", "//gateway:wrong@")))
 
 
 async def test_who_is_not_let_in_does_without_until_it_is(own):
@@ -255,7 +262,7 @@ async def test_a_node_that_is_gone_takes_its_tenants_only(tmp_path):
             for index in range(3):
                 for port in ports:
                     assert (await accounts[port].reserve(ask(f"b{index}"))).refused is None
-            assert one.shared.meter.local == {'granted': 3}
+            assert one.shared.meter.local == {"granted": 3}
             assert not one.shared.ready
             os.kill(processes[2].pid, signal.SIGCONT)
             await one.ready(10)

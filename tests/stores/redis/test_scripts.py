@@ -16,7 +16,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.policies.bucket import Bucket
 from llm_gateway.policies.windows import ends, window
-from llm_gateway.stores.redis.scripts import CALENDAR, CLOCK, GRANTED, HELD, LAG, PURSE, REFUSED, UNKNOWN, UNSEEDED, Scripts, keys, letter
+from llm_gateway.stores.redis.scripts import (
+    CALENDAR,
+    CLOCK,
+    GRANTED,
+    HELD,
+    LAG,
+    PURSE,
+    REFUSED,
+    UNKNOWN,
+    UNSEEDED,
+    Scripts,
+    keys,
+    letter,
+)
 
 # The time that the test sets, instead of the server's.
 OWN_CLOCK = "local function clock() return tonumber(redis.call('GET', '{clock}') or '0') end\n"
@@ -107,9 +120,8 @@ class Model:
         if waits and max(waits.values()) > 0:
             return "refused", max(waits, key=lambda name: waits[name]), max(waits.values())
         for claim in claims:
-            if claim.measure == "concurrent":
-                if len(self.busy(claim, now)) >= claim.limit:
-                    return "refused", claim.name, 1.0
+            if claim.measure == "concurrent" and len(self.busy(claim, now)) >= claim.limit:
+                return "refused", claim.name, 1.0
         return None
 
     def _take(self, claims, request, tokens, granted, till, now):
