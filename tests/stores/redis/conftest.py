@@ -17,7 +17,7 @@ from llm_gateway.stores.gauges import Memory
 from llm_gateway.stores.redis.client import Turn
 from llm_gateway.stores.redis.gauges import Policy, Shared
 from llm_gateway.stores.redis.terms import Terms, parse
-from redis_server import redis_server
+from redis_server import redis_server, valkey_cluster
 
 DOLLAR = 1_000_000_000
 WALL = 1_795_741_200.0
@@ -99,6 +99,13 @@ def fresh(url: str) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[int], Any]]:
+    """Ports and processes, for tests that leave it whole."""
+    with valkey_cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from llm_gateway.policies.bucket import Allowance, Rate
 from llm_gateway.stores.redis.buckets import Line
 from llm_gateway.stores.redis.slots import slot
-from redis_server import say, valkey_cluster
-from stores.redis.conftest import port_of, store, until
+from redis_server import say
+from stores.redis.conftest import store, until
 
 PROVIDER = (("openai",), Rate(requests=6, tokens=60_000))
 MODEL = (("openai", "key-1", "gpt-4o"), Rate(tokens=6000))
@@ -74,17 +74,16 @@ async def test_no_limits_are_no_work(fresh):
         assert (await line(one, (("openai",), Rate())).take(10)).wait == 0
 
 
-async def test_a_providers_buckets_are_in_one_slot(tmp_path):
-    with valkey_cluster(tmp_path) as (ports, _):
-        async with store(f"redis+cluster://127.0.0.1:{ports[0]}", patient=True) as one:
-            for provider in range(20):
-                names = ((f"p{provider}",), (f"p{provider}", "key"), (f"p{provider}", "key", "model"))
-                made = Line(one.shared, f"p{provider}", names, (Rate(requests=9), Rate(tokens=900), Rate(1, 100)))
-                assert (await made.take(10)).wait == 0
-                made.correct(5)
-            await until(lambda: not one.shared.client.waiting)
-            assert one.shared.meter.failures == {}
-        found = [key for port in ports for key in say(port, "KEYS", "*provider:p0*")]
-        assert len(found) == 4
-        assert len({slot(key) for key in found}) == 1
-        assert port_of(f"x:{ports[0]}/") == ports[0]
+async def test_a_providers_buckets_are_in_one_slot(cluster):
+    ports, _ = cluster
+    async with store(f"redis+cluster://127.0.0.1:{ports[0]}", patient=True) as one:
+        for provider in range(20):
+            names = ((f"p{provider}",), (f"p{provider}", "key"), (f"p{provider}", "key", "model"))
+            made = Line(one.shared, f"p{provider}", names, (Rate(requests=9), Rate(tokens=900), Rate(1, 100)))
+            assert (await made.take(10)).wait == 0
+            made.correct(5)
+        await until(lambda: not one.shared.client.waiting)
+        assert one.shared.meter.failures == {}
+    found = [key for port in ports for key in say(port, "KEYS", "*provider:p0*")]
+    assert len(found) == 4
+    assert len({slot(key) for key in found}) == 1

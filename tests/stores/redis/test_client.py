@@ -188,12 +188,6 @@ async def test_no_sentinel_knows(tmp_path, own):
 # -- clusters ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    with valkey_cluster(tmp_path_factory.mktemp("cluster")) as made:
-        yield made
-
-
 def tenants_on(ports: list[int]) -> dict[int, str]:
     """A tenant for each node."""
     found: dict[int, str] = {}

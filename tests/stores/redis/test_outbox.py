@@ -95,12 +95,12 @@ async def test_what_the_seeds_know_already_is_not_booked_again(own, tmp_path, mo
         assert isinstance(one.shared, Shared)
         one.shared.outbox._kept[0].at -= 60.0
         one.seeds.amounts["month"] = 1000
-        one.shared.outbox._ready = lambda: False  # until the first request has had it seeded
+        one.shared.outbox._reaches = lambda _: False  # until the first request has had it seeded
         with redis_server(tmp_path, port_of(url)):
             await one.ready()
             await account.reserve(ask("seeds it", cost=1))
-            one.shared.outbox._ready = lambda: True
-            one.shared.outbox.wake()
+            one.shared.outbox._reaches = one.shared.client.reaches
+            one.shared.outbox.resume()
             await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
             assert booked(url) == 1005
 

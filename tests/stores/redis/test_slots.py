@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_gateway.stores.redis.slots import SLOTS, Range, moved, ranges, slot, tag_of
-from redis_server import say, valkey_cluster
+from redis_server import say
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,9 @@ def test_known_slots(key, number):
     assert slot(key) == number
 
 
-def test_a_server_says_the_same(tmp_path):
+def test_a_server_says_the_same(cluster):
     keys = ["a", "llmgw:{0123456789abcdef}:key:1 budget month", "{}a", "a{", "a{b", "a}b{c}", "{{a}}", "schlüssel"]
-    with valkey_cluster(tmp_path, 1) as (ports, _):
-        assert [slot(key.encode()) for key in keys] == [say(ports[0], "CLUSTER", "KEYSLOT", key) for key in keys]
+    assert [slot(key.encode()) for key in keys] == [say(cluster[0][0], "CLUSTER", "KEYSLOT", key) for key in keys]
 
 
 def test_the_map():
