@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -46,6 +47,22 @@ class Postgres:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server and all it has started stand still."""
+        assert self.process is not None
+        tree = [self.process.pid]
+        for pid in tree:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                tree += map(int, task.read_text().split())
+        for pid in tree:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in tree:
+                os.kill(pid, signal.SIGCONT)
 
     def run(self, statement: str, database: str = "postgres") -> str:
         environ = {**os.environ, "PGPASSWORD": PASSWORD}

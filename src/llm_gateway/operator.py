@@ -39,6 +39,7 @@ from llm_gateway.admin.probes import Probes
 from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
+from llm_gateway.admin.usage import Usage
 from llm_gateway.admin.webhooks import Webhooks
 from llm_gateway.config.material import ADMIN_SOCKET
 from llm_gateway.config.snapshot import Operator, Snapshot
@@ -101,6 +102,7 @@ class Plane:
         self.database = Database(state.database.url, notices, self.events.tell)
         self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell, self.fleet.spend)
         self.registry = Registry(self.database, self.fleet, notices, self._state, want=self.keysets.want)
+        self.usage = Usage(self.registry.ground, self.database.engine, lambda: self.books.terms.usage_days)
 
     def api(self) -> Api:
         parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books, self.keysets)
@@ -196,7 +198,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            Audited(application(plane.api(), *plane.registry.routes()), plane.auditing),
+            Audited(application(plane.api(), *plane.registry.routes(), *plane.usage.routes()), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -16,6 +16,7 @@ from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Everybody, Find, Holders
 from llm_gateway.admission.quota import Quota
 from llm_gateway.admission.tokens import Tokens
+from llm_gateway.admission.vault import Vault
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
 from llm_gateway.config.snapshot import Caching, Cascade, Cloud, Concurrency, Provider, RateLimit, Snapshot
@@ -110,6 +111,7 @@ def table(
         here=(snapshot.region, snapshot.zone),
         residency=snapshot.residency,
         queue=Queue(Patience(snapshot.queue_wait, snapshot.queue_length)),
+        vault=Vault(snapshot.secret),
     )
 
 
@@ -172,6 +174,7 @@ def _seat(provider: Provider, pool: Pool, fetched: str | None, marks: Marks) -> 
         _rate(provider.rate_limit), {key.id: rate for key in provider.keys if (rate := _rate(key.rate_limit)) is not None},
         {model: rate for model, said in provider.model_limits.items() if (rate := _rate(said)) is not None},
         {shape: field(name) for shape, name in SERVICES[provider.type].seals.items()},
+        frozenset(provider.tenants),
     )  # fmt: skip
 
 
@@ -204,6 +207,7 @@ def _alias(alias: SnapshotAlias) -> Alias:
         hedge=Hedge(alias.hedge.seconds, alias.hedge.quantile, alias.hedge.budget) if alias.hedge is not None else None,
         shadow=(_goals((alias.shadow.target,))[0], alias.shadow.share) if alias.shadow is not None else None,
         cascade=_escalation(alias.cascade) if alias.cascade is not None else None,
+        tenants=frozenset(alias.tenants),
     )
 
 

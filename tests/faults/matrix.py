@@ -54,5 +54,4 @@ OPEN: dict[int, str] = {
     27: "This version keeps no state in Redis.",
     28: "This version has no budgets.",
     29: "This version has no budgets.",
-    38: "This version writes to no database and sends no traces.",
 }

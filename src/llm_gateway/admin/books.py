@@ -27,7 +27,7 @@ from llm_gateway.stores.tables import write
 
 SECONDS = 1.0
 LONGEST_PAUSE = 30.0
-STALL_SECONDS = 45.0  # for one batch; an SQLite writer waits 30 for another
+STALL_SECONDS = 15.0  # for one batch; an SQLite writer waits 10 for another
 PURGE_SECONDS = 600.0
 PURGE_PAUSE = 0.2
 SPEND = "spend.table"  # in data_dir

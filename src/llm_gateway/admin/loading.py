@@ -120,7 +120,7 @@ class Loader:
                 self._bytes += len(entry.line)
 
     async def _remove(self, keep: float, offsets: dict[str, int]) -> None:
-        done = [name for name, offset in offsets.items() if name in self._sizes]
+        done = [name for name in offsets if name in self._sizes]
         gone = [name for name in offsets if name not in self._sizes]
         old = time.time_ns() / 1e9 - keep
         gone += await asyncio.to_thread(_removed, self._folder, {name: offsets[name] for name in done}, old)
@@ -157,10 +157,10 @@ def _read(path: Path, replica: str, start: int) -> Batch | None:
     except FileNotFoundError:
         return None
     entries: list[Entry] = []
-    offset = start
-    while len(entries) < LINES and (length := data.find(b"\n", offset - start) + 1 - (offset - start)) > 0:
-        entries.append(_entry(offset, data[offset - start : offset - start + length]))
-        offset += length
+    begun = 0
+    while len(entries) < LINES and (end := data.find(b"\n", begun) + 1) > 0:
+        entries.append(_entry(start + begun, data[begun:end]))
+        begun = end
     if not entries and len(data) >= LONGEST:
         entries = [Entry(start, start + len(data), data, refused="longer than a row can be")]
     return Batch(replica, path.name, start, entries[-1].end, entries) if entries else None

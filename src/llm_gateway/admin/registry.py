@@ -46,7 +46,7 @@ class Registry:
         register = Register(database.engine)
         self.table = KeyTable(register, Path(snapshot.data_dir), workers or _Nobody(), notices, ready=database.ready, clock=wall)
         self.roles = Roles(state, self.table.directory, Tokens(want), wall)
-        ground = Ground(
+        self.ground = ground = Ground(
             register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall,
             look=self.table.try_to_look if workers is not None else _look_away,
         )  # fmt: skip

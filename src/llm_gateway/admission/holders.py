@@ -68,7 +68,7 @@ class Holders:
         if isinstance(project, Project):
             holders.append(Holder(project_id(key.tenant, key.project), project.grant))
         holders.append(Holder(tenant_id(key.tenant), of_tenant.grant))
-        return principal(key, tuple(holders))
+        return principal(key, tuple(holders), tuple(sorted(of_tenant.secrets.items())))
 
     def barred(self, key: Key) -> str:
         """Which of them is disabled: key, user, project or tenant; "" none."""
@@ -77,13 +77,13 @@ class Holders:
         return next((called for called, each in records if each is not None and each.disabled), "")
 
 
-def principal(key: Key, holders: tuple[Holder, ...]) -> Principal:
+def principal(key: Key, holders: tuple[Holder, ...], secrets: tuple[tuple[str, str], ...] = ()) -> Principal:
     grants = [each.grant for each in holders]
     caps = [each.max_output for each in grants if each.max_output is not None]
     return Principal(
         key.name, key.tenant, _common(each.models for each in grants), bool(key.aws), key.id, key.project, key.user,
         _common(each.regions for each in grants), min(caps) if caps else None, key.expires, key.ips, key.scopes,
-        tuple(each for each in holders if _counts(each.grant)),
+        tuple(each for each in holders if _counts(each.grant)), secrets,
     )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class Resolver:
             shadow=self._shadow(name, alias.shadow),
             cascade=_cascade(alias.cascade),
             cache=_caching(self._loaded.root.cache, alias.cache),
+            tenants=alias.tenants,
         )
 
     def _shadow(self, name: str, said: schema.Shadow | None) -> Shadow | None:

@@ -134,6 +134,7 @@ class Provider(Section):
         "(GOOGLE_CLOUD_LOCATION; else global) address follows from it.",
     )
     zone: Region | None = Field(default=None, description="The zone within the region, such as eu-west-1a.")
+    tenants: tuple[str, ...] = Field(default=(), description="Whose it is: no other tenant's request goes there. Everybody's if empty.")
     profile: str | None = Field(default=None, min_length=1, description="AWS: profile of the shared configuration files.")
     role_arn: str | None = Field(default=None, pattern="^arn:", description="AWS: the role to assume.")
     external_id: str | None = Field(default=None, min_length=2, description="AWS: what that role wants to be told.")

@@ -113,6 +113,7 @@ class Cascade(Section):
 
 
 class Alias(Section):
+    tenants: tuple[str, ...] = Field(default=(), description="Whose it is: for all other tenants there is no such model. Everybody's if empty.")
     strategy: Strategy = Field(
         default="priority",
         description="`priority`: the first target that can. `weighted`, `round_robin`, `least_busy`. `latency`: soonest to the last token; "

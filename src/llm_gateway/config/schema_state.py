@@ -25,7 +25,9 @@ class Journal(Section):
     on_error: Literal["refuse", "continue"] = Field(
         default="refuse", description="When usage cannot be written: refuse new requests, or go on and lose rows."
     )
-    keep: Seconds = Field(default=86_400.0, description="How long a file stays after all of it is in the database.")
+    keep: Annotated[Seconds, Field(ge=60)] = Field(
+        default=86_400.0, description="How long a file stays, all of which is in the database; a minute at least, in which the audit log reads it."
+    )
 
 
 class Usage(Section):

@@ -150,6 +150,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     api_version: str | None = None
     region: str | None = None
     zone: str | None = None
+    tenants: tuple[str, ...] = ()
     cloud: Cloud | None = None
     proxy: str | None = None
     tls: ProviderTls = ProviderTls()
@@ -251,6 +252,7 @@ class Alias(Struct, frozen=True, kw_only=True):
     first_chunk: float | None = None
     timeout: float | None = None
     cache: Caching | None = None
+    tenants: tuple[str, ...] = ()
 
 
 class Tenancy(Struct, frozen=True, kw_only=True):

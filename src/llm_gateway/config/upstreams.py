@@ -150,6 +150,7 @@ def _provider(name: str, kind: str, url: str, keys: tuple[ProviderKey, ...], sec
         max_connections=section.max_connections,
         idle_timeout=section.idle_timeout_seconds,
         deployments=dict(section.deployments),
+        tenants=section.tenants,
     )
 
 

@@ -60,7 +60,8 @@ class Route(Struct, frozen=True, gc=False):
 class Principal(Struct, frozen=True, gc=False):
     """Who asks. `key`: its public name, `id`: its own for ever. `models`: the only ones allowed, `regions`: where requests may be
     answered; empty means all. `signs`: proves itself by AWS signatures, not by a key. `max_output`: tokens of a reply at most.
-    `expires`: Unix seconds, 0 never. `ips`: networks it may come from. `holders`: whose limits its requests count against, the key first."""
+    `expires`: Unix seconds, 0 never. `ips`: networks it may come from. `holders`: whose limits its requests count against, the key first.
+    `secrets`: its tenant's own keys at providers, sealed."""
 
     key: str
     tenant: str
@@ -75,6 +76,7 @@ class Principal(Struct, frozen=True, gc=False):
     ips: tuple[str, ...] = ()
     scopes: tuple[Scope, ...] = INFERENCE
     holders: tuple[Holder, ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
 
 
 class Attempt(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -78,7 +78,8 @@ class Local:
     def _models(self, x: Exchange) -> bytes:
         allowed = x.principal.models if x.principal is not None else frozenset()
         self._listed += self._making
-        entries = [entry for entry in self._listed if not allowed or entry["id"] in allowed]
+        tenant, sees = x.principal.tenant if x.principal is not None else "", self._table.sees
+        entries = [each for each in self._listed if (not allowed or each["id"] in allowed) and sees(tenant, each["id"], each["owned_by"])]
         if x.route.format == "gemini":
             return self._reply(x, {"models": [listings.gemini(entry) for entry in entries]})
         if x.route.format == "ollama_chat":
@@ -94,7 +95,8 @@ class Local:
         if x.route.format == "gemini":
             name = name.removeprefix("models/")
         allowed = x.principal.models if x.principal is not None else frozenset()
-        places = self._table.resolve(name)
+        tenant = x.principal.tenant if x.principal is not None else ""
+        places = [each for each in self._table.resolve(name) if self._table.sees(tenant, name, each[0])]
         if not places or (allowed and name not in allowed):
             raise Fault(
                 Kind.NO_MODEL, f"The model {name[:100]!r} does not exist or is not available to you.", param="model"

@@ -20,7 +20,7 @@ class Goal(Struct, frozen=True):
 
 class Alias(Struct, frozen=True):
     """Lists of goals are resolved: no alias stands in them. `attempts`, `retries`: None, as for everybody. `rules` lead to aliases;
-    `shadow`: where copies go, and which share. Seconds: `attempt` (of a plain call), `silence`, `first_chunk`."""
+    `shadow`: where copies go, and which share; `tenants`: whose it is, everybody's if empty. Seconds: `attempt` (of a plain call), `silence`, `first_chunk`."""
 
     name: str
     targets: tuple[Goal, ...]
@@ -41,6 +41,7 @@ class Alias(Struct, frozen=True):
     hedge: Hedge | None = None
     shadow: tuple[Goal, float] | None = None
     cascade: Escalation | None = None
+    tenants: frozenset[str] = frozenset()
 
     def goals(self) -> tuple[Goal, ...]:
         """All there are, for whatever reason they may be come to."""

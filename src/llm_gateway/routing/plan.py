@@ -93,6 +93,8 @@ class Plan(Struct, frozen=True):
     one kind of reason. `timeout`: the alias's own, in seconds, if it has one. `only`: all targets, where there
     is no choice to make and nothing to check.
 
+    `tenants`: whose it is, everybody's if empty.
+
     `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
     a conversation with one target; `near`: whether distances differ; `single`: whether
     every stop has one key; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
@@ -121,6 +123,7 @@ class Plan(Struct, frozen=True):
     speeds: Speeds | None = None
     policy: Policy | None = None
     retries: int | None = None
+    tenants: frozenset[str] = frozenset()
 
     def targets(self, turn: int) -> list[Target]:
         """In the order written. turn: a running number that rotates the keys of each stop."""

@@ -7,7 +7,9 @@ they are, whose conditions they share.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from llm_gateway.core.errors import Fault, Kind
@@ -31,6 +33,19 @@ STORED = "response"
 ESTIMATED = "count"  # for targets that do not do it themselves
 NAMED = 5
 LEARNING = frozenset({"latency", "throughput", "cost", "adaptive"})
+
+
+class Vault(Protocol):
+    """Opens what a tenant entrusted to the gateway (admission.vault)."""
+
+    def open(self, tenant: str, provider: str, token: str) -> str | None: ...
+
+
+class Owner(Struct, frozen=True):
+    """Whose request it is, where that matters. `secrets`: by provider, sealed."""
+
+    tenant: str
+    secrets: tuple[tuple[str, str], ...] = ()
 
 
 class Planner:
@@ -77,7 +92,45 @@ class Planner:
             return self._sealed(_made(Plan(model, stops)), operation)
         return self._aliased(alias, stops, operation)
 
+    def sees(self, tenant: str, name: str, provider: str) -> bool:
+        """Whether there is such a model for this tenant. provider: the first that it leads to."""
+        alias, seat = self.aliases.get(name), self.seats.get(provider)
+        return not any(each is not None and each.tenants and tenant not in each.tenants for each in (alias, seat))
+
+    def owned(self, plan: Plan, owner: Owner, vault: Vault) -> Plan:
+        """What there is of a plan for one tenant, with its own keys where it has some. Raises Fault NO_MODEL where that is nothing."""
+        if plan.tenants and owner.tenant not in plan.tenants:
+            raise self._unknown(plan.model)
+
+        def own(stops: tuple[Stop, ...]) -> tuple[Stop, ...]:
+            return tuple(self._keyed(stop, owner, vault) for stop in stops if self.sees(owner.tenant, "", stop.keys[0].provider))
+
+        stops, fallbacks = own(plan.stops), own(plan.fallbacks)
+        if not stops:
+            stops, fallbacks = fallbacks[:1], fallbacks[1:]
+        if not stops:
+            raise self._unknown(plan.model)
+        elsewhere = {kind: kept for kind, some in plan.elsewhere.items() if (kept := own(some))}
+        shadow = plan.shadow if plan.shadow is None or own((plan.shadow.stop,)) else None
+        excluded = tuple(each for each in plan.excluded if self.sees(owner.tenant, "", each[0].keys[0].provider))
+        return _made(replace(plan, stops=stops, fallbacks=fallbacks, elsewhere=elsewhere, shadow=shadow, excluded=excluded))
+
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _keyed(self, stop: Stop, owner: Owner, vault: Vault) -> Stop:
+        """With the tenant's own key in the place of all of ours. Raises Fault UNAVAILABLE if it cannot be read: ours must not stand in."""
+        first = stop.keys[0]
+        sealed = dict(owner.secrets).get(first.provider)
+        if sealed is None:
+            return stop
+        key = vault.open(owner.tenant, first.provider, sealed)
+        if key is None:
+            raise Fault(Kind.UNAVAILABLE, "The tenant's own key for this provider cannot be read; entrust it again.", code="secret_unreadable")
+        seat = self.seats[first.provider]
+        account = replace(first.account, key=key, key_id=f"own:{owner.tenant}", mark=b"")
+        condition = self._condition(seat, account, first.model)
+        target = Target(seat, account, first.place, first.meter, self._own, condition=condition, limits=first.limits)
+        return replace(stop, keys=(target,), weights=())
 
     def _aliased(self, alias: Alias, stops: tuple[Stop, ...], operation: str) -> Plan:
         fallbacks = self._stops(alias.fallbacks, alias.name, operation)
@@ -100,6 +153,7 @@ class Planner:
             hedge=alias.hedge, shadow=self._shadow(alias, operation),
             cascade=alias.cascade if operation == CHAT else None,  # only of conversations is known whether they will do
             policy=replace(self._policy, max_attempts=alias.attempts) if alias.attempts is not None else None,
+            tenants=alias.tenants,
         )  # fmt: skip
         return self._sealed(_made(plan), operation)
 
@@ -204,7 +258,8 @@ class Planner:
         if known is not None:
             hint = f"It belongs to provider type {known[0]!r}, which is not configured here."
         else:
-            names = [*self.aliases][:NAMED] or [f"{name}/MODEL" for name in self.seats][:NAMED]
+            names = [name for name, each in self.aliases.items() if not each.tenants][:NAMED]
+            names = names or [f"{name}/MODEL" for name, each in self.seats.items() if not each.tenants][:NAMED]
             hint = f"Known here are, among others: {', '.join(names)}. See GET /v1/models."
         return Fault(
             Kind.NO_MODEL, f"The model {shown!r} does not exist or is not available to you. {hint}", param="model"

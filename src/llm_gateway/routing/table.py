@@ -11,7 +11,7 @@ from time import perf_counter
 
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Exchange, Pin
+from llm_gateway.core.exchange import Exchange, Pin, Principal
 from llm_gateway.models.own import Own
 from llm_gateway.policies.retry import Policy
 from llm_gateway.providers.contract import OPERATIONS
@@ -19,7 +19,7 @@ from llm_gateway.routing import ask, choice, options, wishes
 from llm_gateway.routing.alias import Alias
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Course, Plan, Tally
-from llm_gateway.routing.planner import Planner
+from llm_gateway.routing.planner import Owner, Planner, Vault
 from llm_gateway.routing.queue import Patience, Queue
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.telemetry.metrics import Metrics, escape
@@ -46,6 +46,7 @@ class Table:
         here: tuple[str | None, str | None] = (None, None),
         residency: Mapping[str, tuple[str, ...]] | None = None,
         queue: Queue | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.queue = queue if queue is not None else Queue(Patience())
         self.conditions = conditions if conditions is not None else Conditions()
@@ -58,7 +59,10 @@ class Table:
         self.tally = Tally()
         self.resolve = self.planner.resolve
         self.place = self.planner.place
+        self.sees = self.planner.sees
         self._policy = policy
+        self._vault = vault
+        self._private = any(seat.tenants for seat in self.planner.seats.values()) or any(alias.tenants for alias in self.planner.aliases.values())
         self._residency = residency or {}
         self._plans: dict[str, dict[str, Plan]] = {operation: {} for operation in OPERATIONS}
         self._wished: dict[tuple[object, ...], Plan] = {}
@@ -82,7 +86,11 @@ class Table:
         where nobody may, UNAVAILABLE, UPSTREAM_RATE_LIMIT or UPSTREAM_AUTH where nobody can be asked now."""
         plan = self._plans[x.route.operation].get(x.model) or self.plan(x.model, x.route.operation)
         members = x.peek.members
-        if plan.rules or self._residency or "models" in members or "provider" in members or (x.principal is not None and x.principal.regions):
+        principal = x.principal
+        if (
+            plan.rules or self._residency or self._private or "models" in members or "provider" in members
+            or (principal is not None and (principal.regions or principal.secrets))
+        ):  # fmt: skip
             plan = self._narrowed(plan, x)
         self._turn += 1
         targets = plan.only or self._ordered(plan, x)
@@ -175,7 +183,9 @@ class Table:
 
     def _narrowed(self, plan: Plan, x: Exchange) -> Plan:
         """By the alias's rules, by what the caller wishes, by where its data may be."""
-        operation = x.route.operation
+        operation, owner = x.route.operation, self._owner(x.principal)
+        if owner is not None and plan.tenants:
+            plan = self._owned(plan, owner)  # who may not have the alias must not come by its rules either
         if plan.rules:
             said = ask.tags(x)
             use = next((rule.use for rule in plan.rules if choice.matches(rule.when, x, said)), None)
@@ -188,23 +198,36 @@ class Table:
             x.unheard = (*x.unheard, *unknown)
         residency = self._residency.get(x.principal.tenant if x.principal is not None else "", self._residency.get("", ()))
         regions = tuple(sorted(x.principal.regions)) if x.principal is not None else ()
-        if wish is options.NONE and not residency and not regions:
+        if wish is options.NONE and not residency and not regions and owner is None:
             return plan
         priced = wish.max_prompt is not None or wish.max_completion is not None
         hour = int(x.wall // 3600) if priced else 0  # prices change by date, some by hour
-        key = (plan.model, operation, wish, residency, regions, x.principal.models if x.principal is not None else (), hour)
+        key = (plan.model, operation, wish, residency, regions, owner, x.principal.models if x.principal is not None else (), hour)
         narrowed = self._wished.get(key)
         if narrowed is None:
-            more = [self.plan(name, operation) for name in wish.models if wishes.may(x.principal, name)]
+            more = [self.plan(name, operation) for name in wish.models if wishes.may(x.principal, name) and self._there(owner, name)]
             narrowed = wishes.narrowed(wishes.joined(plan, more), wish, residency, x.wall)
             if regions:
                 narrowed = wishes.narrowed(narrowed, options.NONE, regions, x.wall)
+            if owner is not None and (narrowed.stops or narrowed.fallbacks):
+                narrowed = self._owned(narrowed, owner)
             if len(self._wished) >= MOST_PLANS:
                 self._wished.clear()
             self._wished[key] = narrowed
         if not narrowed.stops and not narrowed.fallbacks:
             raise wishes.nobody(narrowed, residency or regions)
         return narrowed
+
+    def _there(self, owner: Owner | None, name: str) -> bool:
+        return owner is None or self.planner.sees(owner.tenant, name, "")
+
+    def _owner(self, principal: Principal | None) -> Owner | None:
+        """None where it makes no difference whose request it is."""
+        tenant, secrets = (principal.tenant, principal.secrets) if principal is not None else ("", ())
+        return Owner(tenant, secrets) if self._private or secrets else None
+
+    def _owned(self, plan: Plan, owner: Owner) -> Plan:
+        return plan if self._vault is None else self.planner.owned(plan, owner, self._vault)
 
 
 def _pinned(targets: list[Target], pin: Pin) -> list[Target]:

@@ -52,7 +52,7 @@ class Seat(Struct, frozen=True):
 
     `rate`: of all its accounts together; `rates`: by key id, of one; `models`: by model, of each account with it.
 
-    `seals`: by shape, where its replies hold what only the account that made it can read."""
+    `tenants`: whose it is, everybody's if empty. `seals`: by shape, where its replies hold what only the account that made it can read."""
 
     name: str
     type: str
@@ -69,6 +69,7 @@ class Seat(Struct, frozen=True):
     rates: Mapping[str, Rate] = {}
     models: Mapping[str, Rate] = {}
     seals: Mapping[str, Field] = {}
+    tenants: frozenset[str] = frozenset()
 
 
 class Target:
@@ -76,8 +77,29 @@ class Target:
     other accounts too, who could not read them."""
 
     __slots__ = (
-        "_heads", "_own", "_place", "_priced_until", "_rates", "_sloped_until", "_slopes", "_tiers", "account", "bay", "by_value", "condition",
-        "forms", "key_id", "limits", "lines", "longest", "meter", "model", "prices", "provider", "seals", "speaker",
+        "_heads",
+        "_own",
+        "_priced_until",
+        "_rates",
+        "_sloped_until",
+        "_slopes",
+        "_tiers",
+        "account",
+        "bay",
+        "by_value",
+        "condition",
+        "forms",
+        "key_id",
+        "limits",
+        "lines",
+        "longest",
+        "meter",
+        "model",
+        "place",
+        "prices",
+        "provider",
+        "seals",
+        "speaker",
     )  # fmt: skip
 
     def __init__(
@@ -109,7 +131,7 @@ class Target:
         self.lines = render(_said(account.provider, model, deprecated=info is not None and info.deprecated))
         self.prices = own.source(place)
         self._own = own
-        self._place = place
+        self.place = place
         self._rates: Rates | None = None
         self._tiers: dict[str, Rates | None] = {}  # rates of other service tiers, until then too
         self._priced_until = 0.0
@@ -132,13 +154,13 @@ class Target:
     def price(self, usage: Usage, now: float) -> int | None:
         """Nano-USD, None if unpriced. `now`: Unix seconds."""
         if now >= self._priced_until:
-            self._rates = self._own.rates(self._place, now)
+            self._rates = self._own.rates(self.place, now)
             self._tiers.clear()
             self._priced_until = now + RATES_SECONDS
         if usage.tier is None:
             return cost(usage, self._rates)
         if usage.tier not in self._tiers:
-            self._tiers[usage.tier] = self._own.rates(self._place, now, usage.tier)
+            self._tiers[usage.tier] = self._own.rates(self.place, now, usage.tier)
         return cost(usage, self._tiers[usage.tier])
 
     def slopes(self, now: float) -> tuple[float, float, float] | None:

@@ -1,7 +1,7 @@
 """A connection to the operator's database: SQLite in a file, or PostgreSQL.
 
 Law: no statement of ours stands here. Transactions are of two kinds, `reading` and `writing`: on SQLite a writer takes its lock when it
-begins, so that it waits for its turn (30 s at most) instead of failing in the middle; on PostgreSQL both are plain.
+begins, so that it waits for its turn (10 s at most) instead of failing in the middle; on PostgreSQL both are plain.
 
 SQLite: write-ahead log, so that readers and the one writer do not wait for each other; synced at each commit, since a revoked key must
 stay revoked after a power cut. Errors are SQLAlchemy's; `away` says which of them mean that the database is gone, full or busy.
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 10
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 60
 CONNECTIONS = 5

@@ -96,6 +96,7 @@ class Line(Struct, frozen=True):
     saved: Count | None = None
     attempts: tuple[Attempt, ...] = ()
     fallbacks: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    more: int = 0  # of nobody's lines alone
 
 
 _decode = msgspec.json.Decoder(Line).decode
