@@ -6,15 +6,27 @@ Law: shape only, as `schema.py`.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from llm_gateway.config.schema_tenancy import Name
 from llm_gateway.config.values import Seconds, Section, Url
 from llm_gateway.core.tenancy import Scope
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+
+
+def one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _short(items: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [items, {"type": "array", "items": items, "minItems": 1}]})
+
+
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(one_or_several), _short({"type": "string"})]
+Scopes = Annotated[tuple[Scope, ...], BeforeValidator(one_or_several), _short({"enum": list(get_args(Scope))})]
 Claim = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -31,7 +43,7 @@ class Jwt(Section):
     """Keys come from `jwks`, else from `jwks_url`, else from where `issuer`'s /.well-known/openid-configuration says."""
 
     issuer: str = Field(min_length=1, description="What `iss` must be, exactly.")
-    audience: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, description="What `aud` must be or contain; one of these.")
+    audience: Words = Field(min_length=1, description="What `aud` must be or contain; one of these.")
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256"), min_length=1, description="The only ones that are accepted.")
     jwks: str | None = Field(default=None, description="The issuer's public keys as a JWK set, usually `file:/path`; then nothing is fetched.")
     jwks_url: Url | None = Field(default=None, description="Where to fetch them from; by discovery if unset.")
@@ -40,19 +52,9 @@ class Jwt(Section):
     required_claims: dict[Claim, str] = Field(default={}, description="Claims that must be this, or contain it.")
     tenant: Name | None = Field(default=None, description="The tenant of all its tokens, whatever they say.")
     claims: Claims = Field(default=Claims(), description="Which claim holds what.")
-    roles: dict[str, tuple[Scope, ...]] = Field(
+    roles: dict[str, Scopes] = Field(
         default={}, description="Role -> `inference`, `read`, `admin`; a token without any is refused. Unset: everybody may use models."
     )
-
-    @field_validator("audience", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("roles", mode="before")
-    @classmethod
-    def _single(cls, value: Any) -> Any:
-        return {role: (said,) if isinstance(said, str) else said for role, said in value.items()} if isinstance(value, dict) else value
 
     @field_validator("jwks")
     @classmethod
