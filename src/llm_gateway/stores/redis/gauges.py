@@ -218,7 +218,7 @@ class Shared:
         self.meter = Meter()
         self.scripts = scripts if scripts is not None else Scripts()
         self._tell = tell
-        self.client = Client(terms, self.scripts.all, self.meter, self._turned)
+        self.client = Client(terms, self.scripts.all, self.meter, self._turned, self._emptied)
         self.outbox = Outbox(self.client.post, self.client.reaches, self.meter)
         self._ties = Ties(self.client, self.outbox, self.meter, self.scripts, fallback, self.policy, seeds, alert)
 
@@ -254,6 +254,9 @@ class Shared:
             self.meter.fail("unsettled", len(self.outbox))
         self.outbox.close()
         self.client.close()
+
+    def _emptied(self, theirs: Callable[[int], bool]) -> None:
+        self.outbox.recall(theirs)
 
     def _turned(self, turn: Turn) -> None:
         if not turn.reason:

@@ -1,7 +1,8 @@
 """What requests have cost in truth, on its way to Redis: sent at once, and kept while it is away until it is back.
 
 Law: a settlement is sent as often as it takes, and counts once: Redis knows for some minutes which it has seen. Only so many are kept one by
-one; of those beyond, the money is added up by account and nothing else is lost but the early end of reservations, which end by themselves.
+one; of those beyond, the money is added up by account and nothing else is lost but the early end of reservations, which end by themselves. What
+was settled within the last seconds is settled again where Redis comes back empty: rather twice than not at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from llm_gateway.stores.redis.scripts import UNSEEDED
 MOST = 50_000
 AT_ONCE = 500  # settlements in one go when Redis is back, so that requests find their way between
 EVERY = 0.02
+RECENT = 12.0  # seconds: of what seeds may not know (scripts.LAG), and until an empty server is noticed
 MOST_ERRORS = 3  # of a kind that another attempt will not cure
 
 
@@ -76,6 +78,13 @@ class Settlement:
         else:
             self.done_ = True
             self._teller.settled(result[1:])
+            if self.cost:
+                self._outbox.remember(self)
+
+    def again(self) -> None:
+        """Redis has forgotten it."""
+        self.done_ = self._asked = False
+        self._outbox.keep(self)
 
 
 class Outbox:
@@ -86,6 +95,7 @@ class Outbox:
         self._reaches = reaches
         self._meter = meter
         self._kept: deque[Settlement] = deque()
+        self._recent: deque[Settlement] = deque(maxlen=MOST)
         self._owed: dict[Teller, tuple[int, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._passed = 0  # in a row, of those whose server is away
@@ -104,6 +114,23 @@ class Outbox:
         elif settlement.cost:
             self._owed[settlement.teller] = self._owed.get(settlement.teller, (0, 0.0))[0] + settlement.cost, settlement.wall
         self.wake(EVERY)
+
+    def remember(self, settlement: Settlement) -> None:
+        """What it cost may not be where budgets are seeded from yet, should Redis lose it now."""
+        recent, horizon = self._recent, perf_counter() - RECENT
+        recent.append(settlement)
+        while recent and recent[0].at < horizon:
+            recent.popleft()
+
+    def recall(self, lost: Callable[[int], bool]) -> None:
+        """A server came back empty: what was settled just before is settled again, by whoever has those slots."""
+        recent, self._recent = self._recent, deque(maxlen=MOST)
+        horizon = perf_counter() - RECENT
+        for each in recent:
+            if each.at >= horizon and lost(each.teller.slot):
+                each.again()
+            else:
+                self._recent.append(each)
 
     def resume(self) -> None:
         """A server turned ready."""
