@@ -29,6 +29,7 @@ class Teller(Protocol):
     """The account that a settlement is of."""
 
     lasting: bool
+    urgent: bool
     slot: int
 
     def write(self, settlement: Settlement, age: int, seeds: bytes | None) -> Command: ...
@@ -88,10 +89,13 @@ class Settlement:
 
 
 class Outbox:
-    """`send`: to Redis; `reaches`: whether whoever has a slot is there."""
+    """`send`: to Redis, with what is sent next; `hurry`: at once; `reaches`: whether whoever has a slot is there."""
 
-    def __init__(self, send: Callable[[Command], None], reaches: Callable[[int], bool], meter: Meter) -> None:
+    def __init__(
+        self, send: Callable[[Command], None], reaches: Callable[[int], bool], meter: Meter, hurry: Callable[[Command], None] | None = None
+    ) -> None:
         self.send = send
+        self._hurry = send if hurry is None else hurry
         self._reaches = reaches
         self._meter = meter
         self._kept: deque[Settlement] = deque()
@@ -105,7 +109,9 @@ class Outbox:
         return len(self._kept) + len(self._owed)
 
     def settle(self, teller: Teller, request: str, tokens: int, cost: int, wall: float) -> None:
-        self.send(Settlement(self, teller, request, tokens, cost, wall).command(late=False))
+        """A slot is free for others when the client has its reply, so that is not kept for the next write."""
+        command = Settlement(self, teller, request, tokens, cost, wall).command(late=False)
+        (self._hurry if teller.urgent else self.send)(command)
 
     def keep(self, settlement: Settlement) -> None:
         """Until Redis is back."""
