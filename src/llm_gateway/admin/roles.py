@@ -22,6 +22,7 @@ from llm_gateway.admin.answers import Refusal
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Everybody, Holders
+from llm_gateway.admission.tokens import Tokens
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.errors import Fault, Kind
 
@@ -53,9 +54,10 @@ class Caller(Struct, frozen=True):
 
 
 class Roles:
-    """state: the admin token and the configuration in force. directory: as workers have it."""
+    """state: the admin token and the configuration in force. directory, tokens: as workers have them."""
 
-    def __init__(self, state: Callable[[], tuple[str, Snapshot]], directory: Directory, clock: Callable[[], float]) -> None:
+    def __init__(self, state: Callable[[], tuple[str, Snapshot]], directory: Directory, tokens: Tokens, clock: Callable[[], float]) -> None:
+        self._tokens = tokens
         self._state = state
         self._directory = directory
         self._clock = clock
@@ -83,11 +85,19 @@ class Roles:
             return Caller(principal.key, principal.tenant, "admin" in principal.scopes)
         raise Refusal(403, "insufficient_scope", NEEDED)
 
+    def learn(self, sets: dict[str, str]) -> None:
+        """The newest public keys of issuers of tokens."""
+        self._tokens.adopt(self._state()[1].issuers)
+        if self._tokens.learn(sets):
+            self._keys = None
+
     def _found(self, snapshot: Snapshot) -> Keys:
         """Made anew when configuration or directory have changed."""
         kept, changes = self._keys, self._directory.changes
         if kept is None or kept[0] is not snapshot or kept[1] != changes:
             said = snapshot.tenancy
             holders = Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), self._directory.find)
-            kept = self._keys = snapshot, changes, Keys(snapshot.secret, snapshot.keys, holders, directory=self._directory)
+            self._tokens.adopt(snapshot.issuers)
+            keys = Keys(snapshot.secret, snapshot.keys, holders, directory=self._directory, tokens=self._tokens)
+            kept = self._keys = snapshot, changes, keys
         return kept[2]
