@@ -17,6 +17,7 @@ from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.registry import Registry
+from llm_gateway.admin.usage import Usage
 from llm_gateway.config.compile import compile_snapshot
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import prepare
@@ -32,7 +33,9 @@ async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[in
     state = material.admin_token, compiled.snapshot
     auditing = Auditing(Path(compiled.snapshot.data_dir), compiled.snapshot.secret, socket.gethostname(), notices, lambda _: None)
     try:
-        app = Audited(Starlette(routes=Registry(database, None, notices, lambda: state).routes()), auditing)
+        registry = Registry(database, None, notices, lambda: state)
+        usage = Usage(registry.ground, database.engine, lambda: compiled.database.usage_days)
+        app = Audited(Starlette(routes=[*registry.routes(), *usage.routes()]), auditing)
         return await ask(app, method, path, (material.admin_token, body))
     finally:
         auditing.close()
