@@ -46,7 +46,7 @@ async def ask(app: ASGIApp, method: str, path: str, said: tuple[str, bytes]) -> 
     """One request without a socket. said: token and body. Returns status and text."""
     where, _, query = path.partition("?")
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http", "root_path": "",
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": method, "scheme": "http", "root_path": "",
         "path": where, "raw_path": where.encode(), "query_string": query.encode(), "client": None, "server": None,
         "headers": [(b"authorization", f"Bearer {said[0]}".encode())],
     }  # fmt: skip
