@@ -32,6 +32,7 @@ from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import SAME, Events
 from llm_gateway.admin.fleet import Fleet
+from llm_gateway.admin.local import listening
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
 from llm_gateway.admin.registry import Registry
@@ -39,6 +40,7 @@ from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
 from llm_gateway.admin.usage import Usage
 from llm_gateway.admin.webhooks import Webhooks
+from llm_gateway.config.material import ADMIN_SOCKET
 from llm_gateway.config.snapshot import Operator, Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.happenings import Kind
@@ -210,7 +212,8 @@ async def run(args: argparse.Namespace) -> None:
     background: list[asyncio.Task[None]] = [loop.create_task(work) for work in works]
     control.ready()
     plane.begin()
-    await server.serve(sockets=[socket.socket(fileno=args.listen)])
+    with listening(Path(snapshot.data_dir) / ADMIN_SOCKET) as local:
+        await server.serve(sockets=[socket.socket(fileno=args.listen), *local])
     for task in background:
         task.cancel()
     for task in background:

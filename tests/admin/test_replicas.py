@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from llm_gateway.admin.replicas import CHANNEL, HINT, Replicas, hint, load_redis
 from llm_gateway.core.changes import Change
 from llm_gateway.stores.redis.terms import parse
 from processes import eventually
-from redis_server import redis_server
+from redis_server import redis_server, say, sentinel, valkey_cluster
 from replay.faulty import FaultyUpstream
 from routing.test_breakers import Gateway, met
 from routing.test_failover import Loop
+from stores.redis.conftest import port_of
+from stores.redis.test_client import acl
 
 SECRET = b"s" * 32
 COOLING = Change("p", "k", "m", "cooling", 30.0, "429")
@@ -39,6 +42,10 @@ async def until(condition: Any, seconds: float = 10.0) -> None:
 async def linked(*some: Replica, url: str) -> None:
     for each in some:
         each.replicas.adopt(parse(url))
+    await all_linked(*some)
+
+
+async def all_linked(*some: Replica) -> None:
     await until(lambda: all("replicas_linked" in each.log.getvalue() for each in some))
 
 
@@ -127,6 +134,33 @@ def test_two_gateways_share_a_retry_after(tmp_path: Path):
                 each.process.send_signal(2)
                 each.process.wait(10)
             loop.run(upstream.stop())
+
+
+@pytest.mark.parametrize("form", ["sentinel", "cluster", "socket", "user"])
+async def test_they_hear_each_other_wherever_redis_is(tmp_path: Path, form: str):
+    one, two = Replica(), Replica()
+    with ExitStack() as stack:
+        if form == "cluster":
+            ports, _ = stack.enter_context(valkey_cluster(tmp_path, 2))
+            places = [f"redis+cluster://127.0.0.1:{port}" for port in ports]
+        elif form == "sentinel":
+            url, _ = stack.enter_context(redis_server(tmp_path))
+            watcher = stack.enter_context(sentinel(tmp_path, "main", port_of(url)))
+            places = [f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watcher}/main"] * 2
+        elif form == "socket":
+            stack.enter_context(redis_server(tmp_path, None, "--unixsocket", str(tmp_path / "redis.sock")))
+            places = [f"unix://{tmp_path}/redis.sock"] * 2
+        else:
+            url, _ = stack.enter_context(redis_server(tmp_path))
+            say(port_of(url), "ACL", "SETUSER", "gateway", "on", ">p@ss", *acl())
+            places = [url.replace("//", "//gateway:p%40ss@")] * 2
+        for each, place in zip((one, two), places, strict=True):
+            each.replicas.adopt(parse(place))
+        await all_linked(one, two)
+        one.replicas.tell([COOLING])
+        await until(lambda: len(two.heard) == 1)
+        for each in (one, two):
+            await each.replicas.close()
 
 
 @pytest.fixture(autouse=True)

@@ -252,6 +252,9 @@ def _afford(x: Exchange, course: Course, wanted: int, granted: int) -> None:
 
 def _set(x: Exchange, most: int, target: Target) -> None:
     x.peek, name = caps.capped(x.peek, x.route.format, most, target.model)
+    x.call = x.filled = None
+    if x.marked is not None:
+        x.marked, _ = caps.capped(x.marked, x.route.format, most, target.model)
     x.extra += render([(b"x-gateway-adjusted-params", f"{name}={most}".encode())])
 
 

@@ -1,7 +1,6 @@
 """The admin API as commands call it: of the running gateway, or, where none runs, of one that is put together for this one call.
 
-Law: both are the same code, so that a command means the same either way; and a change is in the audit log either way. While a gateway runs it
-keeps that log to itself, so nothing is changed behind its back.
+Law: both are the same code, so that a command means the same either way; and a change is in the audit log either way.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import asyncio
 import http.client
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import typer
 
 from llm_gateway.config.load import Loaded, load
-from llm_gateway.config.material import prepare
+from llm_gateway.config.material import ADMIN_SOCKET, prepare
 from llm_gateway.config.present import ANY_ADDRESS
 from llm_gateway.config.problems import ConfigError
 from llm_gateway.supervisor.plan import Address
@@ -46,7 +46,8 @@ def address(loaded: Loaded) -> Address:
 
 
 def running(loaded: Loaded, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-    """The running gateway's answer: status and text. Raises OSError if there is none."""
+    """The running gateway's answer: status and text. By the socket in its data_dir, which says for sure whose it is; else by its port. Raises
+    OSError if there is none."""
     with _connection(loaded) as connection:
         connection.request(method, path, body, _authorization(loaded))
         reply = connection.getresponse()
@@ -56,11 +57,24 @@ def running(loaded: Loaded, method: str, path: str, body: str | None = None) -> 
 def _connection(loaded: Loaded) -> closing[http.client.HTTPConnection]:
     where = address(loaded)
     host = "127.0.0.1" if where.host in ANY_ADDRESS else where.host
-    return closing(http.client.HTTPConnection(host, where.port, timeout=PATIENCE))
+    connection = http.client.HTTPConnection(host, where.port, timeout=PATIENCE)
+    connection.sock = _local(Path(loaded.root.data_dir) / ADMIN_SOCKET)
+    return closing(connection)
 
 
 def _authorization(loaded: Loaded) -> dict[str, str]:
     return {"Authorization": f"Bearer {prepare(loaded.root, loaded.root.data_dir).admin_token}"}
+
+
+def _local(path: Path) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(PATIENCE)
+    try:
+        sock.connect(str(path))
+    except OSError:  # none is there, or nobody listens any more, or the path is too long for one
+        sock.close()
+        return None
+    return sock
 
 
 def call(config: str | None, method: str, path: str, body: Body | None = None, query: Mapping[str, str | None] | None = None) -> Body:

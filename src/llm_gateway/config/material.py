@@ -17,6 +17,7 @@ from llm_gateway.config.problems import ConfigError, Problem
 from llm_gateway.config.schema import Root
 
 SECRET, ADMIN_TOKEN, DEVELOPMENT_KEY = "secret", "admin.token", "dev.key"
+ADMIN_SOCKET = "admin.sock"  # where the operator listens for commands
 
 
 class Material(Struct, frozen=True):

@@ -63,6 +63,10 @@ class Client:
             return self._one.gate is not None
         return bool(self._table) and all(link.gate is not None for link in {id(link): link for link in self._table}.values())
 
+    def reaches(self, slot: int) -> bool:
+        link = self._one or (self._table[slot] if self._table else None)
+        return link is not None and link.gate is not None
+
     @property
     def cluster(self) -> bool:
         return self._one is None

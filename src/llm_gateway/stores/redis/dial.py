@@ -33,7 +33,7 @@ class Unreachable(OSError):
 class Dialler:
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="redis-dns")
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="redis-dns")
 
     async def dial(self, node: Node, make: Callable[[], Connection]) -> Connection:
         """A new connection to `node`, before a word was said on it."""

@@ -22,7 +22,7 @@ from llm_gateway.stores.redis.meter import Meter
 from llm_gateway.stores.redis.outbox import Outbox, Settlement
 from llm_gateway.stores.redis.resp import Command, Failure
 from llm_gateway.stores.redis.scripts import GRANTED, HELD, UNKNOWN, UNSEEDED, Scripts, keys
-from llm_gateway.stores.redis.slots import slot
+from llm_gateway.stores.redis.slots import slot as slot_of
 from llm_gateway.stores.redis.template import Template
 from llm_gateway.stores.redis.terms import Loss, Terms
 from llm_gateway.telemetry.metrics import Families
@@ -56,11 +56,11 @@ class Ties(Struct):
 
 
 class Account:
-    """One tenant's claims; core.gauges.Bound. `lasting`: what it reserves has to be given back."""
+    """One tenant's claims; core.gauges.Bound. `lasting`: what it reserves has to be given back; `slot`: of its keys."""
 
     __slots__ = (
-        "_budgets", "_correcting", "_extend", "_hard", "_known", "_loop", "_reserve", "_settle", "_shares", "_slot", "_stand_in", "_strays", "_ties", "claims",
-        "lasting", "tenant",
+        "_budgets", "_correcting", "_extend", "_hard", "_known", "_loop", "_reserve", "_settle", "_shares", "_stand_in", "_strays", "_ties", "claims",
+        "lasting", "slot", "tenant",
     )  # fmt: skip
 
     def __init__(self, ties: Ties, tenant: str, claims: tuple[Claim, ...]) -> None:
@@ -77,7 +77,7 @@ class Account:
         self._reserve = Template(scripts.reserve, tenant, claims)
         self._extend = Template(scripts.extend, tenant, self._budgets)
         self._settle = Template(scripts.settle, tenant, settling, marker=bool(self._budgets))
-        self._slot = slot(keys(tenant, claims[0])[0]) if claims else 0
+        self.slot = slot_of(keys(tenant, claims[0])[0]) if claims else 0
         self._known = tuple(claim.limit for claim in claims)  # what was left when Redis was last heard of
         self._strays: dict[str, Bound] = {}  # granted without Redis
         self._stand_in: Bound | None = None
@@ -125,7 +125,7 @@ class Account:
 
     def write(self, settlement: Settlement, age: int, seeds: bytes | None) -> Command:
         numbers = b"%d %d %d" % (settlement.tokens, settlement.cost, age)
-        return Command(self._settle.fill(settlement.request.encode(), numbers, seeds), settlement, self._slot, self._settle.script)
+        return Command(self._settle.fill(settlement.request.encode(), numbers, seeds), settlement, self.slot, self._settle.script)
 
     def seeds(self, wall: float) -> bytes:
         """What was spent before, of each budget, as the scripts read it."""
@@ -150,7 +150,7 @@ class Account:
 
     def _call(self, template: Template, request: str, numbers: bytes, seeds: bytes | None = None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._ties.client.send(Command(template.fill(request.encode(), numbers, seeds), future, self._slot, template.script))
+        self._ties.client.send(Command(template.fill(request.encode(), numbers, seeds), future, self.slot, template.script))
         return future
 
     def _closed(self) -> bool:
@@ -219,7 +219,7 @@ class Shared:
         self.scripts = scripts if scripts is not None else Scripts()
         self._tell = tell
         self.client = Client(terms, self.scripts.all, self.meter, self._turned)
-        self.outbox = Outbox(self.client.post, lambda: self.client.ready, self.meter)
+        self.outbox = Outbox(self.client.post, self.client.reaches, self.meter)
         self._ties = Ties(self.client, self.outbox, self.meter, self.scripts, fallback, self.policy, seeds, alert)
 
     def __repr__(self) -> str:
@@ -257,7 +257,7 @@ class Shared:
 
     def _turned(self, turn: Turn) -> None:
         if not turn.reason:
-            self.outbox.wake()
+            self.outbox.resume()
         if self._tell is not None:
             self._tell(turn)
 

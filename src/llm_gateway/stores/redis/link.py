@@ -6,7 +6,8 @@
     any --the connection is lost--> connecting (after 50 ms, at most 1 s)
 
 Law: `gate` is the connection that commands may go to, None while there is none; nothing else is asked on the hot path. Whoever finds out that a
-server is well again is a probe, never a request. A server that turned read-only is left: its name, or its sentinel, may know another one.
+server is well again is a probe, never a request; that it is not, often a PING that goes every few seconds. A server that turned read-only is
+left: its name, or its sentinel, may know another one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from llm_gateway.stores.redis.terms import Login, Node
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 OPENING = 2.5  # seconds, of a connection with all that is said first
+BEAT = 5.0
 STUCK = 2.0  # seconds of a stall until the connection is given up
 BREAKER = BreakerTerms(consecutive=0, ratio=0.0, volume=5, window=60.0, ejection=0.5, cap=2.0, recovery=0.0)
 PROBE = "llmgw:{probe}"
@@ -74,6 +76,8 @@ class Link:
         self._connection: Connection | None = None
         self._gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._pulse: asyncio.TimerHandle | None = None
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run())
 
@@ -81,6 +85,7 @@ class Link:
         return f"<Link to {self.node[0]}:{self.node[1]} {self.reason or 'ready'}, {self._breaker}>"
 
     def close(self) -> None:
+        self._closed = True
         self._task.cancel()
         self._later(0.0, None)
         if self._connection is not None:
@@ -197,14 +202,23 @@ class Link:
         self._later(0.0, None)
         if self.gate is None:
             self.gate, self.reason = self._connection, ""
+            self._pulse = self._loop.call_later(BEAT, self._beat)
             self._watcher.turned(self, "")
 
     def _shut(self, reason: str) -> None:
         self._later(0.0, None)
         fresh = self.gate is not None or self.reason in ("", "connecting")
         self.gate, self.reason = None, reason
-        if fresh:
+        if self._pulse is not None:
+            self._pulse.cancel()
+        if fresh and not self._closed:
             self._watcher.turned(self, reason)
+
+    def _beat(self) -> None:
+        """A connection that nobody used for long may be gone without a word."""
+        if self.gate is not None:
+            self.gate.send(Command(pack("PING"), Call(_heard)))
+            self._pulse = self._loop.call_later(BEAT, self._beat)
 
     def _leave(self) -> None:
         """Of a connection that is no good any more; another one is opened."""
@@ -223,4 +237,4 @@ class Link:
 
 
 def _heard(reply: Any) -> None:
-    """A script was loaded, or not: the command behind it says so."""
+    """Of SCRIPT LOAD the command behind it tells how it went; of PING, that there was an answer."""

@@ -27,6 +27,7 @@ class Teller(Protocol):
     """The account that a settlement is of."""
 
     lasting: bool
+    slot: int
 
     def write(self, settlement: Settlement, age: int, seeds: bytes | None) -> Command: ...
 
@@ -78,15 +79,16 @@ class Settlement:
 
 
 class Outbox:
-    """`send`: to Redis; `ready`: whether there is one."""
+    """`send`: to Redis; `reaches`: whether whoever has a slot is there."""
 
-    def __init__(self, send: Callable[[Command], None], ready: Callable[[], bool], meter: Meter) -> None:
+    def __init__(self, send: Callable[[Command], None], reaches: Callable[[int], bool], meter: Meter) -> None:
         self.send = send
-        self._ready = ready
+        self._reaches = reaches
         self._meter = meter
         self._kept: deque[Settlement] = deque()
-        self._owed: dict[Teller, int] = {}
+        self._owed: dict[Teller, tuple[int, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._passed = 0  # in a row, of those whose server is away
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -100,8 +102,13 @@ class Outbox:
         if len(self._kept) < MOST:
             self._kept.append(settlement)
         elif settlement.cost:
-            self._owed[settlement.teller] = self._owed.get(settlement.teller, 0) + settlement.cost
+            self._owed[settlement.teller] = self._owed.get(settlement.teller, (0, 0.0))[0] + settlement.cost, settlement.wall
         self.wake(EVERY)
+
+    def resume(self) -> None:
+        """A server turned ready."""
+        self._passed = 0
+        self.wake()
 
     def wake(self, seconds: float = 0.0) -> None:
         if len(self) and self._timer is None:
@@ -113,13 +120,17 @@ class Outbox:
 
     def _deliver(self) -> None:
         self._timer = None
-        if not self._ready():
-            return  # whoever turns ready wakes us
         if self._owed and len(self._kept) < MOST:
             owed, self._owed = self._owed, {}
-            self._kept.extend(Settlement(self, teller, f"owed-{os.urandom(8).hex()}", 0, cost, 0.0) for teller, cost in owed.items())
+            self._kept.extend(Settlement(self, teller, f"owed-{os.urandom(8).hex()}", 0, cost, wall) for teller, (cost, wall) in owed.items())
         for _ in range(min(AT_ONCE, len(self._kept))):
-            self._meter.booked += 1
             settlement = self._kept.popleft()
-            self.send(settlement.command(late=True))
-        self.wake(EVERY)
+            if self._reaches(settlement.teller.slot):
+                self._meter.booked += 1
+                self._passed = 0
+                self.send(settlement.command(late=True))
+            else:
+                self._passed += 1
+                self._kept.append(settlement)
+        if self._passed < len(self._kept) or (self._owed and not self._kept):  # else nobody who could take them is there; whoever turns ready wakes us
+            self.wake(EVERY)

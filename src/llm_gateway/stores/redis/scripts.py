@@ -117,16 +117,6 @@ local function purse(key, leases, kind, limit, request, now)
     spent = spent, reserved = reserved, seeded = tonumber(kept[4]) or now, early = early, own = own, lost = not was}
 end
 
-local function seed(one, given)  -- `AMOUNT@WALL`, or `?`: not known
-  local amount, wall = string.match(given or '?', '(%d+)@(%d+)')
-  if not amount then return false end
-  local number = window(one.kind, tonumber(wall) * 1e6)
-  if number > one.window then return false end
-  one.spent = number == one.window and tonumber(amount) or 0
-  one.lost, one.seeded = false, one.now
-  return true
-end
-
 local function keep(one, request, amount, till)  -- with what the request has reserved, if that is to be kept
   if amount then
     if one.early == 0 or till < one.early then
@@ -141,6 +131,17 @@ local function keep(one, request, amount, till)  -- with what the request has re
     redis.call('PEXPIRE', one.key, floor(one.ends and (one.ends - one.now + DAY) / 1000 or 3.456e10))
     redis.call('PEXPIRE', one.leases, 172800000)
   end
+end
+
+local function seed(one, given)  -- `AMOUNT@WALL`, or `?`: not known
+  local amount, wall = string.match(given or '?', '(%d+)@(%d+)')
+  if not amount then return false end
+  local number = window(one.kind, tonumber(wall) * 1e6)
+  if number > one.window then return false end
+  one.spent = number == one.window and tonumber(amount) or 0
+  one.lost, one.seeded = false, one.now
+  keep(one)  -- at once: it is seeded once, whatever becomes of the request
+  return true
 end
 
 local function short(one, amount)  -- the answer where it has less left

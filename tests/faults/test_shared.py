@@ -1,0 +1,210 @@
+"""Rows 22, 24 to 26, 28 and 29: what replicas share, and what becomes of it when Redis or a replica is gone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.conftest import Seen
+from faults.house import KEY, Gateway, House, Upstream, kill
+from processes import eventually
+from redis_server import redis_server
+
+BOUND = 0.03  # USD: what one request reserves at the most, by its prompt's estimate and ten tokens of reply
+
+
+@pytest.fixture(scope="module")
+def upstream(block: House) -> Upstream:
+    return block.upstream()
+
+
+def sections(url: str, patience: int = 0, **grant: Any) -> dict[str, Any]:
+    return {
+        "redis": {"url": url, **({"timeout_ms": patience} if patience else {})},
+        "prices": {f"up/fault-{name}": {"input": 500, "output": 1000} for name in ("ok", "stall", "slow_ok:0.3")},
+        "keys": [{"name": "faults", "key": KEY, "tenant": "default", **grant}],
+    }  # fmt: skip
+
+
+def known(gateway: Gateway) -> None:
+    """Until it has its Redis and knows what was spent before."""
+    eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0 and (gateway.data / "spend.table").exists(), 20.0)
+    eventually(lambda: gateway.ask("up/fault-ok", max_tokens=1).status == 200, 20.0)
+
+
+@contextmanager
+def redis(folder: Path, port: int | None = None) -> Iterator[tuple[str, Any, int]]:
+    with redis_server(folder, port) as (url, process):
+        yield url, process, int(url.rpartition(":")[2].partition("/")[0])
+
+
+@pytest.mark.row(24)
+def test_redis_killed_and_back(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """redis-server is killed with SIGKILL under a gateway with a limit of 600 requests a minute and, later, started again."""
+    with redis(tmp_path) as (url, process, port):
+        gateway = house.gateway({"up": upstream.url}, **sections(url, limits={"requests_per_minute": 600}))
+        eventually(lambda: gateway.ask("up/fault-ok").headers.get("x-ratelimit-remaining-requests") is not None)
+        process.kill()
+        process.wait()
+        answers = [gateway.ask("up/fault-ok") for _ in range(50)]
+        assert [each.status for each in answers] == [200] * 50
+        worst = max(each.seconds for each in answers)
+        assert gateway.fetch("GET", "/health/live").status == 200
+    with redis(tmp_path, port):
+        began = time.monotonic()
+        eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0, 8.0)
+        back = time.monotonic() - began
+        assert gateway.ask("up/fault-ok").status == 200
+    assert back < 6.0  # 5, and the second in which metrics are told
+    seen(f"50 of 50 served without it, the slowest in {worst * 1000:.0f} ms; used again {back:.1f} s after it was back (metrics are told once a second)")
+
+
+@pytest.mark.row(24)
+def test_hard_budgets_without_redis(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """The same under a hard budget: closed unless `budgets.on_redis_loss: open`."""
+    with redis(tmp_path) as (url, process, _):
+        money = [{"usd": 100, "period": "total"}]
+        closed = house.gateway({"up": upstream.url}, **sections(url, budgets=money))
+        opened = house.gateway({"up": upstream.url}, **sections(url, budgets=money), budgets={"on_redis_loss": "open"})
+        known(closed)
+        known(opened)
+        process.kill()
+        process.wait()
+        refused = [closed.ask("up/fault-ok", max_tokens=1) for _ in range(5)]
+        granted = [opened.ask("up/fault-ok", max_tokens=1) for _ in range(5)]
+    assert {(each.status, each.code) for each in refused} == {(503, "budget_unknown")}
+    assert all("retry-after" in each.headers for each in refused)
+    assert {each.status for each in granted} == {200}
+    seen("refused with 503 and Retry-After; with `on_redis_loss: open` served, and booked when it is back")
+
+
+@pytest.mark.row(25)
+def test_redis_frozen(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """redis-server is stopped with SIGSTOP; one client asks again and again."""
+    with redis(tmp_path) as (url, process, _):
+        gateway = house.gateway({"up": upstream.url}, **sections(url, limits={"requests_per_minute": 6000}))
+        eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0)
+        before = sorted(gateway.ask("up/fault-ok").seconds for _ in range(40))[20]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            answers = [gateway.ask("up/fault-ok") for _ in range(60)]
+            live = gateway.fetch("GET", "/health/live")
+        finally:
+            process.send_signal(signal.SIGCONT)
+    assert {each.status for each in answers} == {200}
+    slow = [each.seconds - before for each in answers if each.seconds - before > 0.03]
+    assert live.status == 200
+    assert live.seconds < 0.5
+    assert len(slow) <= 6  # until the breaker knows: five operations, and what the machine itself takes
+    assert max(slow, default=0.0) < 0.15
+    seen(f"{len(slow)} of 60 requests waited, the longest {max(slow, default=0.0) * 1000:.0f} ms more than before; liveness green")
+
+
+@pytest.mark.row(26)
+def test_redis_out_of_memory_read_only_without_scripts_wiped(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """CONFIG SET maxmemory 1; REPLICAOF a server that is not there; SCRIPT FLUSH; FLUSHALL, under a hard budget of $1 of which part is spent."""
+    library = pytest.importorskip("redis")
+    with redis(tmp_path) as (url, _, port):
+        gateway = house.gateway({"up": upstream.url}, **sections(url, budgets=[{"usd": 1, "period": "total"}]), budgets={"on_redis_loss": "open"})
+        known(gateway)
+        admin = library.Redis(port=port, protocol=2)
+        for order in (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), ("SCRIPT", "FLUSH"), ("REPLICAOF", "127.0.0.1", "1"),
+                      ("REPLICAOF", "NO", "ONE")):  # fmt: skip
+            admin.execute_command(*order)
+            assert {gateway.ask("up/fault-ok", max_tokens=1).status for _ in range(5)} == {200}, order
+        eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0)
+        spent = sum(row.get("cost", 0) for row in gateway.rows()) / 1e9
+        time.sleep(7.0)  # the spend table is written every five seconds
+        admin.flushall()
+        codes = Counter[int]()
+        while len(codes) < 2 and sum(codes.values()) < 600:
+            codes[gateway.ask("up/fault-ok", max_tokens=1).status] += 1
+        total = sum(row.get("cost", 0) for row in gateway.rows()) / 1e9
+    assert set(codes) == {200, 429}
+    assert total <= 1 + 2 * BOUND
+    assert spent > 0.05
+    seen(f"no 5xx; ${spent:.3f} were spent before it was wiped, ${total:.3f} of $1 when the budget refused")
+
+
+@pytest.mark.row(28)
+@pytest.mark.parametrize("run", range(2))
+def test_three_replicas_and_a_dollar(house: House, upstream: Upstream, tmp_path: Path, seen: Seen, run: int) -> None:
+    """Three gateways on one Redis, one key with a budget of $1, 300 requests at once, then again and again until nothing fits."""
+    with redis(tmp_path) as (url, _, _):
+        given = sections(url, 2000, budgets=[{"usd": 1, "period": "total"}])  # 300 clients on the same cores: nobody is to time out
+        gateways = [house.gateway({"up": upstream.url}, replicas=3, **given) for _ in range(3)]
+        for gateway in gateways:
+            known(gateway)
+        codes = Counter[str]()
+
+        def ask(number: int) -> None:
+            answer = gateways[number % 3].ask("up/fault-slow_ok:0.3", max_tokens=10)
+            codes[answer.code or str(answer.status)] += 1
+
+        with ThreadPoolExecutor(300) as pool:
+            list(pool.map(ask, range(300)))
+        first = dict(codes)
+        with ThreadPoolExecutor(60) as pool:
+            for _ in range(80):
+                list(pool.map(ask, range(60)))
+                if codes["budget_exceeded"] >= 60:
+                    break
+        spent = sum(row.get("cost", 0) for gateway in gateways for row in gateway.rows()) / 1e9
+    assert set(codes) <= {"200", "budget_reserved", "budget_exceeded"}
+    assert first.get("budget_reserved", 0) > 0
+    assert spent <= 1 + BOUND
+    assert spent > 1 - 2 * BOUND, "released money is usable again"
+    seen(f"run {run + 1}: ${spent:.4f} spent; of the first 300 at once {first.get('200', 0)} were served, the others told `budget_reserved`")
+
+
+@pytest.mark.row(29)
+def test_a_replica_killed_with_a_reservation(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """Two gateways, a limit of one request at once; the one that has it is killed with SIGKILL. Its requests may take 2 s."""
+    with redis(tmp_path) as (url, _, _):
+        given = sections(url, limits={"concurrent": 1}, budgets=[{"usd": 1, "period": "total"}])
+        short = {"timeout_seconds": 2}
+        victim = house.gateway({"up": upstream.url}, server=short, replicas=2, **given)
+        other = house.gateway({"up": upstream.url}, server=short, replicas=2, **given)
+        known(victim)
+        known(other)
+        held = victim.opened("up/fault-stall", max_tokens=1)
+        eventually(lambda: other.ask("up/fault-ok", max_tokens=1).code == "concurrency_limit_exceeded")
+        for pid in (victim.process.pid, *victim.workers()):
+            kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        eventually(lambda: other.ask("up/fault-ok", max_tokens=1).status == 200, 60.0)
+        freed = time.monotonic() - began
+        held.close()
+    assert freed < 45
+    seen(f"its slot was free again {freed:.0f} s later, when its lease (the request's deadline and 30 s) had ended")
+
+
+@pytest.mark.row(22)
+def test_a_client_leaves_and_asks_again(block: House, upstream: Upstream, seen: Seen) -> None:
+    """A stream with an `Idempotency-Key` is left after its first bytes, and asked for again at once."""
+    gateway = block.gateway({"up": upstream.url}, prices={"up/fault-paced:20,0.1": {"input": 1, "output": 1}})
+    model, before = "fault-paced:20,0.1", upstream.seen()["models"].get("fault-paced:20,0.1", 0)
+    sock = gateway.opened(f"up/{model}", headers="Idempotency-Key: once\r\nX-Request-ID: row-22\r\n")
+    sock.recv(1000)
+    sock.close()
+    body = json.dumps({"model": f"up/{model}", "messages": [{"role": "user", "content": "hi"}], "stream": True}).encode()
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", "Idempotency-Key": "once"}
+    answer = gateway.fetch("POST", "/v1/chat/completions", body, headers)
+    assert answer.well
+    assert answer.text == 20 * " word"
+    assert upstream.seen()["models"][model] - before == 1
+    assert gateway.row("row-22")["status"] == 200
+    assert sum(row.get("cost", 0) > 0 for row in gateway.rows() if row["model"].endswith(model)) == 1
+    seen(f"one call, one charge; the second had the whole reply {answer.seconds:.1f} s later")
+
+
+
