@@ -24,7 +24,7 @@ from llm_gateway import __version__
 from llm_gateway.accounting.journal import read
 from llm_gateway.accounting.summary import Summary
 from llm_gateway.admission.auth import aws_secret
-from llm_gateway.commands import audit, tenants
+from llm_gateway.commands import audit, database, tenants, usage
 from llm_gateway.commands import keys as key_commands
 from llm_gateway.commands.calls import DEFAULT, INVALID, ConfigOption, address, configuration, running
 from llm_gateway.config import present, schema_json
@@ -60,6 +60,8 @@ def main() -> None:
     cache.command("purge")(purge_cache)
     app.add_typer(cache, name="cache")
     app.add_typer(audit.app(configuration), name="audit")
+    app.add_typer(usage.app(), name="usage")
+    app.add_typer(database.app(), name="db")
     app()
 
 

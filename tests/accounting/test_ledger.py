@@ -222,3 +222,13 @@ async def test_stamps_are_right_across_seconds(ledger) -> None:
         "1970-01-01T00:00:00.000Z", "1970-01-01T00:00:00.999Z", "1970-01-01T00:00:01.000Z", "2000-02-28T23:59:59.500Z",
         "1970-01-01T00:00:00.250Z",
     ]  # fmt: skip
+
+
+async def test_what_cannot_be_booked_is_not_given_and_nobody_waits_for_it(ledger, make, witness, capsys) -> None:
+    broken = Target()
+    broken.price = lambda usage, now: 1 // 0  # type: ignore[method-assign]
+    ledger.settle(make(target=broken, usage=Usage(input=1)), b"bye")
+    ledger.settle(make(id="2"), b"hello")
+    await tick()
+    assert witness.seen[:2] == ["abort", "finish hello"]
+    assert "ZeroDivisionError" in capsys.readouterr().err

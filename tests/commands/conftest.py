@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llm_gateway.commands import keys, tenants
+from llm_gateway.commands import database, keys, tenants, usage
 
 CONFIG = {"server": {"host": "127.0.0.1", "metrics_port": 1}, "tenants": {"written": {}}, "keys": [{"name": "cfg", "key": "sk-config-0123456"}]}
 
@@ -25,6 +25,8 @@ class Shell:
         keys.add_to(group)
         self.app.add_typer(group, name="keys")
         self.app.add_typer(tenants.app(), name="tenants")
+        self.app.add_typer(usage.app(), name="usage")
+        self.app.add_typer(database.app(), name="db")
 
     def __call__(self, *words: str, status: int = 0, typed: str | None = None) -> str:
         """What it prints; where it fails, what it says of that."""

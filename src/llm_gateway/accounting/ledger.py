@@ -10,6 +10,8 @@ The access-log line is the usage row with a head of its own: one encoding, two d
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
 from time import gmtime, perf_counter, strftime
 from typing import Protocol
 
@@ -144,8 +146,14 @@ class Ledger:
         if x.settled:
             return
         x.settled = True
-        now = perf_counter()
-        seconds = now - x.started
+        try:
+            self._book(x, last)
+        except Exception as error:  # noqa: BLE001  a bug of ours: what could not be booked is not given, and nobody is left waiting
+            traceback.print_exception(error, file=sys.stderr)
+            x.client.abort(x)
+
+    def _book(self, x: Exchange, last: bytes) -> None:
+        seconds = perf_counter() - x.started
         if x.usage is None and x.committed and x.stream and x.route.operation == CHAT:
             x.usage = estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
         if x.usage is not None and x.cost is None and x.target is not None:

@@ -63,12 +63,15 @@ def moment(text: str, now: float, name: str) -> int | None:
     ago = _AGO.fullmatch(text)
     try:
         if ago is not None:
-            return int(now * 1000) - int(timedelta(**{_UNITS[ago[2]]: int(ago[1])}).total_seconds() * 1000)
-        found = datetime.fromisoformat(text)
+            at = int(now * 1000) - timedelta(**{_UNITS[ago[2]]: int(ago[1])}) // timedelta(milliseconds=1)
+        else:
+            found = datetime.fromisoformat(text)
+            at = ((found if found.tzinfo is not None else found.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
+        if at < 0:
+            raise ValueError
     except (ValueError, OverflowError):
         raise ValueError(f"{name}: `{text}` is no time; write 2026-01-31, 2026-01-31T12:00Z, 30m, 24h or 7d") from None
-    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    return int((found - EPOCH) // timedelta(milliseconds=1))
+    return at
 
 
 def stamp(at: int) -> str:

@@ -64,7 +64,12 @@ class Roles:
         self._keys: tuple[Snapshot, int, Keys] | None = None
 
     def caller(self, request: Request) -> Caller:
-        """Raises Refusal 401 or 403, or a key's Fault."""
+        """Raises Refusal 401 or 403, or a key's Fault. The audit log hears who it is."""
+        found = self._caller(request)
+        request.state.actor = found.name if found.tenant is None else f"{found.name} of {found.tenant}"
+        return found
+
+    def _caller(self, request: Request) -> Caller:
         token, snapshot = self._state()
         scheme, _, said = request.headers.get("authorization", "").partition(" ")
         # Compared as a whole and in constant time, so that nothing can be learnt from how long it took.

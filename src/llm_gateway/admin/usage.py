@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -75,6 +76,7 @@ class Usage:
             raise _unclear(error) from error
         except ImportError as error:
             raise Refusal(501, "not_installed", str(error)) from error
+        await asking.page(self._engine, replace(question, limit=1), None)  # what fails is to fail before the reply has begun
         headers = {"content-disposition": f'attachment; filename="usage.{form}"'}
         return StreamingResponse(exporting.export(self._engine, question, made), media_type=exporting.TYPES[form], headers=headers)
 

@@ -17,6 +17,7 @@ from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.registry import Registry
+from llm_gateway.admin.usage import Usage
 from llm_gateway.config.compile import compile_snapshot
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import prepare
@@ -32,7 +33,9 @@ async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[in
     state = material.admin_token, compiled.snapshot
     auditing = Auditing(Path(compiled.snapshot.data_dir), compiled.snapshot.secret, socket.gethostname(), notices, lambda _: None)
     try:
-        app = Audited(Starlette(routes=Registry(database, None, notices, lambda: state).routes()), auditing)
+        registry = Registry(database, None, notices, lambda: state)
+        usage = Usage(registry.ground, database.engine, lambda: compiled.database.usage_days)
+        app = Audited(Starlette(routes=[*registry.routes(), *usage.routes()]), auditing)
         return await ask(app, method, path, (material.admin_token, body))
     finally:
         auditing.close()
@@ -43,7 +46,7 @@ async def ask(app: ASGIApp, method: str, path: str, said: tuple[str, bytes]) -> 
     """One request without a socket. said: token and body. Returns status and text."""
     where, _, query = path.partition("?")
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http", "root_path": "",
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": method, "scheme": "http", "root_path": "",
         "path": where, "raw_path": where.encode(), "query_string": query.encode(), "client": None, "server": None,
         "headers": [(b"authorization", f"Bearer {said[0]}".encode())],
     }  # fmt: skip

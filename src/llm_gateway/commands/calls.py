@@ -12,8 +12,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, BinaryIO, cast
 from urllib.parse import urlencode
 
 import typer
@@ -47,17 +48,22 @@ def address(loaded: Loaded) -> Address:
 def running(loaded: Loaded, method: str, path: str, body: str | None = None) -> tuple[int, str]:
     """The running gateway's answer: status and text. By the socket in its data_dir, which says for sure whose it is; else by its port. Raises
     OSError if there is none."""
+    with _connection(loaded) as connection:
+        connection.request(method, path, body, _authorization(loaded))
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode()
+
+
+def _connection(loaded: Loaded) -> closing[http.client.HTTPConnection]:
     where = address(loaded)
-    token = prepare(loaded.root, loaded.root.data_dir).admin_token
     host = "127.0.0.1" if where.host in ANY_ADDRESS else where.host
     connection = http.client.HTTPConnection(host, where.port, timeout=PATIENCE)
     connection.sock = _local(Path(loaded.root.data_dir) / ADMIN_SOCKET)
-    try:
-        connection.request(method, path, body, {"Authorization": f"Bearer {token}"})
-        reply = connection.getresponse()
-        return reply.status, reply.read().decode()
-    finally:
-        connection.close()
+    return closing(connection)
+
+
+def _authorization(loaded: Loaded) -> dict[str, str]:
+    return {"Authorization": f"Bearer {prepare(loaded.root, loaded.root.data_dir).admin_token}"}
 
 
 def _local(path: Path) -> socket.socket | None:
@@ -89,6 +95,39 @@ def call(config: str | None, method: str, path: str, body: Body | None = None, q
     return answer
 
 
+def download(config: str | None, path: str, query: Mapping[str, str | None], file: BinaryIO) -> None:
+    """What the admin API answers, as it comes, into `file`. Ends the command where that is a refusal, or breaks off."""
+    said = urlencode({name: value for name, value in query.items() if value is not None})
+    try:
+        loaded = load(configuration(config), os.environ)
+    except ConfigError as error:
+        print("\n".join(map(str, error.problems)), file=sys.stderr)
+        raise typer.Exit(INVALID) from error
+    try:
+        _fetch(loaded, f"{path}?{said}", file)
+    except ConnectionRefusedError:
+        print("no gateway is running: by its database", file=sys.stderr)
+        try:
+            asyncio.run(load_exported()(loaded, said, file))
+        except (ValueError, ImportError, OSError) as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(1) from error
+    except (http.client.HTTPException, OSError) as error:
+        print(f"the answer broke off: {error!r}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _fetch(loaded: Loaded, path: str, file: BinaryIO) -> None:
+    with _connection(loaded) as connection:
+        connection.request("GET", path, headers=_authorization(loaded))
+        reply = connection.getresponse()
+        if reply.status >= 400:
+            print(json.loads(reply.read())["error"]["message"], file=sys.stderr)
+            raise typer.Exit(1)
+        while piece := reply.read1(1 << 16):
+            file.write(piece)
+
+
 def every(config: str | None, path: str, **query: str | None) -> list[Body]:
     """All pages of a list."""
     rows: list[Body] = []
@@ -113,3 +152,9 @@ def load_alone() -> Callable[[Loaded, str, str, bytes], Coroutine[Any, Any, tupl
     from llm_gateway.commands.alone import alone  # noqa: PLC0415
 
     return alone
+
+
+def load_exported() -> Callable[[Loaded, str, BinaryIO], Coroutine[Any, Any, None]]:
+    from llm_gateway.commands.exported import exported  # noqa: PLC0415
+
+    return exported

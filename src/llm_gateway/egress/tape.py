@@ -101,6 +101,7 @@ class Shelf(Struct, frozen=True):
     key_id: str
     lines: bytes
     meter: TargetMeter
+    prices: str = ""
 
     def price(self, _usage: object, _now: float) -> int:
         return 0
