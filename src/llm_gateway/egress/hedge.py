@@ -191,6 +191,7 @@ class Race:
                 setattr(x, field, getattr(won, field))
         x.tries = tries
         x.absorbed += self._lost
+        x.late = self._lost
         if x.cost is not None:
             x.cost += self._lost
         if x.attempts and winner.task.exception() is None:
