@@ -32,6 +32,7 @@ from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import SAME, Events
 from llm_gateway.admin.fleet import Fleet
+from llm_gateway.admin.keysets import Keysets
 from llm_gateway.admin.local import listening
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.probes import Probes
@@ -80,7 +81,8 @@ class Plane:
             Path(snapshot.data_dir), snapshot.secret, socket.gethostname(), notices,
             lambda well: self.events.tell("audit_written" if well else "audit_unwritable", {}),
         )  # fmt: skip
-        self.fleet = Fleet(snapshot, self._found, self._restarted, on_told=self._heard, on_join=self._joined)
+        self.fleet = Fleet(snapshot, self._found, self._restarted, on_told=self._heard, on_join=self._joined, on_wanted=self._wanted)
+        self.keysets = Keysets(self._signed, notices)
         self.replicas = Replicas(snapshot.secret, self.fleet.change, notices)
         self.keyring = Keyring(self.fleet.grant, notices)
         self.probes = Probes(
@@ -99,11 +101,11 @@ class Plane:
         self.watch = Watch(self.reloader)
         self.database = Database(state.database.url, notices, self.events.tell)
         self.books = Books(self.database, state.database, Path(snapshot.data_dir), self.events.tell, self.fleet.spend)
-        self.registry = Registry(self.database, self.fleet, notices, lambda: (self.reloader.state.admin_token, self.reloader.snapshot))
+        self.registry = Registry(self.database, self.fleet, notices, self._state, want=self.keysets.want)
         self.usage = Usage(self.registry.ground, self.database.engine, lambda: self.books.terms.usage_days)
 
     def api(self) -> Api:
-        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books)
+        parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books, self.keysets)
         sources = tuple(each.metrics for each in parts)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, books=self.books, sources=sources)
 
@@ -113,6 +115,7 @@ class Plane:
         self.keyring.adopt(self.reloader.snapshot)
         self.probes.adopt(self.reloader.snapshot)
         self.replicas.adopt(self.reloader.snapshot.redis)
+        self.keysets.adopt(self.reloader.snapshot.issuers)
 
     def tick(self) -> None:
         self.fleet.balance()
@@ -126,6 +129,7 @@ class Plane:
         await self.webhooks.close()
         await self.replicas.close()
         await self.keyring.close()
+        await self.keysets.close()
         await self.registry.table.close()
         await self.database.close()
         self.auditing.close()
@@ -141,6 +145,7 @@ class Plane:
         self.keyring.adopt(snapshot)
         self.probes.adopt(snapshot)
         self.replicas.adopt(snapshot.redis)
+        self.keysets.adopt(snapshot.issuers)
         self.books.terms = state.database
 
     def _found(self, changes: list[Change]) -> None:
@@ -158,6 +163,16 @@ class Plane:
 
     def _restarted(self, index: int, pid: int) -> None:
         self.events.tell("worker_restarted", {"worker": index, "pid": pid})
+
+    def _state(self) -> tuple[str, Snapshot]:
+        return self.reloader.state.admin_token, self.reloader.snapshot
+
+    def _wanted(self, issuer: str) -> None:
+        self.keysets.want(issuer)
+
+    def _signed(self, sets: dict[str, str]) -> None:
+        self.fleet.keysets(sets)
+        self.registry.roles.learn(sets)
 
     def _joined(self) -> None:
         self.books.join()

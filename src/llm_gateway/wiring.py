@@ -15,6 +15,7 @@ from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Everybody, Find, Holders
 from llm_gateway.admission.quota import Quota
+from llm_gateway.admission.tokens import Tokens
 from llm_gateway.admission.vault import Vault
 from llm_gateway.config.accounts import accounts, origin
 from llm_gateway.config.snapshot import Alias as SnapshotAlias
@@ -78,10 +79,12 @@ def formats() -> Mapping[str, Format]:
     return {shape.name: shape for shape in shapes}
 
 
-def keys(snapshot: Snapshot, directory: Directory | None = None) -> Keys:
-    """directory: who was made at run time."""
+def keys(snapshot: Snapshot, directory: Directory | None = None, tokens: Tokens | None = None) -> Keys:
+    """directory: who was made at run time. tokens: adopts this configuration's issuers."""
+    if tokens is not None:
+        tokens.adopt(snapshot.issuers)
     find = directory.find if directory is not None else None
-    return Keys(snapshot.secret, snapshot.keys, holders(snapshot, find), directory=directory, required=snapshot.auth_required)
+    return Keys(snapshot.secret, snapshot.keys, holders(snapshot, find), directory=directory, tokens=tokens, required=snapshot.auth_required)
 
 
 def holders(snapshot: Snapshot, find: Find | None = None) -> Holders:

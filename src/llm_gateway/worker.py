@@ -31,6 +31,7 @@ from llm_gateway.admission.access import Admission
 from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.admission.seals import Seals
 from llm_gateway.admission.spend import Spend
+from llm_gateway.admission.tokens import Tokens
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
@@ -92,6 +93,7 @@ class Worker:
         self.conditions = Conditions()
         self.fetched: dict[str, str] = {}  # cloud credentials, by provider; what the operator said last
         self.directory = Directory()
+        self.tokens = Tokens(self._want)
         self.unread = 0  # key tables that could not be read
         self.informed = asyncio.Event()  # of which keys there are
         self.replay: Replay | None = None
@@ -130,7 +132,7 @@ class Worker:
         egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
         egress.relays, egress.overload = relays, self.server.overload
         egress.shadows = self.shadows
-        admission = Admission(wiring.keys(snapshot, self.directory), self.formats, self.journal, self.seals)
+        admission = Admission(wiring.keys(snapshot, self.directory, self.tokens), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay)
         quota = wiring.quota(snapshot, self._counting(snapshot))
@@ -156,6 +158,8 @@ class Worker:
         if any(seat.speaker.formats("response", "") for seat in self.line.routing.seats.values()):
             # Ids will have to be sealed: the library for it takes 25 ms to import, which the first of them need not wait for.
             self.loop.run_in_executor(None, self.seals.load)
+        if self.tokens.issuers:
+            self.loop.run_in_executor(None, self.tokens.load)
         clock = self.loop.create_task(self._clock())
         await self.stopped.wait()
         clock.cancel()
@@ -250,10 +254,14 @@ class Worker:
                     self.replay.store.purge(tenant, model, tag)
             case channel.Probed(providers):
                 self.line.routing.probed(providers)
-            case channel.Tables() | channel.Delta():
+            case channel.Tables() | channel.Delta() | channel.Keysets():
                 self._learn(message)
 
-    def _learn(self, message: channel.Tables | channel.Delta) -> None:
+    def _want(self, issuer: str) -> None:
+        if self.link is not None:
+            self.link.send(channel.Wanted(issuer))
+
+    def _learn(self, message: channel.Tables | channel.Delta | channel.Keysets) -> None:
         """Who may do what has changed."""
         directory = self.directory
         match message:
@@ -264,6 +272,9 @@ class Worker:
                     self.unread += bool(directory.open(path))
                     self.line.admission.forget()
                     self.informed.set()
+            case channel.Keysets(sets):
+                if self.tokens.learn(sets):
+                    self.line.admission.forget()
             case channel.Delta(serial, entries):
                 if directory.change(serial, entries):
                     self.line.admission.forget()

@@ -140,8 +140,8 @@ def test_a_key_costs_the_same_look_up_however_many_there_are() -> None:
 
 
 def test_absurdly_long_keys_are_not_even_hashed() -> None:
-    assert token({b"authorization": b"Bearer " + b"x" * 5000}) is None
-    assert token({b"x-api-key": b"x" * 5000}, b"key=" + b"x" * 5000) is None
+    assert token({b"authorization": b"Bearer " + b"x" * 8190}) is None
+    assert token({b"x-api-key": b"x" * 8192}, b"key=" + b"x" * 8192) is None
 
 
 def test_an_open_door_lets_anybody_in_and_still_knows_its_own() -> None:

@@ -153,6 +153,7 @@ class Api:
                     "error": {"message": "The admin token is needed: Authorization: Bearer ...", "code": "unauthorized"}
                 }
                 return JSONResponse(refusal, 401, {"www-authenticate": "Bearer"})
+            request.state.actor = "admin token"
             answered: Response = await answer(request)
             return answered
 

@@ -27,6 +27,7 @@ from llm_gateway.supervisor.channel import (
     Delta,
     Found,
     Hello,
+    Keysets,
     Load,
     Mean,
     OperatorLink,
@@ -37,6 +38,7 @@ from llm_gateway.supervisor.channel import (
     Tables,
     Told,
     Up,
+    Wanted,
 )
 from llm_gateway.telemetry.exposition import Merger
 from llm_gateway.telemetry.vitals import joint
@@ -58,18 +60,21 @@ class Member(Struct):
 
 
 class Fleet:
-    """on_change, on_told: what workers tell; on_restart: a worker's index and the new process; on_join: one has said hello, and what its
-    predecessor spent is to be known before it is told what was spent."""
+    """on_change, on_told: what workers tell; on_wanted: the issuer of a key they do not know; on_restart: a worker's index and the new
+    process; on_join: one has said hello, and what its predecessor spent is to be known before it is told what was spent."""
 
     def __init__(
         self, snapshot: Snapshot, on_change: Callable[[list[Change]], None], on_restart: Callable[[int, int], None],
         *, on_told: Callable[[Told], None] | None = None, on_join: Callable[[], None] | None = None,
+        on_wanted: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self._snapshot = snapshot
         self._on_change = on_change
         self._on_restart = on_restart
         self._on_told = on_told
         self._on_join = on_join
+        self._on_wanted = on_wanted
+        self._keysets = Keysets({})
         self._standing = Standing()
         self._probed: Health = {}
         self._members: dict[int, Member] = {}  # by link
@@ -114,6 +119,9 @@ class Fleet:
             case Told():
                 if self._on_told is not None:
                     self._on_told(message)
+            case Wanted(issuer):
+                if self._on_wanted is not None:
+                    self._on_wanted(issuer)
 
     def lose(self, index: int, key: int) -> None:
         member = self._members.pop(key, None)
@@ -135,6 +143,13 @@ class Fleet:
         self._granted = Credentials(keys)
         for member in self._members.values():
             self._grant(member)
+
+    def keysets(self, sets: dict[str, str]) -> None:
+        """All workers check tokens by these from now on."""
+        self._keysets = Keysets(dict(sets))
+        for member in self._members.values():
+            if member.link is not None and member.pid:
+                member.link.send(self._keysets)
 
     def table(self, keys: str, serial: int, *, anew: bool = False) -> None:
         """All workers look keys up in this from now on. Deltas that it holds are forgotten; anew: all of them."""
@@ -239,6 +254,8 @@ class Fleet:
         self._update(member)
         self._grant(member)
         self._refer(member)
+        if member.link is not None and member.pid and self._keysets.sets:
+            member.link.send(self._keysets)
         holding = self._standing.holding(time.monotonic())
         if member.link is not None and member.pid and holding:
             member.link.send(Changed(holding))

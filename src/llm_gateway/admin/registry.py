@@ -17,6 +17,7 @@ from llm_gateway.admin.keytable import KeyTable, Workers
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.roles import Roles
 from llm_gateway.admin.tenancy import Ground, Members, Tenants
+from llm_gateway.admission.tokens import Tokens
 from llm_gateway.admission.vault import Vault
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.tenancy import Project, User
@@ -29,14 +30,22 @@ def wall() -> float:
     return time.time_ns() / 1e9
 
 
-class Registry:
-    """state: the admin token and the configuration in force. workers: None where none run, and nobody has to be told."""
+def _look_elsewhere(_issuer: str) -> None:
+    return
 
-    def __init__(self, database: Database, workers: Workers | None, notices: Notices, state: Callable[[], tuple[str, Snapshot]]) -> None:
+
+class Registry:
+    """state: the admin token and the configuration in force. workers: None where none run, and nobody has to be told. want: told of an issuer
+    whose newest keys are wanted."""
+
+    def __init__(
+        self, database: Database, workers: Workers | None, notices: Notices, state: Callable[[], tuple[str, Snapshot]], *,
+        want: Callable[[str], object] = _look_elsewhere,
+    ) -> None:  # fmt: skip
         _, snapshot = state()
         register = Register(database.engine)
         self.table = KeyTable(register, Path(snapshot.data_dir), workers or _Nobody(), notices, ready=database.ready, clock=wall)
-        self.roles = Roles(state, self.table.directory, wall)
+        self.roles = Roles(state, self.table.directory, Tokens(want), wall)
         self.ground = ground = Ground(
             register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall,
             look=self.table.try_to_look if workers is not None else _look_away,

@@ -22,6 +22,7 @@ from llm_gateway.admin.answers import Refusal
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Everybody, Holders
+from llm_gateway.admission.tokens import Tokens
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.errors import Fault, Kind
 
@@ -53,16 +54,22 @@ class Caller(Struct, frozen=True):
 
 
 class Roles:
-    """state: the admin token and the configuration in force. directory: as workers have it."""
+    """state: the admin token and the configuration in force. directory, tokens: as workers have them."""
 
-    def __init__(self, state: Callable[[], tuple[str, Snapshot]], directory: Directory, clock: Callable[[], float]) -> None:
+    def __init__(self, state: Callable[[], tuple[str, Snapshot]], directory: Directory, tokens: Tokens, clock: Callable[[], float]) -> None:
+        self._tokens = tokens
         self._state = state
         self._directory = directory
         self._clock = clock
         self._keys: tuple[Snapshot, int, Keys] | None = None
 
     def caller(self, request: Request) -> Caller:
-        """Raises Refusal 401 or 403, or a key's Fault."""
+        """Raises Refusal 401 or 403, or a key's Fault. The audit log hears who it is."""
+        found = self._caller(request)
+        request.state.actor = found.name if found.tenant is None else f"{found.name} of {found.tenant}"
+        return found
+
+    def _caller(self, request: Request) -> Caller:
         token, snapshot = self._state()
         scheme, _, said = request.headers.get("authorization", "").partition(" ")
         # Compared as a whole and in constant time, so that nothing can be learnt from how long it took.
@@ -83,11 +90,19 @@ class Roles:
             return Caller(principal.key, principal.tenant, "admin" in principal.scopes)
         raise Refusal(403, "insufficient_scope", NEEDED)
 
+    def learn(self, sets: dict[str, str]) -> None:
+        """The newest public keys of issuers of tokens."""
+        self._tokens.adopt(self._state()[1].issuers)
+        if self._tokens.learn(sets):
+            self._keys = None
+
     def _found(self, snapshot: Snapshot) -> Keys:
         """Made anew when configuration or directory have changed."""
         kept, changes = self._keys, self._directory.changes
         if kept is None or kept[0] is not snapshot or kept[1] != changes:
             said = snapshot.tenancy
             holders = Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), self._directory.find)
-            kept = self._keys = snapshot, changes, Keys(snapshot.secret, snapshot.keys, holders, directory=self._directory)
+            self._tokens.adopt(snapshot.issuers)
+            keys = Keys(snapshot.secret, snapshot.keys, holders, directory=self._directory, tokens=self._tokens)
+            kept = self._keys = snapshot, changes, keys
         return kept[2]

@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Holders
+from llm_gateway.admission.tokens import BEGINNING, Tokens
 from llm_gateway.core import sigv4
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal
@@ -25,7 +26,7 @@ from llm_gateway.core.sigv4 import Request
 from llm_gateway.core.tenancy import Key, place, signer
 
 NAMES = (b"x-api-key", b"api-key", b"x-goog-api-key")
-LONGEST = 4096
+LONGEST = 8192  # a key, or a token with many claims
 MOST_KNOWN = 10_000
 ANYONE = Principal("anonymous", "default")
 PREFIX = "sk-gw-"  # of keys that were made at run time
@@ -37,15 +38,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Keys:
-    """`written`: the configuration's keys, which come before those of the directory."""
+    """`written`: the configuration's keys, which come before those of the directory; `tokens`: of whoever bears none."""
 
     def __init__(
-        self, secret: bytes, written: Iterable[Key], holders: Holders, *, directory: Directory | None = None, required: bool = True
-    ) -> None:
+        self, secret: bytes, written: Iterable[Key], holders: Holders, *,
+        directory: Directory | None = None, tokens: Tokens | None = None, required: bool = True,
+    ) -> None:  # fmt: skip
         self._secret = secret
         self._written = {each.digest or place(signer(each.aws)): each for each in written}
         self._holders = holders
         self._directory = directory if directory is not None else Directory()
+        self._tokens = tokens if tokens is not None and tokens.issuers else None
         self._required = required
         self._known: dict[bytes, Principal] = {}  # by Authorization
         self._found: dict[bytes, Principal] = {}  # by digest
@@ -64,7 +67,7 @@ class Keys:
                 if known.expires or known.ips:
                     self._check(known, peer, wall)
                 return known
-        found = self._identify(headers, query, authorization)
+        found = self._identify(headers, query, authorization, wall)
         if found is None:
             if not self._required:
                 return ANYONE
@@ -94,12 +97,17 @@ class Keys:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _identify(self, headers: Mapping[bytes, bytes], query: bytes, authorization: bytes | None) -> Principal | None:
+    def _identify(self, headers: Mapping[bytes, bytes], query: bytes, authorization: bytes | None, wall: float) -> Principal | None:
         key = token(headers, query)
         if key is not None:
-            found = self._resolve(hmac.digest(self._secret, key, "sha256"))
+            digest = hmac.digest(self._secret, key, "sha256")
+            found = self._resolve(digest)
+            if found is None and self._tokens is not None and key.startswith(BEGINNING):
+                found = self._holders.principal(self._tokens.verify(key, wall))
+                self._remember(self._found, digest, found)
+                return found  # by its digest alone: tokens are long, and there may be many
             if found is not None:
-                if authorization is not None and authorization.endswith(key):
+                if found.id and authorization is not None and authorization.endswith(key):
                     self._remember(self._known, authorization, found)
                 return found
         access_key = sigv4.access_key(headers) if authorization is not None else None
@@ -119,6 +127,8 @@ class Keys:
 
     def _check(self, found: Principal, peer: str, wall: float) -> None:
         if found.expires and wall >= found.expires:
+            if not found.id:
+                raise Fault(Kind.UNAUTHENTICATED, "The token has expired; get a new one.", code="expired_token")
             raise Fault(Kind.UNAUTHENTICATED, "This API key has expired. Ask the gateway's operator for one.", code="expired_api_key")
         if found.ips and not self._within(peer, found.ips):
             raise Fault(Kind.FORBIDDEN, "This API key may not be used from your address.", code="address_not_allowed")

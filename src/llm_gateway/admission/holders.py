@@ -61,7 +61,7 @@ class Holders:
         user = self.record(user_id(key.tenant, key.user)) if key.user else None
         of_tenant = tenant if isinstance(tenant, Tenant) else Tenant(key.tenant, self._everybody.tenant)
         own = _first(key.grant, of_tenant.each_key, self._everybody.key)
-        holders = [Holder(key_id(key.id), own)]
+        holders = [Holder(key_id(key.id), own)] if key.id else []  # a token is no key: who it names is limited
         if key.user:
             named = user.grant if isinstance(user, User) and user.grant != Grant() else None
             holders.append(Holder(user_id(key.tenant, key.user), _first(named, of_tenant.each_user, self._everybody.user)))

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway import __version__
-from llm_gateway.config import aliases, schema, schema_redis, snapshot, state, tenancy, upstreams, webhooking
+from llm_gateway.config import aliases, issuers, schema, schema_redis, snapshot, state, tenancy, upstreams, webhooking
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
@@ -47,6 +47,7 @@ def compile_snapshot(
     keys, key_problems = tenancy.keys(loaded, material)
     webhooks, hook_problems = webhooking.resolve(loaded)
     problems = [*loaded.problems, *found.problems, *resolver.problems, *key_problems, *hook_problems, *_judge(loaded, found), *_unshareable(loaded)]
+    problems += issuers.judge(loaded)
     database, state_problems = state.resolve(loaded)
     problems += [*tenancy.unshareable(loaded), *state_problems]
     if problems:
@@ -65,6 +66,7 @@ def compile_snapshot(
         keys=keys,
         tenancy=tenancy.tenancy(loaded, workers),
         auth_required=root.auth.required,
+        issuers=issuers.resolve(root.auth.jwt),
         prices={name: each.model_dump(exclude_none=True) for name, each in root.prices.items()},
         facts={name: _facts(each) for name, each in root.catalogue.items()},
         logging=_logging(root.logging),

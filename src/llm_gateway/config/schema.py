@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from llm_gateway.config.operations import Events, ProviderHealth
+from llm_gateway.config.schema_auth import Auth
 from llm_gateway.config.schema_cache import Cache
 from llm_gateway.config.schema_redis import Redis
 from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit, Resilience
@@ -185,11 +186,6 @@ class Provider(Section):
         return None if word in (False, "false", "") else value
 
 
-class Auth(Section):
-    required: bool = Field(default=True, description="`false` lets anybody in; on loopback addresses only.")
-    force: bool = Field(default=False, description="Allow `required: false` on other addresses too.")
-
-
 class Admin(Section):
     token: SecretStr | None = Field(
         default=None, description="Bearer token of the admin API; generated in `data_dir` if unset."
@@ -329,7 +325,7 @@ LATER = frozenset(
     {
         "strict_params",
         "guards", "telemetry", "plugins", "batches", "files",
-        "cache.backend", "cache.semantic", "auth.jwt",
+        "cache.backend", "cache.semantic",
         "resilience.timeouts", "resilience.hedge",
         "models.*.params",
         "models.*.capabilities", "providers.*.passthrough",

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llm_gateway.core.happenings import Kind
+from llm_gateway.core.issuers import Issuer
 from llm_gateway.core.tenancy import Grant, Key, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.models.catalogue import Facts
 from llm_gateway.policies.breaker import Terms
@@ -326,6 +327,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     keys: tuple[Key, ...]
     tenancy: Tenancy = Tenancy()
     auth_required: bool = True
+    issuers: tuple[Issuer, ...] = ()
     prices: dict[str, dict[str, float]] = {}
     facts: dict[str, Facts] = {}
     logging: Logging = Logging()

@@ -110,7 +110,13 @@ class Delta(Struct, frozen=True, tag="delta"):
         return f"Delta({self.serial}, {len(self.entries)} entries)"
 
 
-Down = Load | Mean | Found | Credentials | Changed | Probed | Question | Purge | Tables | Delta
+class Keysets(Struct, frozen=True, tag="keysets"):
+    """What the operator fetched of the public keys of issuers of tokens: issuer -> JWK set."""
+
+    sets: dict[str, str]
+
+
+Down = Load | Mean | Found | Credentials | Changed | Probed | Question | Purge | Tables | Delta | Keysets
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -150,8 +156,14 @@ class Told(Struct, frozen=True, tag="told"):
     data: dict[str, Any]
 
 
-Up = Hello | Report | Changed | Answer | Told
-KEPT = (Load, Credentials, Changed, Question, Answer, Told, Purge, Tables, Delta)
+class Wanted(Struct, frozen=True, tag="wanted"):
+    """A token bears a key of this issuer that is not known."""
+
+    issuer: str
+
+
+Up = Hello | Report | Changed | Answer | Told | Wanted
+KEPT = (Load, Credentials, Changed, Question, Answer, Told, Purge, Tables, Delta, Keysets)
 
 
 class Link(asyncio.Protocol, Generic[Received, Sent]):

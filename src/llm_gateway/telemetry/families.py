@@ -72,6 +72,8 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_directory_serial": Family("gauge", "The change of tenants and keys that workers know of.", bare=True),
     "llm_gateway_directory_differences": Family("gauge", "Changes of tenants and keys that the key table does not hold yet.", bare=True),
     "llm_gateway_directory_failures_total": Family("counter", "Times that tenants and keys could not be read, or their table written.", bare=True),
+    "llm_gateway_jwks_age_seconds": Family("gauge", "Since an issuer's public keys were last asked for."),
+    "llm_gateway_jwks_failures_total": Family("counter", "Attempts to fetch issuers' public keys that failed.", bare=True),
     "llm_gateway_key_table_errors_total": Family("counter", "Key tables that a worker could not read; it keeps the one before.", bare=True),
     "llm_gateway_gc_pause_seconds_max": Family("gauge", "Longest garbage collection since start.", bare=True),
     "llm_gateway_loop_lag_seconds_max": Family("gauge", "Worst delay of the loop in the last report.", bare=True),

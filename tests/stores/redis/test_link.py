@@ -28,6 +28,9 @@ class Watcher:
     def turned(self, link: Link, reason: str) -> None:
         self.turns.append(reason)
 
+    def emptied(self, link: Link) -> None:
+        self.turns.append("emptied")
+
     def redirected(self, link: Link, command: Command, text: str) -> None:
         raise AssertionError(text)
 
@@ -54,7 +57,7 @@ async def ask(link: Link, *words: str) -> object:
 async def test_five_failures_open_it_and_a_probe_closes_it(own):
     url, _ = own
     async with linked(url, 2.0) as (link, watcher):
-        await until(lambda: link.gate)
+        await until(lambda: link.gate and not link.gate.pending)
         assert repr(link).endswith("ready, <Breaker closed 0 in a row>>")
         say(port_of(url), "CONFIG", "SET", "maxmemory", "1")
         for number in range(5):
@@ -136,6 +139,31 @@ async def test_who_accepts_and_says_nothing_is_no_server(monkeypatch):
         assert watcher.turns == ["timeout"]
         assert link.gate is None
     server.close()
+
+
+@pytest.mark.row(26)
+async def test_a_server_that_was_emptied_is_noticed(own, monkeypatch):
+    monkeypatch.setattr(links, "BEAT", 0.05)
+    url, _ = own
+    async with linked(url) as (link, watcher):
+        await until(lambda: link.gate)
+        await asyncio.sleep(0.2)
+        assert watcher.turns == [""]
+        say(port_of(url), "FLUSHALL")
+        await until(lambda: len(watcher.turns) > 1)
+        await asyncio.sleep(0.2)
+        assert watcher.turns == ["", "emptied"]
+
+
+@pytest.mark.row(26)
+async def test_so_is_one_that_comes_back_empty(own, tmp_path):
+    url, process = own
+    async with linked(url) as (link, watcher):
+        await until(lambda: link.gate and not link.gate.pending)
+        process.kill()
+        await until(lambda: link.gate is None)
+        with redis_server(tmp_path, port_of(url)):
+            await until(lambda: "emptied" in watcher.turns)
 
 
 async def test_closing_tells_nobody(own):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
+import pytest
+
 from llm_gateway.core.tenancy import Claim
-from llm_gateway.stores.redis import outbox
+from llm_gateway.stores.redis import link, outbox
 from redis_server import redis_server, say
-from stores.redis.conftest import DOLLAR, ask, budget, port_of, store, until
+from stores.redis.conftest import DOLLAR, Known, ask, budget, port_of, store, until
 
 
 def booked(url: str) -> int:
@@ -103,6 +106,27 @@ async def test_what_the_seeds_know_already_is_not_booked_again(own, tmp_path, mo
             one.shared.outbox.resume()
             await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
             assert booked(url) == 1005
+
+
+@pytest.mark.row(26)
+async def test_what_was_settled_just_before_redis_was_emptied_is_not_lost(own, monkeypatch):
+    """The spend table does not know it yet; two stores, of which only one seeds."""
+    monkeypatch.setattr(link, "BEAT", 0.3)
+    url, _ = own
+    async with store(url, Known(month=1000), patient=True) as one, store(url, Known(month=1000), patient=True) as two:
+        accounts = one.bind(budget()), two.bind(budget())
+        for number in range(10):
+            account = accounts[number % 2]
+            await account.reserve(ask(str(number), cost=100))
+            account.settle(ask(str(number), cost=100), 0, 7)
+        await until(lambda: not one.shared.client.waiting + two.shared.client.waiting)
+        one.shared.outbox._recent[0].at -= 60.0  # one of them is old: seeds know it
+        say(port_of(url), "FLUSHALL")
+        await accounts[0].reserve(ask("seeds it", cost=1))
+        assert booked(url) == 1000
+        await until(lambda: booked(url) == 1000 + 9 * 7, 8)
+        await asyncio.sleep(0.1)
+        assert booked(url) == 1000 + 9 * 7
 
 
 async def test_what_no_attempt_will_cure_is_given_up(own):

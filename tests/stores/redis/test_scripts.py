@@ -92,6 +92,9 @@ class Model:
         reserved = [m for c in claims if c.measure == "budget" and (m := self.purse(c, now)) and request in m.held]
         if reserved:
             return "granted", reserved[-1].held[request][0]
+        slots = [(claim, self.busy(claim, now)) for claim in claims if claim.measure == "concurrent"]
+        if any(request in busy and len(busy) >= claim.limit for claim, busy in slots):
+            return "granted", cost  # the last slot is its own
         refused = self._rates(claims, request, tokens, now)
         if refused is not None:
             return refused

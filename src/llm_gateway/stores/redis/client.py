@@ -32,9 +32,12 @@ class Turn(Struct, frozen=True):
 
 
 class Client:
-    """`tell`: of servers that come and go. Made and used on one running loop."""
+    """`tell`: of servers that come and go; `lost`: of those that came back empty, by which slots are theirs. Made and used on one running loop."""
 
-    def __init__(self, terms: Terms, scripts: tuple[Script, ...], meter: Meter, tell: Callable[[Turn], None]) -> None:
+    def __init__(
+        self, terms: Terms, scripts: tuple[Script, ...], meter: Meter, tell: Callable[[Turn], None], lost: Callable[[Callable[[int], bool]], None]
+    ) -> None:
+        self._lost = lost
         self._terms = terms
         self._meter = meter
         self._tell = tell
@@ -111,6 +114,9 @@ class Client:
             self._map_in(0.0 if not self._table else MAP_SOON)
         self._tell(Turn(name(link.node), reason))
 
+    def emptied(self, link: Link) -> None:
+        self._lost(lambda slot: (self._one or self._table[slot]) is link)
+
     def redirected(self, link: Link, command: Command, text: str) -> None:
         word = text.partition(" ")[0]
         if word == "TRYAGAIN":  # its slot is on the way from one node to another
@@ -185,7 +191,7 @@ class Client:
         table: list[Link] = self._table or [self._link(found[0].node)] * slots.SLOTS
         for each in found:
             link = self._link(each.node)
-            link.probe = f"llmgw:{{{slots.tag_of(each.first, each.last)}}}"
+            link.probe(f"llmgw:{{{slots.tag_of(each.first, each.last)}}}")
             table[each.first : each.last + 1] = [link] * (each.last - each.first + 1)
         self._table = table
         used = set(map(id, table))

@@ -59,14 +59,30 @@ class Account:
     """One tenant's claims; core.gauges.Bound. `lasting`: what it reserves has to be given back; `slot`: of its keys."""
 
     __slots__ = (
-        "_budgets", "_correcting", "_extend", "_hard", "_known", "_loop", "_reserve", "_settle", "_shares", "_stand_in", "_strays", "_ties", "claims",
-        "lasting", "slot", "tenant",
+        "_budgets",
+        "_correcting",
+        "_extend",
+        "_hard",
+        "_known",
+        "_loop",
+        "_reserve",
+        "_settle",
+        "_shares",
+        "_stand_in",
+        "_strays",
+        "_ties",
+        "claims",
+        "lasting",
+        "slot",
+        "tenant",
+        "urgent",
     )  # fmt: skip
 
     def __init__(self, ties: Ties, tenant: str, claims: tuple[Claim, ...]) -> None:
         self.tenant = tenant
         self.claims = claims
         self.lasting = any(claim.measure in LASTING for claim in claims)
+        self.urgent = any(claim.measure == "concurrent" for claim in claims)
         self._ties = ties
         self._loop = asyncio.get_running_loop()
         self._budgets = tuple(claim for claim in claims if claim.measure == "budget")
@@ -218,8 +234,8 @@ class Shared:
         self.meter = Meter()
         self.scripts = scripts if scripts is not None else Scripts()
         self._tell = tell
-        self.client = Client(terms, self.scripts.all, self.meter, self._turned)
-        self.outbox = Outbox(self.client.post, self.client.reaches, self.meter)
+        self.client = Client(terms, self.scripts.all, self.meter, self._turned, self._emptied)
+        self.outbox = Outbox(self.client.post, self.client.reaches, self.meter, self.client.send)
         self._ties = Ties(self.client, self.outbox, self.meter, self.scripts, fallback, self.policy, seeds, alert)
 
     def __repr__(self) -> str:
@@ -254,6 +270,9 @@ class Shared:
             self.meter.fail("unsettled", len(self.outbox))
         self.outbox.close()
         self.client.close()
+
+    def _emptied(self, theirs: Callable[[int], bool]) -> None:
+        self.outbox.recall(theirs)
 
     def _turned(self, turn: Turn) -> None:
         if not turn.reason:

@@ -6,7 +6,7 @@
     any --the connection is lost--> connecting (after 50 ms, at most 1 s)
 
 Law: `gate` is the connection that commands may go to, None while there is none; nothing else is asked on the hot path. Whoever finds out that a
-server is well again is a probe, never a request; that it is not, often a PING that goes every few seconds. A server that turned read-only is
+server is well again is a probe, never a request; that it is not, often a look at its mark, every few seconds. A server that turned read-only is
 left: its name, or its sentinel, may know another one.
 """
 
@@ -53,20 +53,25 @@ class Watcher(Protocol):
         """It is ready (reason ""), or not any more."""
         ...
 
+    def emptied(self, link: Link) -> None:
+        """It has lost what it knew."""
+        ...
+
     def redirected(self, link: Link, command: Command, text: str) -> None:
         """The server says that another one has these keys: MOVED, ASK or TRYAGAIN."""
         ...
 
 
 class Link:
-    """`dial`: opens a connection for this server, wherever it is now. `probe`: a key that is this server's."""
+    """`dial`: opens a connection for this server, wherever it is now."""
 
     def __init__(
         self, node: Node, dial: Callable[[Callable[[], Connection]], Awaitable[Connection]], setup: Setup, watcher: Watcher, meter: Meter
     ) -> None:
         self.node = node
         self.gate: Connection | None = None
-        self.probe = PROBE
+        self._probe_key = PROBE
+        self._epoch: bytes | None = None
         self.reason = "connecting"
         self._dial = dial
         self._setup = setup
@@ -83,6 +88,11 @@ class Link:
 
     def __repr__(self) -> str:
         return f"<Link to {self.node[0]}:{self.node[1]} {self.reason or 'ready'}, {self._breaker}>"
+
+    def probe(self, key: str) -> None:
+        """A key that is this server's, where not all are."""
+        if key != self._probe_key:
+            self._probe_key, self._epoch = key, None
 
     def close(self) -> None:
         self._closed = True
@@ -172,7 +182,7 @@ class Link:
         """A server that answers may still take nothing in: only one that wrote something is ready. A cluster's node that knows whose the
         key is, is."""
         try:
-            await answer(connection.ask("SET", self.probe, "1", "PX", "1000"))
+            await answer(connection.ask("SET", self._probe_key, "1", "PX", "1000"))
         except Unreachable as error:
             if error.kind != "moved":
                 raise
@@ -183,11 +193,11 @@ class Link:
         if reason in ELSEWHERE:
             self._leave()
         else:
-            self._later(max(0.0, self._breaker.until - perf_counter()), self._probe)
+            self._later(max(0.0, self._breaker.until - perf_counter()), self._try)
 
-    def _probe(self) -> None:
+    def _try(self) -> None:
         if self._connection is not None:
-            self._connection.send(Command(pack("SET", self.probe, "1", "PX", "1000"), Call(self._probed)))
+            self._connection.send(Command(pack("SET", self._probe_key, "1", "PX", "1000"), Call(self._probed)))
 
     def _probed(self, reply: Any) -> None:
         if isinstance(reply, Failure) and reply.kind != "moved":
@@ -202,8 +212,8 @@ class Link:
         self._later(0.0, None)
         if self.gate is None:
             self.gate, self.reason = self._connection, ""
-            self._pulse = self._loop.call_later(BEAT, self._beat)
             self._watcher.turned(self, "")
+            self._beat()
 
     def _shut(self, reason: str) -> None:
         self._later(0.0, None)
@@ -215,10 +225,19 @@ class Link:
             self._watcher.turned(self, reason)
 
     def _beat(self) -> None:
-        """A connection that nobody used for long may be gone without a word."""
+        """A connection that nobody used for long may be gone without a word, and a server that answers may have been emptied: who first finds no
+        mark makes one, and who finds another's than the one it knew has come to a server that knows nothing."""
         if self.gate is not None:
-            self.gate.send(Command(pack("PING"), Call(_heard)))
+            mark = f"{self._probe_key}:epoch"
+            self.gate.send(Command(pack("SET", mark, os.urandom(8).hex(), "NX"), Call(_heard)))
+            self.gate.send(Command(pack("GET", mark), Call(self._beaten)))
             self._pulse = self._loop.call_later(BEAT, self._beat)
+
+    def _beaten(self, epoch: Any) -> None:
+        if isinstance(epoch, bytes):
+            known, self._epoch = self._epoch, epoch
+            if known not in (None, epoch):
+                self._watcher.emptied(self)
 
     def _leave(self) -> None:
         """Of a connection that is no good any more; another one is opened."""
@@ -237,4 +256,4 @@ class Link:
 
 
 def _heard(reply: Any) -> None:
-    """Of SCRIPT LOAD the command behind it tells how it went; of PING, that there was an answer."""
+    """Of SCRIPT LOAD the command behind it tells how it went; of a mark, GET does."""

@@ -1,7 +1,8 @@
 """What requests have cost in truth, on its way to Redis: sent at once, and kept while it is away until it is back.
 
 Law: a settlement is sent as often as it takes, and counts once: Redis knows for some minutes which it has seen. Only so many are kept one by
-one; of those beyond, the money is added up by account and nothing else is lost but the early end of reservations, which end by themselves.
+one; of those beyond, the money is added up by account and nothing else is lost but the early end of reservations, which end by themselves. What
+was settled within the last seconds is settled again where Redis comes back empty: rather twice than not at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from llm_gateway.stores.redis.scripts import UNSEEDED
 MOST = 50_000
 AT_ONCE = 500  # settlements in one go when Redis is back, so that requests find their way between
 EVERY = 0.02
+RECENT = 12.0  # seconds: of what seeds may not know (scripts.LAG), and until an empty server is noticed
 MOST_ERRORS = 3  # of a kind that another attempt will not cure
 
 
@@ -27,6 +29,7 @@ class Teller(Protocol):
     """The account that a settlement is of."""
 
     lasting: bool
+    urgent: bool
     slot: int
 
     def write(self, settlement: Settlement, age: int, seeds: bytes | None) -> Command: ...
@@ -76,16 +79,27 @@ class Settlement:
         else:
             self.done_ = True
             self._teller.settled(result[1:])
+            if self.cost:
+                self._outbox.remember(self)
+
+    def again(self) -> None:
+        """Redis has forgotten it."""
+        self.done_ = self._asked = False
+        self._outbox.keep(self)
 
 
 class Outbox:
-    """`send`: to Redis; `reaches`: whether whoever has a slot is there."""
+    """`send`: to Redis, with what is sent next; `hurry`: at once; `reaches`: whether whoever has a slot is there."""
 
-    def __init__(self, send: Callable[[Command], None], reaches: Callable[[int], bool], meter: Meter) -> None:
+    def __init__(
+        self, send: Callable[[Command], None], reaches: Callable[[int], bool], meter: Meter, hurry: Callable[[Command], None] | None = None
+    ) -> None:
         self.send = send
+        self._hurry = send if hurry is None else hurry
         self._reaches = reaches
         self._meter = meter
         self._kept: deque[Settlement] = deque()
+        self._recent: deque[Settlement] = deque(maxlen=MOST)
         self._owed: dict[Teller, tuple[int, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._passed = 0  # in a row, of those whose server is away
@@ -95,7 +109,9 @@ class Outbox:
         return len(self._kept) + len(self._owed)
 
     def settle(self, teller: Teller, request: str, tokens: int, cost: int, wall: float) -> None:
-        self.send(Settlement(self, teller, request, tokens, cost, wall).command(late=False))
+        """A slot is free for others when the client has its reply, so that is not kept for the next write."""
+        command = Settlement(self, teller, request, tokens, cost, wall).command(late=False)
+        (self._hurry if teller.urgent else self.send)(command)
 
     def keep(self, settlement: Settlement) -> None:
         """Until Redis is back."""
@@ -104,6 +120,23 @@ class Outbox:
         elif settlement.cost:
             self._owed[settlement.teller] = self._owed.get(settlement.teller, (0, 0.0))[0] + settlement.cost, settlement.wall
         self.wake(EVERY)
+
+    def remember(self, settlement: Settlement) -> None:
+        """What it cost may not be where budgets are seeded from yet, should Redis lose it now."""
+        recent, horizon = self._recent, perf_counter() - RECENT
+        recent.append(settlement)
+        while recent and recent[0].at < horizon:
+            recent.popleft()
+
+    def recall(self, lost: Callable[[int], bool]) -> None:
+        """A server came back empty: what was settled just before is settled again, by whoever has those slots."""
+        recent, self._recent = self._recent, deque(maxlen=MOST)
+        horizon = perf_counter() - RECENT
+        for each in recent:
+            if each.at >= horizon and lost(each.teller.slot):
+                each.again()
+            else:
+                self._recent.append(each)
 
     def resume(self) -> None:
         """A server turned ready."""

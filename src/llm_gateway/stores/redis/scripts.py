@@ -237,7 +237,7 @@ for i = 1, n do
   if busy[i] then
     redis.call('SET', key, floor(now + busy[i]), 'PX', max(60000, math.ceil(busy[i] / 1000)))
   elseif not one then
-    redis.call('ZADD', key, till, request)
+    amounts[i] = redis.call('ZADD', key, till, request)  -- 0 if it has one already
     redis.call('PEXPIRE', key, 172800000)
   elseif not one.leases then
     redis.call('SET', key, one[1] .. ' ' .. one[3] + 1, 'PX', floor((one[2] - now) / 1000) + 3600000)
