@@ -137,7 +137,7 @@ class Worker:
         egress.shadows = self.shadows
         admission = Admission(wiring.keys(snapshot, self.directory, self.tokens), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
-        self.replay = wiring.replay(snapshot, self.formats, self.replay)
+        self.replay = wiring.replay(snapshot, self.formats, self.replay, self._shared)
         quota = wiring.quota(snapshot, gauges)
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
