@@ -52,6 +52,7 @@ from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
 from llm_gateway.stores.gauges import Memory
 from llm_gateway.stores.redis.buckets import Line as Buckets
+from llm_gateway.stores.redis.claims import Claims
 from llm_gateway.stores.redis.client import Turn
 from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.stores.redis.terms import Terms
@@ -314,6 +315,7 @@ class Worker:
             memory = Memory(self.spend, self._alert)
             self._shared = Shared(terms, memory, self.spend, self._turned, alert=self._alert) if terms is not None else None
             self._gauges = self._shared if self._shared is not None else memory
+            self.once.claims = Claims(self._shared) if self._shared is not None else None
             self._redis_terms = terms
         if self._shared is not None:
             policy = self._shared.policy

@@ -352,6 +352,15 @@ return last
 """.replace("EVERYTHING", EVERYTHING.decode()).replace("MOST", str(MOST_PURGES))
 
 
+# One value for another, or for none, where it is still the caller's or nobody's (claims.py).
+SWAP = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+"""
+
+
 def plain(text: str) -> Script:
     return Script(sha1(text.encode(), usedforsecurity=False).hexdigest().encode(), text.encode())
 
@@ -366,11 +375,11 @@ class Scripts:
 
     def __init__(self, clock: str = CLOCK) -> None:
         self.reserve, self.extend, self.settle = (script(body, clock) for body in (RESERVE, EXTEND, SETTLE))
-        self.purge = plain(PURGE)
+        self.purge, self.swap = plain(PURGE), plain(SWAP)
 
     @property
     def all(self) -> tuple[Script, ...]:
-        return (self.reserve, self.extend, self.settle, self.purge)
+        return (self.reserve, self.extend, self.settle, self.purge, self.swap)
 
 
 def tag(owner: str) -> str:
