@@ -85,6 +85,7 @@ def compile_snapshot(
         audit_requests=root.audit.requests,
         cache=snapshot.Caching(root.cache.enabled, root.cache.ttl_seconds, root.cache.sampling, root.cache.ignore),
         cache_room=root.cache.max_size_mb << 20,
+        cache_shared=root.cache.backend == "redis",
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
@@ -220,6 +221,8 @@ def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:
         problems.append(
             _problem(loaded, ("default_provider",), f"there is no provider `{root.default_provider}`", hint)
         )
+    if root.cache.backend == "redis" and root.redis.url is None:
+        problems.append(_problem(loaded, ("cache", "backend"), "needs a Redis", "set redis.url (REDIS_URL)"))
     problems += [_problem(loaded, path, message) for path, message in schema_redis.judge(root.redis)]
     if root.secret is not None and len(root.secret.get_secret_value()) < 16:
         problems.append(_problem(loaded, ("secret",), "expected at least 16 characters"))
@@ -229,7 +232,7 @@ def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:
 def _apart(loaded: Loaded, workers: int) -> list[str]:
     """Several workers do not see each other's replies."""
     root = loaded.root
-    if workers == 1 or not (root.cache.enabled or any(alias.cache.enabled for alias in root.models.values())):
+    if workers == 1 or root.cache.backend == "redis" or not (root.cache.enabled or any(alias.cache.enabled for alias in root.models.values())):
         return []
     share = max(1, root.cache.max_size_mb // workers)
     where = place(("cache",), loaded.where)
