@@ -134,8 +134,12 @@ async def test_nothing_new_is_nothing_said(plane: Plane) -> None:
     assert [type(each) for each in worker.heard] == [channel.Tables]
 
 
-async def test_what_another_gateway_changes_arrives_within_two_seconds(plane: Plane, url: str, tmp_path: Path) -> None:
-    other = Plane(url, tmp_path / "two")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_what_another_gateway_changes_arrives_within_two_seconds(url: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    """Two gateways' operators on one database."""
+    shared = url if kind == "sqlite" else request.getfixturevalue("postgres").database()
+    plane, other = Plane(shared, tmp_path / "one"), Plane(shared, tmp_path / "two")
+    await upgrade(plane.engine)
     worker = await other.worker(0)
     running = asyncio.create_task(other.table.run())
     await plane.register.add(key(1), NOW, "")
@@ -148,6 +152,7 @@ async def test_what_another_gateway_changes_arrives_within_two_seconds(plane: Pl
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait([running])
+    await plane.close()
     await other.close()
 
 
