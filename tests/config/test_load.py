@@ -310,3 +310,5 @@ providers:
     assert (provider.rate_limit.requests, provider.rate_limit.tokens) == (25, 1), "a share, but never nothing"
     assert provider.keys[0].rate_limit.tokens == 2000
     assert provider.model_limits["m"].requests == 10
+    (whole,) = compile_text(text + "redis: {url: 'redis://127.0.0.1:6379/0'}\n").snapshot.providers
+    assert (whole.rate_limit.requests, whole.keys[0].rate_limit.tokens, whole.model_limits["m"].requests) == (100, 8000, 40), "counted together"

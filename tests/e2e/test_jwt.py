@@ -103,6 +103,7 @@ def test_a_role_administers_its_own_tenant(trusting: Trusting) -> None:
     assert trusting.admin("GET", "tenants", token=trusting.token(exp=int(wall()) - 100, **ADMIN))[0] == 401
 
 
+@pytest.mark.slow
 def test_keys_rotate_and_nobody_who_tries_again_is_refused(trusting: Trusting) -> None:
     old, new = trusting.token(**USER), trusting.token(SECOND, **USER)
     assert trusting.statuses(old) == {200}

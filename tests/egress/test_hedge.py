@@ -37,6 +37,7 @@ class Place:
                 "few": {"targets": ["one/x", "two/y"], "hedge": {"after": "0.2s", "budget": 0.01}},
             },
             "resilience": {"breaker": {"enabled": False}},
+            "prices": {"one/x": {"input": 2, "output": 4}, "two/y": {"input": 1, "output": 1}},
         }
         self.gateway = Gateway(folder, config)
         self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{self.gateway.port}/v1", api_key=KEY, max_retries=0, timeout=10)
@@ -76,6 +77,11 @@ def test_the_second_answers_where_the_first_is_slow(place: Place, stream: bool) 
     row = place.row(headers)
     assert [(each["provider"], each["outcome"]) for each in row["attempts"]] == [("one", "hedged"), ("two", "ok")]
     assert (row["provider"], row["fallbacks"], row["output"] > 0) == ("two", 1, True)
+    lost = row["attempts"][0]
+    assert lost["estimated"], "nobody waited for what it would say of its usage"
+    assert lost["input"] > 0
+    assert lost["cost"] == lost["input"] * 2000 + lost.get("output", 0) * 4000
+    assert row["cost"] == row["input"] * 1000 + row["output"] * 1000 + lost["cost"], "both are paid for"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -46,12 +46,4 @@ MATRIX: dict[int, tuple[str, str]] = {
 }
 
 # Rows that no test is about yet, and why.
-OPEN: dict[int, str] = {
-    22: "This version keeps no replies by idempotency key.",
-    24: "This version keeps no state in Redis.",
-    25: "This version keeps no state in Redis.",
-    26: "This version keeps no state in Redis.",
-    27: "This version keeps no state in Redis.",
-    28: "This version has no budgets.",
-    29: "This version has no budgets.",
-}
+OPEN: dict[int, str] = {}

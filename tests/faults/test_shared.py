@@ -19,6 +19,7 @@ from faults.house import KEY, Gateway, House, Upstream, kill
 from processes import eventually
 from redis_server import redis_server
 
+pytestmark = pytest.mark.slow
 BOUND = 0.03  # USD: what one request reserves at the most, by its prompt's estimate and ten tokens of reply
 
 
@@ -133,6 +134,27 @@ def test_redis_out_of_memory_read_only_without_scripts_wiped(house: House, upstr
     assert total <= 1 + 2 * BOUND
     assert spent > 0.05
     seen(f"no 5xx; ${spent:.3f} were spent before it was wiped, ${total:.3f} of $1 when the budget refused")
+
+
+@pytest.mark.row(27)
+def test_a_thousand_clients_that_leave_while_redis_is_asked(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """A thousand requests of one key are left as soon as they are sent; between them another key with a limit of 50 a minute asks forty times."""
+    other = "sk-faults-other-0123456789"
+    with redis(tmp_path) as (url, _, _):
+        given = sections(url, 1000)
+        keys = [{"name": "leaving", "key": KEY, "limits": {"requests_per_minute": 1_000_000}}, {"name": "other", "key": other, "limits": {"requests_per_minute": 50}}]
+        gateway = house.gateway({"up": upstream.url}, **given | {"keys": keys})
+        eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0)
+        left = []
+        for _ in range(40):
+            for _ in range(25):
+                gateway.opened("up/fault-ok").close()
+            answer = gateway.ask("up/fault-ok", headers={"Authorization": f"Bearer {other}"})
+            assert (answer.status, answer.headers["x-ratelimit-limit-requests"]) == (200, "50")
+            left.append(int(answer.headers["x-ratelimit-remaining-requests"]))
+    assert left[0] == 49
+    assert all(0 <= before - after <= 1 or after > before for before, after in zip(left, left[1:], strict=False)), left
+    seen(f"each of the 40 had its own answer: {left[0]} left, then {left[-1]}")
 
 
 @pytest.mark.row(28)

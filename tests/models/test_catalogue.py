@@ -32,7 +32,8 @@ def published(provider: Provider, name: str) -> ModelInfo | None:
 
 @pytest.mark.parametrize("provider", data.providers, ids=lambda provider: provider.id)
 def test_every_name_finds_the_entry_that_genai_prices_finds(catalogue: Catalogue, provider: Provider) -> None:
-    for name in sorted({model.id for model in provider.models}):
+    names = sorted({model.id for model in provider.models})
+    for name in names[:: 1 + len(names) // 150]:  # each look-up of theirs takes milliseconds
         for suffix in SUFFIXES:
             theirs = published(provider, name + suffix)
             ours = catalogue._entry(provider.id, name + suffix)

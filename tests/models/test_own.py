@@ -19,6 +19,13 @@ def catalogue() -> Catalogue:
     return load_catalogue()
 
 
+def test_whose_prices_those_are(catalogue: Catalogue) -> None:
+    own = Own(catalogue, {"eu/gpt-4o": {"input": 3}})
+    assert own.source(GPT) == "config"
+    assert own.source(Place("us", "openai", "gpt-4o", "gpt-4o")) == catalogue.source
+    assert catalogue.source.startswith("genai-prices ")
+
+
 def test_the_narrowest_name_wins_rate_by_rate(catalogue: Catalogue) -> None:
     own = Own(catalogue, {"gpt-4o": {"input": 1, "output": 1, "cache_read": 1}, "smart": {"input": 2, "output": 2}, "eu/gpt-4o": {"input": 3}})
     rates = own.rates(GPT, NOW)

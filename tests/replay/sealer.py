@@ -55,7 +55,8 @@ class Sealer:
     async def _answer(self, writer: asyncio.StreamWriter, request: Received) -> None:
         headers = dict(request.headers)
         account = headers.get("x-goog-api-key") or headers["authorization"].removeprefix("Bearer ")
-        self.received.append((account, request))
+        if request.method == "POST":  # probes are not asked for by any test
+            self.received.append((account, request))
         body = request.body.decode()
         foreign = {found.replace("-", "+").replace("_", "/") for found in _SEALS.findall(body) if found != UNSEALED} - {seal(account)}
         if account in self.down:

@@ -158,6 +158,8 @@ class Ledger:
             x.usage = estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
         if x.usage is not None and x.cost is None and x.target is not None:
             x.cost = x.target.price(x.usage, x.wall)
+            if x.absorbed and x.cost is not None:
+                x.cost += x.absorbed
         if x.hold is not None:
             x.hold.settle(x)
         self._count(x, seconds)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
 
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.loading import Loader
@@ -79,7 +79,7 @@ class Books:
         while True:
             try:
                 await self._round()
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  drivers raise what they like, and nothing may end the books for good
                 self._failed(error, pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
@@ -178,7 +178,9 @@ def identity(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".replica.{secrets.token_hex(4)}"
         draft.write_text(secrets.token_hex(16) + "\n")
-        draft.replace(path)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)  # whole, or not at all; and never in the place of another
+        draft.unlink()
     return path.read_text().strip()
 
 

@@ -51,7 +51,8 @@ class Database:
             found = await upgrade(self.engine)
             self._upgraded = True
         if found.pending:
-            self._tell("database_migrated", {"from": found.present, "to": found.newest, "kind": self.engine.dialect.name})
+            tell = self._tell if found.present else self._made
+            tell("database_migrated", {"from": found.present, "to": found.newest, "kind": self.engine.dialect.name})
         if found.newer:
             self._notices.say("warn", "database is newer than this gateway", present=found.present, known=found.newest)
 
@@ -62,6 +63,10 @@ class Database:
                 return bool(await connection.scalar(text("SELECT version_num FROM schema_version")) == REVISION)
         except (OperationalError, ProgrammingError):  # there are none, or nobody answers: what comes next will say so
             return False
+
+    def _made(self, _kind: Kind, said: dict[str, object]) -> None:
+        """A new one is no event."""
+        self._notices.say("info", "database made", **said)
 
     async def close(self) -> None:
         await self.engine.dispose()

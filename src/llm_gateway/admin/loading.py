@@ -53,8 +53,8 @@ class Loader:
             offsets = self._offsets = await booking.offsets(self._engine, self._replica)
         await self.measure()
         taken = 0
-        for name in sorted(self._sizes):
-            taken += await self._load(name, offsets, moved)
+        for name, size in sorted(self._sizes.items()):  # as long as they are now, so that a busy file keeps no other waiting
+            taken += await self._load(name, size, offsets, moved)
         await self._remove(keep, offsets)
         return taken
 
@@ -82,9 +82,9 @@ class Loader:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    async def _load(self, name: str, offsets: dict[str, int], moved: Callable[[], object]) -> int:
+    async def _load(self, name: str, size: int, offsets: dict[str, int], moved: Callable[[], object]) -> int:
         taken = 0
-        while offsets.get(name, 0) < self._sizes[name]:
+        while offsets.get(name, 0) < size:
             start = offsets.get(name, 0)
             batch = await asyncio.to_thread(_read, self._folder / name, self._replica, start)
             if batch is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -117,7 +118,7 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
     )
     kept = msgspec.structs.replace(
         fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret,
-        logging=running.logging, tenancy=msgspec.structs.replace(fresh.tenancy, shares=_shares(fresh, running), together=_together(fresh, running)),
+        logging=running.logging, tenancy=msgspec.structs.replace(fresh.tenancy, shares=_shares(fresh, running), together=_together(fresh, running), apart=_apart(fresh, running)),
     )  # fmt: skip
     kept = msgspec.structs.replace(kept, digest=digest(kept))
     return kept, [f"{name}: changed, in force after a restart" for name in changed]
@@ -126,6 +127,13 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
 def _shares(fresh: Snapshot, running: Snapshot) -> int:
     """By how many limits are divided, with as many workers as do run."""
     return _together(fresh, running) if fresh.redis is None else fresh.tenancy.shares
+
+
+def _apart(fresh: Snapshot, running: Snapshot) -> tuple[Literal["limits", "budgets"], ...]:
+    """What each of the workers that do run would count for itself."""
+    if fresh.redis is None and fresh.workers != running.workers:
+        return running.tenancy.apart
+    return fresh.tenancy.apart
 
 
 def _together(fresh: Snapshot, running: Snapshot) -> int:

@@ -61,7 +61,7 @@ def compile_snapshot(
         data_dir=str(Path(root.data_dir).absolute()),
         secret=material.secret,
         server=_server(root),
-        providers=tuple(_divided(each, workers) for each in found.providers),
+        providers=tuple(_divided(each, 1 if root.redis.url is not None else workers) for each in found.providers),
         aliases=models,
         keys=keys,
         tenancy=tenancy.tenancy(loaded, workers),
@@ -174,9 +174,9 @@ def _divided(provider: snapshot.Provider, workers: int) -> snapshot.Provider:
 def _unshareable(loaded: Loaded) -> list[Problem]:
     """Limits that several workers would each count for themselves."""
     root = loaded.root
-    if root.workers == 1 or root.state == "per_worker":
+    if root.workers == 1 or root.state == "per_worker" or root.redis.url is not None:
         return []
-    hint = "one worker, or `state: per_worker`, which divides it by the number of workers"
+    hint = "set redis.url (REDIS_URL), or one worker, or `state: per_worker`, which divides it by the number of workers"
     problems = []
     for name, provider in root.providers.items():
         options: list[tuple[str | int, ...]] = [("rate_limit",)] if provider.rate_limit is not None else []

@@ -164,6 +164,7 @@ class Exchange(Struct, kw_only=True):
     cascade: Any = None  # who judges whether a reply will do, while there is another to ask
     hold: Any = None  # what was reserved of its principal's limits; settled with it
     absorbed: int = 0  # nano-USD of attempts that did not become the reply
+    late: int = 0  # of them, what was not known yet when the reply was told its cost
     wasted: Usage | None = None  # of the attempt under way, once it is known that it will not
     first_byte: float = 0.0
     characters: int = 0

@@ -126,7 +126,7 @@ class Race:
         """The reply's last bytes; the course is then at whoever gave them. Raises Fault."""
         try:
             await self._start(course.target, seconds)
-            if not self._runners[0].task.done() and self.winner is None:
+            if self._undecided() and await course.spare(other) and self._undecided():
                 await self._start(other, None)
             winner = await self._won()
         except BaseException:
@@ -137,6 +137,9 @@ class Race:
         return winner.task.result()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _undecided(self) -> bool:
+        return not self._runners[0].task.done() and self.winner is None
 
     async def _start(self, target: Target, seconds: float | None) -> None:
         x = copy(self._x)
@@ -191,6 +194,7 @@ class Race:
                 setattr(x, field, getattr(won, field))
         x.tries = tries
         x.absorbed += self._lost
+        x.late = self._lost
         if x.cost is not None:
             x.cost += self._lost
         if x.attempts and winner.task.exception() is None:

@@ -72,7 +72,8 @@ class Shadows:
         if full or target.condition.until or (x.pin is not None and not x.pin.mark):
             self._metrics.shadow(x.model, "skipped")
             return
-        if target.condition.allowances:
+        tokens = 0
+        if target.condition.allowances or target.condition.line is not None:
             tokens = ask.prompt(x) + ask.output(x, target.condition.meter.output.value)
             if target.condition.full(perf_counter(), tokens):
                 self._metrics.shadow(x.model, "skipped")
@@ -84,7 +85,7 @@ class Shadows:
         twin.task = twin.cascade = None
         twin.measured = False
         self._bytes += x.bytes_in
-        task = asyncio.ensure_future(self._follow(twin, target, egress))
+        task = asyncio.ensure_future(self._follow(twin, target, egress, tokens))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -95,7 +96,12 @@ class Shadows:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, x: Exchange, target: Target, egress: Egress) -> None:
+    async def _follow(self, x: Exchange, target: Target, egress: Egress, tokens: int) -> None:
+        line = target.condition.line
+        if line is not None and await target.condition.claim(line, tokens) is None:
+            self._bytes -= x.bytes_in
+            self._metrics.shadow(x.model, "skipped")
+            return
         begun = perf_counter()
         try:
             await egress.attempt(x, target)

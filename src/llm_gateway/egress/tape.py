@@ -89,7 +89,7 @@ class Tape:
             return Reply(body, _content_type(top))
         tail = _unframed(data.removesuffix(b"0\r\n\r\n"))
         if x.cost is not None:
-            tail = tail.replace(b'"cost":%b' % msgspec.json.encode(x.cost / 1e9), FREE)
+            tail = tail.replace(b'"cost":%b' % msgspec.json.encode((x.cost - x.late) / 1e9), FREE)
         return Reply(b"".join(self._parts) + tail, _content_type(self._head))
 
 

@@ -28,11 +28,13 @@ from llm_gateway.policies.breaker import Breaker, Terms
 from llm_gateway.policies.bucket import Allowance, Rate
 from llm_gateway.policies.gradient import Bounds, Gradient
 from llm_gateway.policies.standing import Standing
+from llm_gateway.stores.redis.buckets import Line
 from llm_gateway.telemetry.vitals import CLIENTS_LIMIT, FAILURES
 
 MOST = 8192
 MOST_COOL = 3600.0
 FULL = 0.05  # seconds until a call may have ended
+BELIEVED = 0.5  # seconds: other workers' calls give back what they did not need
 ERROR_WEIGHT = 1 / 16
 SURE = frozenset({401, 402, 429})  # statuses by which a refusal is about the key, whoever asks for whatever
 DOUBTS = 3  # other refusals in a row before one that just answered well is not asked any more
@@ -44,6 +46,7 @@ LOST = frozenset({"key", "model"})
 KNOCKABLE = frozenset({"breaker", "recovering", "down"}) | LOST
 
 Tell = Callable[[Change], None]
+Lines = Callable[[str, tuple[tuple[str, ...], ...], tuple[Rate, ...]], Line]
 
 
 class Meter(Struct):
@@ -56,14 +59,26 @@ class Meter(Struct):
     errors: float = 0.0
 
 
+class Short(Struct, frozen=True, gc=False):
+    """What was said last where all workers count: no room for so many tokens before `until`; asked again after `stale`."""
+
+    tokens: int = 0
+    until: float = 0.0
+    stale: float = 0.0
+
+
+ROOM = Short()
+
+
 class Condition:
     """`busy`: calls under way; `holds`: what stands against it, by name, until when; `kin`: all of the same key;
     `troubled`: good calls are worth telling too; `named`: by the configuration or the catalogue, not just by some client; `label`: the
-    model's name in metrics, one of few."""
+    model's name in metrics, one of few. `allowances`: what its provider allows, counted here; `line`: the same, counted by all workers
+    together, None where it is not; then who wants to call asks it, and notes in `short` what it hears."""
 
     __slots__ = (
-        "allowances", "breaker", "busy", "gradient", "holds", "key", "kin", "label", "meter", "model", "named", "provider",
-        "refusals", "tell", "troubled", "until",
+        "allowances", "breaker", "busy", "gradient", "holds", "key", "kin", "label", "line", "meter", "model", "named", "provider",
+        "refusals", "short", "tell", "troubled", "until",
     )  # fmt: skip
 
     def __init__(self, name: tuple[str, str, str], terms: Terms, bounds: Bounds | None, kin: list[Condition], tell: Tell) -> None:
@@ -72,6 +87,8 @@ class Condition:
         self.breaker = Breaker(terms)
         self.gradient = Gradient.of(bounds) if bounds is not None else None
         self.allowances: tuple[Allowance, ...] = ()
+        self.line: Line | None = None
+        self.short = ROOM
         self.holds: dict[str, float] = {}
         self.until = 0.0
         self.troubled = False
@@ -110,6 +127,9 @@ class Condition:
         """Seconds until there is room for a call of so many tokens within what its provider allows and what it can take; 0: now."""
         if self.gradient is not None and self.busy >= self.gradient.limit:
             return FULL
+        if self.line is not None:
+            short = self.short
+            return short.until - now if now < short.stale and now < short.until and tokens >= short.tokens else 0.0
         return max((each.wait(tokens, now) for each in self.allowances), default=0.0)
 
     def take(self, now: float, tokens: int) -> int:
@@ -124,8 +144,19 @@ class Condition:
 
     def correct(self, difference: int) -> None:
         """The tokens of a call beyond what was taken for it."""
+        if self.line is not None:
+            self.line.correct(difference)
         for each in self.allowances:
             each.correct(difference)
+
+    async def claim(self, line: Line, tokens: int) -> int | None:
+        """As `take`, of what all workers count together. Returns the tokens taken, None where there is no room: `full` then says until when."""
+        taken = await line.take(tokens)
+        if not taken.wait:
+            return taken.tokens
+        now = perf_counter()
+        self.short = Short(tokens, now + taken.wait, now + BELIEVED)
+        return None
 
     def wait(self, now: float) -> float:
         """Seconds until it may be worth asking again."""
@@ -239,9 +270,11 @@ class Conditions:
     """All of a worker's, by who is asked how. What is known outlives a reload, unless the key or the address changed. `forgotten`: how
     often some were dropped, after which plans are to be made anew.
 
-    `changes`: what is to be told to others; whoever owns the link takes it."""
+    `changes`: what is to be told to others; whoever owns the link takes it; `lines`: of providers' limits where all workers count them
+    together, None where each counts its own."""
 
     def __init__(self) -> None:
+        self.lines: Lines | None = None
         self.changes: list[Change] = []
         self.forgotten = 0
         self._standing = Standing()  # what others told, for targets that nobody asked for here yet

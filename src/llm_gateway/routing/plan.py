@@ -154,7 +154,8 @@ class Course(Struct, eq=False):
     `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
     none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once.
 
-    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet. `probe`: where this request is
+    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet; `asks`: all workers together
+    count what the present target's provider allows, and were not asked yet; `why`: the failure that led there, if any. `probe`: where this request is
     what finds out whether a target is back; it lets go when it moves on, or nobody would ever find out;
     `since`: then."""
 
@@ -173,6 +174,8 @@ class Course(Struct, eq=False):
     tokens: int = 0
     taken: int = 0
     waits: bool = False
+    asks: bool = False
+    why: Fault | None = None
     probe: Condition | None = None
     since: float = 0.0
 
@@ -199,6 +202,7 @@ class Course(Struct, eq=False):
         left: seconds until the request's deadline. Only asking the same target again takes from the retry budget: that is
         what multiplies a broken upstream's load. Moving on spreads it, and must work when all its clients have to."""
         policy = self.policy
+        self.why = fault.with_traceback(None)  # its frames hold this course
         if fault.kind in self.elsewhere and left > 0 and self.attempts < policy.max_attempts:
             self._give_back()
             self._divert(fault)
@@ -226,6 +230,27 @@ class Course(Struct, eq=False):
         if "breaker" in condition.holds or LOST & condition.holds.keys():
             return True
         return self.limited and bool(condition.full(perf_counter(), self.tokens))
+
+    async def secure(self) -> None:
+        """Where `asks`: takes what an attempt takes of the present target's limits; where there is no room goes on as if it had been known.
+        Raises what `enter` raises, after a failure what `failed` raises."""
+        for _ in self.targets:
+            condition, line = self.target.condition, self.target.condition.line
+            taken = await condition.claim(line, self.tokens) if line is not None else self.tokens
+            if taken is not None:
+                self.taken, self.asks = taken, False
+                return
+            if self.why is not None:
+                self._advance(self.why)
+                continue
+            self.fallbacks = 0
+            self.enter()
+        raise self.why or nobody(self.targets, perf_counter(), self.tokens)
+
+    async def spare(self, target: Target) -> bool:
+        """Whether one that is asked beside the present one has room, as all workers count; it is taken then."""
+        condition, line = target.condition, target.condition.line
+        return line is None or await condition.claim(line, self.tokens) is not None
 
     def more(self, now: float) -> bool:
         """Whether somebody else could still be asked. Takes nothing."""
@@ -298,7 +323,9 @@ class Course(Struct, eq=False):
 
     def _take(self, now: float) -> None:
         if self.limited:
-            self.taken = self.target.condition.take(now, self.tokens)
+            condition = self.target.condition
+            self.asks = condition.line is not None
+            self.taken = 0 if self.asks else condition.take(now, self.tokens)
 
     def _give_back(self) -> None:
         """A failed attempt: its request counts, the tokens it never got do not."""

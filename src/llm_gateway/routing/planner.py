@@ -227,7 +227,14 @@ class Planner:
         limits = [((seat.name,), seat.rate), ((seat.name, account.key_id), seat.rates.get(account.key_id))]
         limits.append((who, seat.models.get(model)))
         condition.named, condition.label = self._known(seat, model), self._label(seat, model)
-        condition.allowances = tuple(self._conditions.allowance(of, rate) for of, rate in limits if rate is not None)
+        rated = [(of, rate) for of, rate in limits if rate is not None]
+        lines = self._conditions.lines
+        if lines is not None and rated:
+            condition.allowances = ()
+            condition.line = lines(seat.name, tuple(of for of, _ in rated), tuple(rate for _, rate in rated))
+        else:
+            condition.allowances = tuple(self._conditions.allowance(of, rate) for of, rate in rated)
+            condition.line = None
         return condition
 
     def _label(self, seat: Seat, model: str) -> str:
@@ -305,5 +312,5 @@ def _made(plan: Plan) -> Plan:
         single=all(len(stop.keys) == 1 for stop in some),
         speeds=Speeds(),
         measured=plan.strategy in LEARNING or plan.hedge is not None,
-        limited=any(each.gradient is not None or each.allowances for each in conditions),
+        limited=any(each.gradient is not None or each.allowances or each.line is not None for each in conditions),
     )

@@ -60,15 +60,20 @@ class Queue:
         loop = asyncio.get_running_loop()
         waiting = Waiting(course, loop.create_future(), tuple(id(target.condition) for target in course.targets))
         tenant = x.principal.tenant if x.principal is not None else ""
+        course.asks = False  # of nobody yet
         ticket = self._line.join(waiting, tenant, ask.priority(x), max(1, course.tokens))
         self._arm(loop, SOONEST)
         patience = min(self.patience.wait, max(0.0, x.deadline - perf_counter()))
         try:
             async with asyncio.timeout(patience):
                 await waiting.turn
+                while course.asks:
+                    await self._secure(waiting, ticket)
         except TimeoutError:
             if waiting.turn.cancelled():  # else its turn came at the same moment
                 course.enter()  # the last try says what is still missing
+            if course.asks:
+                await course.secure()
         finally:
             self._line.leave(ticket)
 
@@ -77,6 +82,23 @@ class Queue:
         if len(self._line) and self._timer is not None:
             self._timer.cancel()
             self._look()
+
+    async def _secure(self, waiting: Waiting, ticket: Ticket) -> None:
+        """Its turn here; now it is about what other workers left. Whoever wants the same waits behind it meanwhile."""
+        try:
+            await waiting.course.secure()
+        except Fault as fault:
+            if fault.kind is not Kind.UPSTREAM_RATE_LIMIT:
+                raise
+            wait = fault.retry_after or LATEST
+        else:
+            self._line.serve(ticket)
+            self.poke()
+            return
+        loop = asyncio.get_running_loop()
+        waiting.turn = loop.create_future()
+        self._arm(loop, max(SOONEST, min(LATEST, wait)))
+        await waiting.turn
 
     def _arm(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         if self._timer is None:
@@ -91,6 +113,9 @@ class Queue:
             waiting: Waiting = ticket.item
             tokens = waiting.course.tokens
             if tokens >= tried.get(waiting.whom, tokens + 1):
+                continue
+            if waiting.turn.done() and waiting.course.asks:
+                tried[waiting.whom] = 0  # Redis is being asked for it
                 continue
             seconds = self._try(ticket)
             if seconds:
@@ -112,5 +137,7 @@ class Queue:
             waiting.turn.set_exception(fault)
         else:
             waiting.turn.set_result(None)
+            if waiting.course.asks:
+                return 0.0
         self._line.serve(ticket)
         return 0.0

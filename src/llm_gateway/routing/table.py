@@ -105,6 +105,17 @@ class Table:
         self.tally.active += 1
         return plan, course
 
+    async def secure(self, x: Exchange, course: Course) -> None:
+        """Where `course.asks`: room as all workers count it; waits for some where nothing was tried yet and waiting is worth it. Raises
+        what `Course.secure` raises."""
+        try:
+            await course.secure()
+        except Fault as fault:
+            if course.why is not None or not self.queue.takes(fault):
+                raise
+            await self.queue.wait(x, course)
+        x.fallbacks = course.fallbacks
+
     def chosen(self, x: Exchange) -> tuple[Plan, str | None]:
         """The plan a request would go by, and the alias that a rule sent it to. Raises what `course` raises."""
         plan = self.plan(x.model, x.route.operation)

@@ -2,12 +2,13 @@
 
 Law: one script per attempt for all buckets that the attempt counts against, which takes from all or from none; one correction after it, that nobody
 waits for. All of a provider's buckets are in one slot: a model's limit and its provider's are taken in one step. An estimate never takes more
-than the smallest bucket holds. While Redis is away each worker counts its share in memory, as without one.
+than the smallest bucket holds. While Redis is away each worker counts its share in memory, as without one; a provider's share is one for all its lines.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +24,8 @@ from llm_gateway.stores.redis.scripts import GRANTED, keys
 from llm_gateway.stores.redis.slots import slot
 from llm_gateway.stores.redis.template import Template
 
+Spare = Callable[[tuple[str, ...], Rate], Allowance]
+
 
 class Taken(Struct, gc=False):
     """`wait`: seconds until asking again makes sense, 0: it is taken; `tokens`: what was taken of them, an estimate cut to the smallest bucket."""
@@ -32,12 +35,17 @@ class Taken(Struct, gc=False):
 
 
 class Line:
-    """The buckets of one target: a provider, or a key or model of it. Use for as long as the limits are the same."""
+    """The buckets of one target: a provider, or a key or model of it. Use for as long as the limits are the same. spare: what a worker has
+    of a name for itself while Redis is away, given its share of the rate; by default each line its own."""
 
-    __slots__ = ("_allowances", "_client", "_correct", "_loop", "_meter", "_most", "_policy", "_shares", "_slot", "_take", "rates")
+    __slots__ = ("_allowances", "_client", "_correct", "_loop", "_meter", "_most", "_names", "_policy", "_shares", "_slot", "_spare", "_take", "rates")
 
-    def __init__(self, shared: Shared, provider: str, names: tuple[tuple[str, ...], ...], rates: tuple[Rate, ...]) -> None:
+    def __init__(
+        self, shared: Shared, provider: str, names: tuple[tuple[str, ...], ...], rates: tuple[Rate, ...], *, spare: Spare | None = None
+    ) -> None:
         self.rates = rates
+        self._names = names
+        self._spare = spare if spare is not None else _allowance
         self._client: Client = shared.client
         self._meter: Meter = shared.meter
         self._policy: Policy = shared.policy
@@ -74,7 +82,8 @@ class Line:
         """Within this worker's share."""
         now, shares = perf_counter(), self._policy.shares
         if self._shares != shares:
-            self._shares, self._allowances = shares, tuple(_allowance(rate, shares) for rate in self.rates)
+            spare = self._spare
+            self._shares, self._allowances = shares, tuple(spare(of, _share(rate, shares)) for of, rate in zip(self._names, self.rates, strict=True))
         wait = max((each.wait(tokens, now) for each in self._allowances), default=0.0)
         if wait:
             self._meter.stand_in("refused")
@@ -91,9 +100,13 @@ def _claims(name: tuple[str, ...], rate: Rate) -> list[Claim]:
     return [*found, Claim(gauge, "tokens", int(rate.tokens))] if rate.tokens is not None else found
 
 
-def _allowance(rate: Rate, shares: int) -> Allowance:
+def _share(rate: Rate, shares: int) -> Rate:
+    return Rate(*(None if each is None else max(1.0, each / shares) for each in (rate.requests, rate.tokens)))
+
+
+def _allowance(_of: tuple[str, ...], rate: Rate) -> Allowance:
     made = Allowance()
-    made.adopt(Rate(*(None if each is None else max(1.0, each / shares) for each in (rate.requests, rate.tokens))))
+    made.adopt(rate)
     return made
 
 
