@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,10 @@ def test_a_thousand_clients_that_leave_while_redis_is_asked(house: House, upstre
     other = "sk-faults-other-0123456789"
     with redis(tmp_path) as (url, _, _):
         given = sections(url, 1000)
-        keys = [{"name": "leaving", "key": KEY, "limits": {"requests_per_minute": 1_000_000}}, {"name": "other", "key": other, "limits": {"requests_per_minute": 50}}]
+        keys = [
+            {"name": "leaving", "key": KEY, "limits": {"requests_per_minute": 1_000_000}},
+            {"name": "other", "key": other, "limits": {"requests_per_minute": 50}},
+        ]
         gateway = house.gateway({"up": upstream.url}, **given | {"keys": keys})
         eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0)
         left = []
@@ -153,7 +157,7 @@ def test_a_thousand_clients_that_leave_while_redis_is_asked(house: House, upstre
             assert (answer.status, answer.headers["x-ratelimit-limit-requests"]) == (200, "50")
             left.append(int(answer.headers["x-ratelimit-remaining-requests"]))
     assert left[0] == 49
-    assert all(0 <= before - after <= 1 or after > before for before, after in zip(left, left[1:], strict=False)), left
+    assert all(0 <= before - after <= 1 or after > before for before, after in pairwise(left)), left
     seen(f"each of the 40 had its own answer: {left[0]} left, then {left[-1]}")
 
 

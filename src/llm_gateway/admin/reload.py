@@ -118,7 +118,10 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
     )
     kept = msgspec.structs.replace(
         fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret,
-        logging=running.logging, tenancy=msgspec.structs.replace(fresh.tenancy, shares=_shares(fresh, running), together=_together(fresh, running), apart=_apart(fresh, running)),
+        logging=running.logging,
+        tenancy=msgspec.structs.replace(
+            fresh.tenancy, shares=_shares(fresh, running), together=_together(fresh, running), apart=_apart(fresh, running)
+        ),
     )  # fmt: skip
     kept = msgspec.structs.replace(kept, digest=digest(kept))
     return kept, [f"{name}: changed, in force after a restart" for name in changed]
