@@ -150,6 +150,7 @@ class Worker:
 
     async def run(self, listen: list[int], control_fd: int) -> None:
         line = control.attach(self.loop, control_fd, self._command, self._link)
+        self.directory.awaited = True  # the supervisor has an operator, or soon will
         self.loop.add_signal_handler(signal.SIGTERM, self._command, control.Command.DRAIN)
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
         await self._before()
@@ -226,7 +227,6 @@ class Worker:
         self.stopped.set()
 
     def _link(self, index: int, sock: socket.socket) -> None:
-        self.directory.awaited = True
         self._linking = self.loop.create_task(self._hello(sock))
 
     async def _hello(self, sock: socket.socket) -> None:
@@ -269,11 +269,13 @@ class Worker:
         """Who may do what has changed."""
         directory = self.directory
         match message:
-            case channel.Tables(keys, _, spend):
+            case channel.Tables(keys, _, spend, since):
                 if spend:
                     self.spend.open(Path(self.snapshot.data_dir) / spend)
                 if keys and not directory.holds(path := Path(self.snapshot.data_dir) / keys):
                     self.unread += bool(directory.open(path))
+                    for delta in since:
+                        directory.change(delta.serial, delta.entries)
                     self.line.admission.forget()
                     self.informed.set()
             case channel.Keysets(sets):

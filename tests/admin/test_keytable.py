@@ -43,9 +43,11 @@ class Worker:
     def told(self, message: channel.Down) -> None:
         self.heard.append(message)
         match message:
-            case channel.Tables(keys):
+            case channel.Tables(keys, _, _, since):
                 if not self.directory.holds(self.folder / keys):
                     assert self.directory.open(self.folder / keys) == ""
+                    for delta in since:
+                        self.directory.change(delta.serial, delta.entries)
             case channel.Delta(serial, entries):
                 self.directory.change(serial, entries)
 
@@ -73,7 +75,7 @@ class Plane:
         one, other = socket.socketpair()
         worker = Worker(self.folder)
         loop = asyncio.get_running_loop()
-        link = await channel.worker_end(loop, one, worker.told)
+        link = worker.link = await channel.worker_end(loop, one, worker.told)
         ours = await channel.operator_end(loop, other, partial(self.fleet.hear, index, index))
         self.links += [ours]
         self.fleet.join(index, index, ours)
@@ -127,6 +129,30 @@ async def test_a_worker_knows_what_was_there_and_what_comes(plane: Plane) -> Non
     assert (first.knows([1, 2]), late.knows([1, 2])) == ([1], [1])
 
 
+async def test_no_key_is_unknown_for_a_moment_while_a_table_takes_anothers_place(plane: Plane) -> None:
+    """What a worker knows after each single message, since requests come in between."""
+    await plane.look()
+    await plane.register.add(key(1), NOW, "")
+    await plane.look()
+    late = await plane.worker(0)
+    assert [type(each) for each in late.heard] == [channel.Tables]
+    assert late.knows([1]) == [1]
+    known: list[list[int]] = []
+    told = late.told
+
+    def noting(message: channel.Down) -> None:
+        told(message)
+        known.append(late.knows([1, 2]))
+
+    late.link._on_message = noting
+    serial = await plane.register.export(plane.folder / KEYS, NOW)
+    await plane.register.add(key(2), NOW, "")
+    await plane.look()  # changed while the table was being written
+    plane.fleet.table(KEYS, serial)
+    await plane.settle()
+    assert known == [[1, 2], [1, 2]]
+
+
 async def test_nothing_new_is_nothing_said(plane: Plane) -> None:
     worker = await plane.worker(0)
     for _ in range(3):
@@ -134,8 +160,12 @@ async def test_nothing_new_is_nothing_said(plane: Plane) -> None:
     assert [type(each) for each in worker.heard] == [channel.Tables]
 
 
-async def test_what_another_gateway_changes_arrives_within_two_seconds(plane: Plane, url: str, tmp_path: Path) -> None:
-    other = Plane(url, tmp_path / "two")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_what_another_gateway_changes_arrives_within_two_seconds(url: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    """Two gateways' operators on one database."""
+    shared = url if kind == "sqlite" else request.getfixturevalue("postgres").database()
+    plane, other = Plane(shared, tmp_path / "one"), Plane(shared, tmp_path / "two")
+    await upgrade(plane.engine)
     worker = await other.worker(0)
     running = asyncio.create_task(other.table.run())
     await plane.register.add(key(1), NOW, "")
@@ -148,6 +178,7 @@ async def test_what_another_gateway_changes_arrives_within_two_seconds(plane: Pl
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait([running])
+    await plane.close()
     await other.close()
 
 

@@ -270,6 +270,5 @@ class Fleet:
 
     def _refer(self, member: Member) -> None:
         if member.link is not None and member.pid and self._tables.keys:
-            member.link.send(self._tables if member.spent else structs.replace(self._tables, spend=""))
-            for delta in self._deltas:
-                member.link.send(delta)
+            spend = self._tables.spend if member.spent else ""
+            member.link.send(structs.replace(self._tables, spend=spend, since=tuple(self._deltas)))

@@ -91,15 +91,6 @@ class Purge(Struct, frozen=True, tag="purge"):
     tag: str | None = None
 
 
-class Tables(Struct, frozen=True, tag="tables"):
-    """Look keys and spending up in these files of data_dir from now on; "": there is none yet. `serial`: of the revision that the key table
-    holds, deltas up to it included."""
-
-    keys: str
-    serial: int
-    spend: str = ""
-
-
 class Delta(Struct, frozen=True, tag="delta"):
     """What the key table does not know yet: place -> record (msgpack), None for one that is gone. `serial`: the revision that it leads to."""
 
@@ -108,6 +99,16 @@ class Delta(Struct, frozen=True, tag="delta"):
 
     def __repr__(self) -> str:
         return f"Delta({self.serial}, {len(self.entries)} entries)"
+
+
+class Tables(Struct, frozen=True, tag="tables"):
+    """Look keys and spending up in these files of data_dir from now on; "": there is none yet. `serial`: of the revision that the key table
+    holds. `since`: what it does not hold, in one message with it, so that no key is unknown in between."""
+
+    keys: str
+    serial: int
+    spend: str = ""
+    since: tuple[Delta, ...] = ()
 
 
 class Keysets(Struct, frozen=True, tag="keysets"):
