@@ -71,6 +71,7 @@ class Gateway:
             "data_dir": str(folder / "data"),
             "providers": providers,
             "models": {f"{name}-then-two": {"targets": [f"{name}/x"], "fallbacks": ["two/y"]} for name in chains},
+            "prices": {"slow/x": {"input": 2, "output": 2}, "two/y": {"input": 1, "output": 1}},
             "keys": [{"name": "f", "key": KEY}],
             # What a test did to a target must not be held against it in the next; tests/routing/test_breakers.py has the holds.
             "resilience": {
@@ -280,11 +281,23 @@ def test_the_deadline_holds_over_all_attempts(gateway: Gateway) -> None:
     assert 0.6 < reply.seconds < 1.3
 
 
-def test_an_attempt_that_takes_too_long_gives_way(gateway: Gateway) -> None:
+def test_an_attempt_that_takes_too_long_gives_way_and_is_paid_for(gateway: Gateway) -> None:
     gateway.primary.script("stall:5")
-    reply = gateway.ask("slow-then-two")
+    reply = gateway.ask("slow-then-two", X_Request_ID="given-up")
     assert (reply.status, reply.way) == (200, ("two", "2", "1"))
     assert 0.3 < reply.seconds < 1.2
+    row = gateway.row("given-up")
+    given_up, good = row["attempts"]
+    assert (given_up["outcome"], given_up["cost"], given_up["estimated"]) == ("timeout", given_up["input"] * 2000, True)
+    assert row["cost"] == (row["input"] + row["output"]) * 1000 + given_up["cost"]
+    assert "cost" not in good
+
+
+def test_an_attempt_that_met_nobody_cost_nothing(gateway: Gateway) -> None:
+    gateway.ask("refusing-then-two", X_Request_ID="met-nobody")
+    row = gateway.row("met-nobody")
+    assert [each.get("cost") for each in row["attempts"]] == [None, None]
+    assert row["cost"] == (row["input"] + row["output"]) * 1000
 
 
 @pytest.mark.parametrize("fault", ["error_in_200", "role_only_then_cut", "html"])
