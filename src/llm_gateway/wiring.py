@@ -63,6 +63,8 @@ from llm_gateway.routing.replay import Terms as CacheTerms
 from llm_gateway.routing.table import Table
 from llm_gateway.routing.target import Limits, Seat
 from llm_gateway.stores.memory import Memory
+from llm_gateway.stores.redis.gauges import Shared
+from llm_gateway.stores.redis.replies import Replies
 from llm_gateway.telemetry.metrics import Metrics
 from llm_gateway.upstream.fetch import Fetcher
 from llm_gateway.upstream.pool import Origin, Pool
@@ -119,14 +121,17 @@ def quota(snapshot: Snapshot, gauges: Gauges) -> Quota:
     return Quota(gauges, least_output=snapshot.tenancy.least_output, shares=snapshot.tenancy.shares)
 
 
-def replay(snapshot: Snapshot, shapes: Mapping[str, Format], before: Replay | None) -> Replay | None:
-    """None where nothing is cached; else the one before, with what it keeps."""
+def replay(snapshot: Snapshot, shapes: Mapping[str, Format], before: Replay | None, shared: Shared | None = None) -> Replay | None:
+    """None where nothing is cached; else the one before, with what it keeps, unless that is to be kept elsewhere now. shared: Redis, if any."""
     by_alias = {each.name: _terms(each.cache) for each in snapshot.aliases if each.cache is not None}
     everybody = _terms(snapshot.cache)
     if not everybody.enabled and not any(terms.enabled for terms in by_alias.values()):
         return None
     room = snapshot.cache_room // snapshot.workers
-    made = before if before is not None else Replay(Memory(room), shapes)
+    place = shared if snapshot.cache_shared else None
+    made = before
+    if made is None or (made.store.shared if isinstance(made.store, Replies) else None) is not place:
+        made = Replay(Replies(place) if place is not None else Memory(room), shapes)
     made.adopt(room, everybody, by_alias, snapshot.server.timeout)
     return made
 

@@ -52,6 +52,7 @@ from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
 from llm_gateway.stores.gauges import Memory
 from llm_gateway.stores.redis.buckets import Line as Buckets
+from llm_gateway.stores.redis.claims import Claims
 from llm_gateway.stores.redis.client import Turn
 from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.stores.redis.terms import Terms
@@ -137,7 +138,7 @@ class Worker:
         egress.shadows = self.shadows
         admission = Admission(wiring.keys(snapshot, self.directory, self.tokens), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
-        self.replay = wiring.replay(snapshot, self.formats, self.replay)
+        self.replay = wiring.replay(snapshot, self.formats, self.replay, self._shared)
         quota = wiring.quota(snapshot, gauges)
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
@@ -316,6 +317,7 @@ class Worker:
             memory = Memory(self.spend, self._alert)
             self._shared = Shared(terms, memory, self.spend, self._turned, alert=self._alert) if terms is not None else None
             self._gauges = self._shared if self._shared is not None else memory
+            self.once.claims = Claims(self._shared) if self._shared is not None else None
             self._redis_terms = terms
         if self._shared is not None:
             policy = self._shared.policy

@@ -50,6 +50,14 @@ def test_several_workers_have_a_cache_each_and_that_is_said(compile_text):
     made = compile_text("workers: 4\nproviders: {openai: {api_key: a}}\ncache: {enabled: true, max_size_mb: 100}")
     assert (made.snapshot.cache_room, made.snapshot.workers) == (100 << 20, 4)
     assert made.warnings == ("config.yaml:3:1: each of 4 workers has a cache of its own, of 25 MB: a reply is found by the worker that kept it",)
+
+
+def test_a_cache_in_redis_needs_one_and_is_everybodys(compile_text, problems_of):
+    (problem,) = problems_of("cache: {enabled: true, backend: redis}")
+    assert "cache.backend: needs a Redis" in problem
+    made = compile_text("workers: 4\ncache: {enabled: true, backend: redis}\nredis: {url: 'redis://127.0.0.1:6379/0'}")
+    assert made.snapshot.cache_shared
+    assert not [warning for warning in made.warnings if "a cache of its own" in warning]
     assert compile_text("workers: 4\nproviders: {openai: {api_key: a}}").warnings == ()
 
 
@@ -228,7 +236,6 @@ default_provider: nobody
         "guards: {}",
         "batches: []",
         "strict_params: true",
-        "cache: {backend: redis}",
         "models: {a: {targets: [openai/x], params: {}}}",
     ],
 )
@@ -312,3 +319,6 @@ providers:
     assert provider.model_limits["m"].requests == 10
     (whole,) = compile_text(text + "redis: {url: 'redis://127.0.0.1:6379/0'}\n").snapshot.providers
     assert (whole.rate_limit.requests, whole.keys[0].rate_limit.tokens, whole.model_limits["m"].requests) == (100, 8000, 40), "counted together"
+    replicas = text.replace("workers: 4", "workers: 1\nreplicas: 4")
+    assert len(problems_of(replicas)) == 3
+    assert compile_text(replicas + "state: per_worker\n").snapshot.providers == (provider,)

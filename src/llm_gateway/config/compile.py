@@ -61,7 +61,7 @@ def compile_snapshot(
         data_dir=str(Path(root.data_dir).absolute()),
         secret=material.secret,
         server=_server(root),
-        providers=tuple(_divided(each, 1 if root.redis.url is not None else workers) for each in found.providers),
+        providers=tuple(_divided(each, 1 if root.redis.url is not None else workers * root.replicas) for each in found.providers),
         aliases=models,
         keys=keys,
         tenancy=tenancy.tenancy(loaded, workers),
@@ -85,6 +85,7 @@ def compile_snapshot(
         audit_requests=root.audit.requests,
         cache=snapshot.Caching(root.cache.enabled, root.cache.ttl_seconds, root.cache.sampling, root.cache.ignore),
         cache_room=root.cache.max_size_mb << 20,
+        cache_shared=root.cache.backend == "redis",
     )
     return Compiled(
         msgspec.structs.replace(made, digest=digest(made)),
@@ -153,15 +154,15 @@ def _media(section: schema.Media) -> snapshot.Media:
     )
 
 
-def _divided(provider: snapshot.Provider, workers: int) -> snapshot.Provider:
+def _divided(provider: snapshot.Provider, shares: int) -> snapshot.Provider:
     """With this worker's share of its limits."""
-    if workers == 1:
+    if shares == 1:
         return provider
 
     def share(rate: snapshot.RateLimit | None) -> snapshot.RateLimit | None:
         if rate is None:
             return None
-        return snapshot.RateLimit(*(None if each is None else max(1, each // workers) for each in (rate.requests, rate.tokens)))
+        return snapshot.RateLimit(*(None if each is None else max(1, each // shares) for each in (rate.requests, rate.tokens)))
 
     return msgspec.structs.replace(
         provider,
@@ -174,9 +175,9 @@ def _divided(provider: snapshot.Provider, workers: int) -> snapshot.Provider:
 def _unshareable(loaded: Loaded) -> list[Problem]:
     """Limits that several workers would each count for themselves."""
     root = loaded.root
-    if root.workers == 1 or root.state == "per_worker" or root.redis.url is not None:
+    if (root.workers == 1 and root.replicas == 1) or root.state == "per_worker" or root.redis.url is not None:
         return []
-    hint = "set redis.url (REDIS_URL), or one worker, or `state: per_worker`, which divides it by the number of workers"
+    hint = "set redis.url (REDIS_URL), or one worker, or `state: per_worker`, which divides it by the number of workers and replicas"
     problems = []
     for name, provider in root.providers.items():
         options: list[tuple[str | int, ...]] = [("rate_limit",)] if provider.rate_limit is not None else []
@@ -220,6 +221,8 @@ def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:
         problems.append(
             _problem(loaded, ("default_provider",), f"there is no provider `{root.default_provider}`", hint)
         )
+    if root.cache.backend == "redis" and root.redis.url is None:
+        problems.append(_problem(loaded, ("cache", "backend"), "needs a Redis", "set redis.url (REDIS_URL)"))
     problems += [_problem(loaded, path, message) for path, message in schema_redis.judge(root.redis)]
     if root.secret is not None and len(root.secret.get_secret_value()) < 16:
         problems.append(_problem(loaded, ("secret",), "expected at least 16 characters"))
@@ -229,7 +232,7 @@ def _judge(loaded: Loaded, found: upstreams.Upstreams) -> list[Problem]:
 def _apart(loaded: Loaded, workers: int) -> list[str]:
     """Several workers do not see each other's replies."""
     root = loaded.root
-    if workers == 1 or not (root.cache.enabled or any(alias.cache.enabled for alias in root.models.values())):
+    if workers == 1 or root.cache.backend == "redis" or not (root.cache.enabled or any(alias.cache.enabled for alias in root.models.values())):
         return []
     share = max(1, root.cache.max_size_mb // workers)
     where = place(("cache",), loaded.where)

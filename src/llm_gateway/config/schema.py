@@ -325,7 +325,7 @@ LATER = frozenset(
     {
         "strict_params",
         "guards", "telemetry", "plugins", "batches", "files",
-        "cache.backend", "cache.semantic",
+        "cache.semantic",
         "resilience.timeouts", "resilience.hedge",
         "models.*.params",
         "models.*.capabilities", "providers.*.passthrough",

@@ -5,7 +5,7 @@ Law: shape only, as `schema.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,10 +15,13 @@ Member = Annotated[str, Field(min_length=1)]
 
 
 class Cache(Section):
-    enabled: bool = Field(default=False, description="Answer identical requests of a tenant from memory.")
+    enabled: bool = Field(default=False, description="Answer identical requests of a tenant with the reply that was kept.")
+    backend: Literal["memory", "redis"] = Field(
+        default="memory", description="Where replies are kept: in each worker's memory, or in Redis (`redis.url`), for all workers and replicas."
+    )
     ttl_seconds: Seconds = Field(default=3600.0, description="How long a reply is kept.")
     max_size_mb: Annotated[int, Field(ge=1)] = Field(
-        default=1024, description="Memory for it, divided among the workers: each has its own. Then what was used least goes."
+        default=1024, description="With `backend: memory`: how much, divided among the workers: each has its own. Then what was used least goes."
     )
     sampling: bool = Field(default=True, description="Chat requests whose temperature is not 0 too; `false`: only where it is 0.")
     ignore: tuple[Member, ...] = Field(

@@ -313,7 +313,9 @@ class Media(Struct, frozen=True):
 class Snapshot(Struct, frozen=True, kw_only=True):
     """`region`, `zone`: where this gateway runs; `queue_wait` 0: nobody waits; `residency`: by tenant, "" for all others.
 
-    `cache_room`: bytes of all workers' caches. `prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
+    `cache_room`: bytes of all workers' caches; `cache_shared`: in Redis.
+
+    `prices`: by model, then by field of Rates, in USD per million tokens, search or request; `facts`: by model."""
 
     generation: int
     digest: str
@@ -347,6 +349,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     audit_requests: bool = False
     cache: Caching = Caching()
     cache_room: int = 1 << 30
+    cache_shared: bool = False
 
 
 class Webhook(Struct, frozen=True):

@@ -5,13 +5,16 @@ same key with the same body joins the one under way, or gets its reply; with ano
 wait and then forgotten, so that the next try is a new one. Keys are by tenant, API key and path. A reply over 1 MiB is not kept: asking for
 it again is refused, and nothing is sent twice.
 
-In one worker's memory; replies go first where there is no room, the keys themselves stay.
+In one worker's memory; replies go first where there is no room, the keys themselves stay. With Redis (`claims`) a key is claimed there before its request
+is sent: of all workers and replicas one sends it, the others ask every `AGAIN` seconds for its reply. Where the one that sends it fails or dies, one
+of them sends it anew. Nobody waits for a Redis that is away, unless somebody else was seen running it less than a lease ago.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from enum import Enum, auto
 from functools import partial
 from hashlib import blake2b
 from time import perf_counter
@@ -24,6 +27,7 @@ from llm_gateway.egress.detached import Detached
 from llm_gateway.egress.slices import LARGE
 from llm_gateway.egress.tape import Reply, Tape, play
 from llm_gateway.stores.memory import Kept, Place
+from llm_gateway.stores.redis.claims import LEASE, Claim, Claims, Word
 from llm_gateway.telemetry.metrics import TargetMeter
 
 HEADER = b"idempotency-key"
@@ -32,14 +36,25 @@ LONGEST = 255
 MOST_KEYS = 200_000
 REPLAYED = b"idempotent-replayed: true\r\n"
 
-Outcome = Kept | Fault | None
+AGAIN = 0.1
+
+
+class Turn(Enum):
+    SENDS = auto()  # whoever asked
+    ANEW = auto()  # whoever waited looks again
+
+
+Outcome = Kept | Fault | Turn | None
 
 
 class Run(Struct, eq=False):
-    """Under way. `mark`: of its body."""
+    """Under way. `mark`: of its body; `sure`: it is the key's; `claim`: where `claims` know of it."""
 
     mark: bytes
     waiting: list[asyncio.Future[Outcome]]
+    sure: bool = True
+    claims: Claims | None = None
+    claim: Claim | None = None
 
 
 class Done(Struct, eq=False):
@@ -59,9 +74,11 @@ class Once:
         self.running = 0
         self.replayed = 0
         self.whole_request = 590.0
+        self.claims: Claims | None = None
         self._meter = TargetMeter("", "")
         self._known: OrderedDict[Place, Run | Done] = OrderedDict()
         self._replies: deque[Done] = deque()  # the oldest first
+        self._claimed: set[Run] = set()
 
     def __repr__(self) -> str:
         return f"<Once {len(self._known)} keys, {self.running} under way>"
@@ -70,21 +87,14 @@ class Once:
         """The whole reply, if this was asked before; b"" where it is to be sent now. Raises Fault INVALID, UNPROCESSABLE (another body),
         CONFLICT (its reply was not kept), TIMEOUT, or what the one under way fails with."""
         place, mark = await _marked(x)
-        now = perf_counter()
-        known = self._known.get(place)
-        if isinstance(known, Done) and now >= known.until:
-            self._drop(place)
-            known = None
-        if known is None:
-            self._begin(x, place, mark)
+        outcome: Outcome = Turn.ANEW
+        while outcome is Turn.ANEW:
+            outcome = await self._joined(x, place, mark)
+        if outcome is Turn.SENDS:
             return b""
-        if known.mark != mark:
-            message = "This Idempotency-Key was used with another request body; take a new key for a new request."
-            raise Fault(Kind.UNPROCESSABLE, message, param="Idempotency-Key", code="idempotency_key_reused")
-        outcome = known.kept if isinstance(known, Done) else await self._wait(x, known)
         if isinstance(outcome, Fault):
             raise outcome
-        if outcome is None:
+        if not isinstance(outcome, Kept):
             message = "The request with this Idempotency-Key was answered, but its reply was too long to be kept; it is not sent again."
             raise Fault(Kind.CONFLICT, message, param="Idempotency-Key", code="idempotency_reply_not_kept")
         self.replayed += 1
@@ -93,7 +103,10 @@ class Once:
         return last
 
     def sweep(self, now: float) -> None:
-        """Forgets what is over, from the oldest on."""
+        """Forgets what is over, from the oldest on; renews what is claimed."""
+        for run in self._claimed:
+            if run.claims is not None and run.claim is not None:
+                run.claims.renew(run.claim, now)
         while self._known:
             place, known = next(iter(self._known.items()))
             if isinstance(known, Run) or now < known.until:
@@ -112,11 +125,67 @@ class Once:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _begin(self, x: Exchange, place: Place, mark: bytes) -> None:
-        if len(self._known) >= MOST_KEYS:
-            self._drop(next(iter(self._known)))
-        run = self._known[place] = Run(mark, [])
+    async def _joined(self, x: Exchange, place: Place, mark: bytes) -> Outcome:
+        known = self._known.get(place)
+        if isinstance(known, Done) and perf_counter() >= known.until:
+            self._drop(place)
+            known = None
+        if known is None:
+            if len(self._known) >= MOST_KEYS:
+                self._drop(next(iter(self._known)))
+            run = self._known[place] = Run(mark, [])
+            outcome = await self._elsewhere(x, place, run, self.claims) if self.claims is not None else Turn.SENDS
+            if outcome is Turn.SENDS:
+                self._begin(x, place, run)
+            return outcome
+        if known.mark != mark and (isinstance(known, Done) or known.sure):
+            raise _reused()
+        if isinstance(known, Done):
+            return known.kept
+        outcome = await self._wait(x, known)
+        return outcome if known.mark == mark else Turn.ANEW
+
+    async def _elsewhere(self, x: Exchange, place: Place, run: Run, claims: Claims) -> Outcome:
+        """What came of it where another worker has it; SENDS where it is to be sent here. Those who wait here hear the same, or look anew."""
+        run.sure, run.claims, run.claim = False, claims, claims.claim(place, run.mark)
+        told: Outcome = Turn.ANEW
+        try:
+            async with asyncio.timeout(max(0.0, x.started + self.whole_request - perf_counter())):
+                word = await self._heard(run, claims, run.claim)
+            if word is Word.OTHER:
+                raise _reused()
+            if word is Word.MINE or word is Word.UNHEARD:
+                run.sure, told = True, Turn.SENDS
+            else:
+                told = kept = word if isinstance(word, Kept) else None
+                self._keep(place, run, kept)
+        except TimeoutError:
+            raise _too_long() from None
+        except asyncio.CancelledError:
+            claims.free(run.claim)  # if it was ours
+            raise
+        finally:
+            if told is not Turn.SENDS:
+                self._tell(place, run, told)
+        return told
+
+    async def _heard(self, run: Run, claims: Claims, claim: Claim) -> Kept | Word:
+        """Until it is ours, or done."""
+        word, seen = await claims.take(claim), 0.0
+        while word is Word.RUNNING or word is Word.FREE or (word is Word.UNHEARD and perf_counter() < seen + LEASE):
+            if word is Word.RUNNING:
+                run.sure, seen = True, perf_counter()
+            if word is Word.FREE:
+                word = await claims.take(claim)
+                continue
+            await asyncio.sleep(AGAIN)
+            word = await claims.look(claim)
+        return word
+
+    def _begin(self, x: Exchange, place: Place, run: Run) -> None:
         self.running += 1
+        if run.claim is not None:
+            self._claimed.add(run)
         x.detached = True
         x.client = Tape(Detached(x.client), partial(self._landed, place, run))
 
@@ -127,7 +196,7 @@ class Once:
             async with asyncio.timeout(max(0.0, x.started + self.whole_request - perf_counter())):
                 return await turn
         except TimeoutError:
-            raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+            raise _too_long() from None
 
     def _landed(self, place: Place, run: Run, x: Exchange, reply: Reply | None) -> None:
         """The ledger has settled the request."""
@@ -136,10 +205,19 @@ class Once:
         if 200 <= x.status < 300 and x.fault is None and not x.broken:
             outcome = _kept(x, reply) if reply is not None else None
             self._keep(place, run, outcome)
+            if run.claims is not None and run.claim is not None:
+                run.claims.end(run.claim, outcome, KEPT_SECONDS)
         else:
+            if run.claims is not None and run.claim is not None:
+                run.claims.free(run.claim)
             outcome = x.fault or Fault(Kind.UNAVAILABLE, "The request under way with this Idempotency-Key failed; send it again.")
-            if self._known.get(place) is run:
-                del self._known[place]
+        self._claimed.discard(run)
+        self._tell(place, run, outcome)
+
+    def _tell(self, place: Place, run: Run, outcome: Outcome) -> None:
+        """Those who wait for a run that is over; what was kept of it has its place already."""
+        if self._known.get(place) is run:
+            del self._known[place]
         for turn in run.waiting:
             if not turn.done():
                 turn.set_result(outcome)
@@ -147,7 +225,8 @@ class Once:
     def _keep(self, place: Place, run: Run, kept: Kept | None) -> None:
         if self._known.get(place) is not run:
             return  # so many keys came since that this one had to go
-        done = self._known[place] = Done(run.mark, perf_counter() + KEPT_SECONDS, kept)
+        until = kept.until if kept is not None else perf_counter() + KEPT_SECONDS
+        done = self._known[place] = Done(run.mark, until, kept)
         self._known.move_to_end(place)
         self.bytes += kept.size if kept is not None else 0
         self._replies.append(done)
@@ -162,6 +241,15 @@ class Once:
         if isinstance(known, Done) and known.kept is not None:
             self.bytes -= known.kept.size
             known.kept = None
+
+
+def _reused() -> Fault:
+    message = "This Idempotency-Key was used with another request body; take a new key for a new request."
+    return Fault(Kind.UNPROCESSABLE, message, param="Idempotency-Key", code="idempotency_key_reused")
+
+
+def _too_long() -> Fault:
+    return Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout")
 
 
 async def _marked(x: Exchange) -> tuple[Place, bytes]:

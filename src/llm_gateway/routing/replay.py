@@ -27,6 +27,7 @@ from llm_gateway.routing import ask
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.memory import Kept, Memory, Place
+from llm_gateway.stores.redis.replies import Replies
 from llm_gateway.telemetry.metrics import TargetMeter
 
 CHAT = "chat"
@@ -81,9 +82,10 @@ class Sought(Struct, frozen=True):
 
 
 class Replay:
-    """One per worker, as long as its cache is on; configurations come and go. Reads the time, and the store, but never a target's state."""
+    """One per worker, as long as its cache is on and kept in the same place; configurations come and go. Reads the time, and the store,
+    but never a target's state."""
 
-    def __init__(self, store: Memory, formats: Mapping[str, Format]) -> None:
+    def __init__(self, store: Memory | Replies, formats: Mapping[str, Format]) -> None:
         self.store = store
         self.hits = self.misses = self.bypassed = 0
         self.saved = 0  # nano-USD
@@ -96,7 +98,8 @@ class Replay:
 
     def adopt(self, room: int, terms: Terms, by_alias: Mapping[str, Terms], whole_request: float) -> None:
         """What is kept stays; what leads elsewhere now is not found any more."""
-        self.store.resize(room)
+        if isinstance(self.store, Memory):
+            self.store.resize(room)
         self._terms, self._by_alias, self._whole_request = terms, by_alias, whole_request
 
     async def seek(self, x: Exchange, table: Table) -> Kept | None:
@@ -113,7 +116,8 @@ class Replay:
             self._pass_by(x)
             return None
         now = perf_counter()
-        kept = self.store.get(sought.place, now)
+        store = self.store
+        kept = store.get(sought.place, now) if isinstance(store, Memory) else await store.get(sought.place, now)
         if kept is not None and now - kept.born <= control.most:
             return self._hit(kept)
         flight = self._flights.get(sought.place)
@@ -136,10 +140,8 @@ class Replay:
         return {
             "cache_hit_ratio": {"": self.hits / ((self.hits + self.misses) or 1)},
             "llm_gateway_cache_requests_total": {f'result="{result}"': float(count) for result, count in results.items()},
-            "llm_gateway_cache_bytes": {"": float(self.store.bytes)},
-            "llm_gateway_cache_entries": {"": float(len(self.store))},
-            "llm_gateway_cache_evictions_total": {"": float(self.store.evicted)},
             "llm_gateway_cache_saved_usd_total": {"": self.saved / 1e9},
+            **self.store.report(),
         }
 
     # -- inside ------------------------------------------------------------------------------------------------------

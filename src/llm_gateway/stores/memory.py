@@ -93,6 +93,14 @@ class Memory:
         for place in [place for place, kept in islice(self._kept.items(), STALE_AT_ONCE) if now >= kept.until]:
             self._drop(place)
 
+    def report(self) -> dict[str, dict[str, float]]:
+        """For /metrics, once a second."""
+        return {
+            "llm_gateway_cache_bytes": {"": float(self.bytes)},
+            "llm_gateway_cache_entries": {"": float(len(self))},
+            "llm_gateway_cache_evictions_total": {"": float(self.evicted)},
+        }
+
     def purge(self, tenant: str | None = None, model: str | None = None, tag: str | None = None) -> int:
         """Takes out all that is of this tenant and this model (as clients name it, the provider's own name, or `provider/model`) and bears
         this tag; what is None is not asked. Returns how many those were. Looks at everything: milliseconds for ten thousand replies."""

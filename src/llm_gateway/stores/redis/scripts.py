@@ -25,6 +25,8 @@ from llm_gateway.stores.redis.resp import Script
 SETTLED = 300  # seconds
 LAG = 10  # seconds that what was spent before may be behind: what was settled within them, before seeding, is counted again
 LONGEST_NAME = 120
+MOST_PURGES = 1000
+EVERYTHING = b"[null,null,null]"  # a purge that names nothing
 
 GRANTED, REFUSED, HELD, UNKNOWN, UNSEEDED = range(5)
 
@@ -330,21 +332,54 @@ return reply
 """.replace("SETTLED", str(SETTLED * 1000)).replace("LAG", str(LAG * 1000))
 
 
+# The response cache's purges (replies.py): the number of this one. Where there are none they begin by the clock, above all that there ever were.
+PURGE = """
+local key, name, begin = KEYS[1], ARGV[1], ARGV[2] == '1'
+local last = tonumber(redis.call('HGET', key, '#'))
+if last and begin then return last end
+if last then
+  last = last + 1
+else
+  local time = redis.call('TIME')
+  last, name = time[1] * 1000 + math.floor(time[2] / 1000), 'EVERYTHING'
+end
+if name == 'EVERYTHING' or redis.call('HLEN', key) > MOST then
+  name = 'EVERYTHING'
+  redis.call('DEL', key)
+end
+redis.call('HSET', key, '#', string.format('%.0f', last), name, string.format('%.0f', last))
+return last
+""".replace("EVERYTHING", EVERYTHING.decode()).replace("MOST", str(MOST_PURGES))
+
+
+# One value for another, or for none, where it is still the caller's or nobody's (claims.py).
+SWAP = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+"""
+
+
+def plain(text: str) -> Script:
+    return Script(sha1(text.encode(), usedforsecurity=False).hexdigest().encode(), text.encode())
+
+
 def script(body: str, clock: str = CLOCK) -> Script:
     """`clock`: where the time comes from, for tests that make their own."""
-    text = (clock + CALENDAR + PURSE + body).encode()
-    return Script(sha1(text, usedforsecurity=False).hexdigest().encode(), text)
+    return plain(clock + CALENDAR + PURSE + body)
 
 
 class Scripts:
-    """The three, as they are known to a server."""
+    """As they are known to a server."""
 
     def __init__(self, clock: str = CLOCK) -> None:
         self.reserve, self.extend, self.settle = (script(body, clock) for body in (RESERVE, EXTEND, SETTLE))
+        self.purge, self.swap = plain(PURGE), plain(SWAP)
 
     @property
     def all(self) -> tuple[Script, ...]:
-        return (self.reserve, self.extend, self.settle)
+        return (self.reserve, self.extend, self.settle, self.purge, self.swap)
 
 
 def tag(owner: str) -> str:
