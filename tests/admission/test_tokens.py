@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,27 +47,27 @@ def test_a_good_token_says_who_asks(signer: Signer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "code", "words"),
+    ("made", "code", "words"),
     [
-        (EC.token(exp=int(wall()) - 10), "expired_token", "expired"),
-        (EC.token(nbf=int(wall()) + 60), "invalid_token", "not valid yet"),
-        (EC.token(iat=int(wall()) + 60), "invalid_token", "not valid yet"),
-        (EC.token(aud="somebody else"), "invalid_token", "aud"),
-        (EC.token(without=("aud",)), "invalid_token", "lacks a claim"),
-        (EC.token(without=("exp",)), "invalid_token", "lacks a claim"),
-        (EC.token(iss="https://another.test"), "invalid_token", "no JWT of an issuer"),
-        (EC.token(without=("iss",)), "invalid_token", "no JWT of an issuer"),
-        (Signer("ec").token(), "invalid_token", "signature"),
-        (Signer("unknown").token(), "invalid_token", "does not list"),
-        (Signer(None).token(), "invalid_token", "does not list"),
-        (EC.token()[:-4] + b"AAAA", "invalid_token", "signature"),
-        (b"eyJ", "invalid_token", "no JWT"),
-        (b"eyJhbGciOiJub25lIn0.eyJ.", "invalid_token", "no JWT"),
-        (b"eyJ.eyJ.eyJ.eyJ.eyJ", "invalid_token", "no JWT"),
+        (lambda: EC.token(exp=int(wall()) - 10), "expired_token", "expired"),
+        (lambda: EC.token(nbf=int(wall()) + 60), "invalid_token", "not valid yet"),
+        (lambda: EC.token(iat=int(wall()) + 60), "invalid_token", "not valid yet"),
+        (lambda: EC.token(aud="somebody else"), "invalid_token", "aud"),
+        (lambda: EC.token(without=("aud",)), "invalid_token", "lacks a claim"),
+        (lambda: EC.token(without=("exp",)), "invalid_token", "lacks a claim"),
+        (lambda: EC.token(iss="https://another.test"), "invalid_token", "no JWT of an issuer"),
+        (lambda: EC.token(without=("iss",)), "invalid_token", "no JWT of an issuer"),
+        (lambda: Signer("ec").token(), "invalid_token", "signature"),
+        (lambda: Signer("unknown").token(), "invalid_token", "does not list"),
+        (lambda: Signer(None).token(), "invalid_token", "does not list"),
+        (lambda: EC.token()[:-4] + b"AAAA", "invalid_token", "signature"),
+        (lambda: b"eyJ", "invalid_token", "no JWT"),
+        (lambda: b"eyJhbGciOiJub25lIn0.eyJ.", "invalid_token", "no JWT"),
+        (lambda: b"eyJ.eyJ.eyJ.eyJ.eyJ", "invalid_token", "no JWT"),
     ],
 )
-def test_whatever_is_wrong_with_it_is_said(token: bytes, code: str, words: str) -> None:
-    fault = refused(tokens(), token)
+def test_whatever_is_wrong_with_it_is_said(made: Callable[[], bytes], code: str, words: str) -> None:
+    fault = refused(tokens(), made())
     assert (fault.kind, fault.code) == (Kind.UNAUTHENTICATED, code)
     assert words in fault.message
 

@@ -319,3 +319,6 @@ providers:
     assert provider.model_limits["m"].requests == 10
     (whole,) = compile_text(text + "redis: {url: 'redis://127.0.0.1:6379/0'}\n").snapshot.providers
     assert (whole.rate_limit.requests, whole.keys[0].rate_limit.tokens, whole.model_limits["m"].requests) == (100, 8000, 40), "counted together"
+    replicas = text.replace("workers: 4", "workers: 1\nreplicas: 4")
+    assert len(problems_of(replicas)) == 3
+    assert compile_text(replicas + "state: per_worker\n").snapshot.providers == (provider,)

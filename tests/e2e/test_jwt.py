@@ -104,6 +104,7 @@ def test_a_role_administers_its_own_tenant(trusting: Trusting) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_keys_rotate_and_nobody_who_tries_again_is_refused(trusting: Trusting) -> None:
     old, new = trusting.token(**USER), trusting.token(SECOND, **USER)
     assert trusting.statuses(old) == {200}

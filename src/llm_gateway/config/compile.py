@@ -61,7 +61,7 @@ def compile_snapshot(
         data_dir=str(Path(root.data_dir).absolute()),
         secret=material.secret,
         server=_server(root),
-        providers=tuple(_divided(each, 1 if root.redis.url is not None else workers) for each in found.providers),
+        providers=tuple(_divided(each, 1 if root.redis.url is not None else workers * root.replicas) for each in found.providers),
         aliases=models,
         keys=keys,
         tenancy=tenancy.tenancy(loaded, workers),
@@ -154,15 +154,15 @@ def _media(section: schema.Media) -> snapshot.Media:
     )
 
 
-def _divided(provider: snapshot.Provider, workers: int) -> snapshot.Provider:
+def _divided(provider: snapshot.Provider, shares: int) -> snapshot.Provider:
     """With this worker's share of its limits."""
-    if workers == 1:
+    if shares == 1:
         return provider
 
     def share(rate: snapshot.RateLimit | None) -> snapshot.RateLimit | None:
         if rate is None:
             return None
-        return snapshot.RateLimit(*(None if each is None else max(1, each // workers) for each in (rate.requests, rate.tokens)))
+        return snapshot.RateLimit(*(None if each is None else max(1, each // shares) for each in (rate.requests, rate.tokens)))
 
     return msgspec.structs.replace(
         provider,
@@ -175,9 +175,9 @@ def _divided(provider: snapshot.Provider, workers: int) -> snapshot.Provider:
 def _unshareable(loaded: Loaded) -> list[Problem]:
     """Limits that several workers would each count for themselves."""
     root = loaded.root
-    if root.workers == 1 or root.state == "per_worker" or root.redis.url is not None:
+    if (root.workers == 1 and root.replicas == 1) or root.state == "per_worker" or root.redis.url is not None:
         return []
-    hint = "set redis.url (REDIS_URL), or one worker, or `state: per_worker`, which divides it by the number of workers"
+    hint = "set redis.url (REDIS_URL), or one worker, or `state: per_worker`, which divides it by the number of workers and replicas"
     problems = []
     for name, provider in root.providers.items():
         options: list[tuple[str | int, ...]] = [("rate_limit",)] if provider.rate_limit is not None else []
