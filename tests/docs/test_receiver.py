@@ -63,8 +63,7 @@ def test_it_takes_what_a_gateway_posts_and_refuses_what_others_do(received: tupl
         forged = urllib.request.Request(f"http://127.0.0.1:{port}/", data=b"{}", headers={"webhook-id": "evt_1", "webhook-signature": "v1,AAAA"})
         with pytest.raises(urllib.error.HTTPError, match="401"):
             opener.open(forged, timeout=3)
-        posted = [line.split()[0] for line in out.read_text().splitlines()]
-        assert [each for each in posted if each != "database_migrated"] == ["config_reloaded"]  # a new database may be told of first
+        assert len(out.read_text().splitlines()) == 1
     finally:
         gateway.send_signal(signal.SIGINT)
         gateway.wait(10)
