@@ -87,7 +87,8 @@ class Worker:
         self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.shadows = Shadows(self.metrics, self.ledger.settle)
-        prefix = os.urandom(8).hex()  # of no other worker in the world, so that its requests' ids are not either
+        # Whose process it is, and of no other worker in the world, so that its requests' ids are not either.
+        prefix = f"{os.getpid():06x}{os.urandom(8).hex()}"
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.server = Server(snapshot.server, self._start, prefix, workers=snapshot.workers, files=files)
         self.pool = Pool(self.server.small)
