@@ -143,7 +143,7 @@ class Worker:
         quota = wiring.quota(snapshot, gauges)
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
-        self.server.adopt(snapshot.server, partial(gate, line=line))
+        self.server.adopt(snapshot.server, partial(gate, line=line), admission.identify)
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
         self.garbage.freeze()

@@ -32,6 +32,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.headers import echoable
 from llm_gateway.ingress import routes, strict
+from llm_gateway.ingress.heads import LENGTH
 
 if TYPE_CHECKING:
     from llm_gateway.ingress.server import Server
@@ -43,6 +44,7 @@ DISCARD = 64 << 10  # a refused request's body up to this size is read away to k
 LINGER_BYTES = 64 << 20  # a refused upload is read away this far, or its client would meet a reset instead of the answer
 MOST_BETWEEN = 16 << 10  # bytes of chunk lines, extensions or trailers between two pieces of body
 SMALL_PIECE = 1 << 10
+STRANGER = 8  # heads in a row that were not known: this client does not repeat itself
 HIGH_WATER = 32 << 10
 
 _UNREADABLE = frozenset((400, 414, 431))  # a request so malformed that what follows it is not trusted either
@@ -54,7 +56,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "active", "alive", "between", "discarding", "expecting", "head_bytes", "headers", "held", "incoming", "mark", "midway",
         "on_message_begin", "opening", "parser", "parts", "paused", "peer", "phase", "queue", "reading", "repeats", "resting",
-        "server", "sink", "surplus", "tls", "touched", "trailers", "transport", "trusted", "url",
+        "server", "sink", "spelling", "strange", "surplus", "tls", "touched", "trailers", "transport", "trusted", "url", "wanted",
     )  # fmt: skip
 
     def __init__(self, server: Server, *, tls: bool = False, peer: str | None = None) -> None:
@@ -72,6 +74,8 @@ class Connection(asyncio.BufferedProtocol):
         self.midway = False
         self.mark = 0.0
         self.head_bytes = self.between = self.repeats = self.held = 0
+        self.wanted = self.strange = 0
+        self.spelling = LENGTH
         self.url = self.opening = b""
         self.reading = server.small
         self.headers: dict[bytes, bytes] = {}
@@ -147,18 +151,26 @@ class Connection(asyncio.BufferedProtocol):
             if self.between > MOST_BETWEEN:
                 self.refuse(Fault(Kind.INVALID, "The request's chunks carry more extensions or trailers than data."))
                 return
+            if self.wanted:
+                self._more(view, nbytes)
+                return
             self.between += nbytes
         else:
             view = server.small
             if phase is IDLE:
+                if self.strange < STRANGER and self._again(view, nbytes):
+                    return
                 self.phase, self.mark, self.head_bytes = HEAD, 0.0, 0
             self.head_bytes += nbytes
             if self.head_bytes > server.config.max_header_bytes + len(view):
                 self.refuse(self._oversize())
                 return
-        self.reading = view[:nbytes]
+        self._feed(view[:nbytes])
+
+    def _feed(self, reading: memoryview) -> None:
+        self.reading = reading
         try:
-            self.parser.feed_data(self.reading)
+            self.parser.feed_data(reading)
         except httptools.HttpParserUpgrade:
             if self.phase is not LINGER:
                 self.refuse(Fault(Kind.INVALID, "Upgrade and CONNECT are not supported; use HTTP/1.1."))
@@ -214,6 +226,8 @@ class Connection(asyncio.BufferedProtocol):
             strict.check_body(x.headers, server.config.max_body)
             if server.body_bytes > server.body_memory:
                 raise server.no_room()
+            if ordinary and self.strange < STRANGER and not self.repeats:
+                self._learn(x, named=x.request_id is not x.id)
         except Fault as fault:
             self._refuse_early(x, fault)
             return
@@ -254,7 +268,9 @@ class Connection(asyncio.BufferedProtocol):
         if self.trailers:
             self.refuse(Fault(Kind.INVALID, "Trailer fields are not accepted."))
             return
-        if not self.parser.should_keep_alive():
+        if self.wanted:  # its head was known, and such are kept alive
+            self.wanted = 0
+        elif not self.parser.should_keep_alive():
             x.keep_alive = False
         parts = self.parts
         if parts:
@@ -327,6 +343,71 @@ class Connection(asyncio.BufferedProtocol):
         x.request_id = x.id
         x.wall = x.started + self.server.epoch
         self._enqueue(x)
+
+    # -- heads that come again ---------------------------------------------------------------------------------------
+
+    def _again(self, view: memoryview, nbytes: int) -> bool:
+        """Begins a request whose head was let pass before. False: it is to be parsed."""
+        server = self.server
+        buffer = server.buffer
+        end = buffer.find(b"\r\n\r\n", 0, nbytes)
+        at = buffer.find(self.spelling, 0, end) + len(LENGTH)
+        if end < 0 or at < len(LENGTH) or not server.unguarded or self.trusted:
+            return False
+        eol = buffer.find(b"\r\n", at, end + 2)
+        digits = buffer[at:eol]
+        head = server.heads.get((bytes(view[:at]), bytes(view[eol:end])))
+        if head is None or not digits.isdigit():
+            self.strange += 1
+            return False
+        size, rest = int(digits), nbytes - end - 4
+        if rest > size or size > server.config.max_body or server.body_bytes > server.body_memory:
+            return False
+        started = perf_counter()
+        identity = server.next_id()
+        x = Exchange(
+            id=identity, client=self, route=head.route, method=head.method, path=head.path, query=head.query, params=head.params,
+            headers=head.headers.copy(), peer=self.peer, request_id=head.request_id or identity, started=started,
+            wall=started + server.epoch, attempts=[], extra=head.extra,
+        )  # fmt: skip
+        try:
+            server.again(x)
+        except Fault:
+            return False  # refused where all refusals are
+        self.strange, self.mark = 0, 0.0
+        if rest == size:
+            x.body = bytes(view[end + 4 : nbytes])
+            x.bytes_in = x.held = size
+            server.body_bytes += size
+            if self.active is None and not self.paused:
+                self._start(x)
+            else:
+                self._enqueue(x)
+            return True
+        self.phase, self.incoming, self.wanted, self.between = BODY, x, size - rest, 0
+        if rest:
+            self.on_body(bytes(view[end + 4 : nbytes]))
+        return True
+
+    def _more(self, view: memoryview, nbytes: int) -> None:
+        """A piece of a body whose head was not parsed; what follows it is another request's."""
+        size = min(nbytes, self.wanted)
+        self.on_body(bytes(view[:size]))
+        if self.phase is not BODY:
+            return
+        if size < self.wanted:
+            self.wanted -= size
+            return
+        self.on_message_complete()
+        self.wanted = 0
+        if nbytes > size and self.phase is IDLE:
+            self._feed(view[size:nbytes])
+
+    def _learn(self, x: Exchange, *, named: bool) -> None:
+        server = self.server
+        end = server.buffer.find(b"\r\n\r\n", 0, len(self.reading))
+        if end > 0 and self.head_bytes == len(self.reading) and server.unguarded and not self.trusted and not x.http10:
+            self.spelling = server.heads.learn(x, bytes(self.reading[:end]), named=named) or self.spelling
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

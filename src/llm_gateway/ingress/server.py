@@ -21,6 +21,7 @@ import aiofastnet
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.ingress import memory
+from llm_gateway.ingress.heads import Heads
 from llm_gateway.ingress.http1 import BODY, CLOSED, HEAD, IDLE, LINGER, Connection
 from llm_gateway.ingress.proxy import ProxyHead
 from llm_gateway.policies.overload import BODIES, CONNECTIONS, LAG, REFUSE, STOP_KEEP_ALIVE, Overload
@@ -103,12 +104,18 @@ class Server:
         self._contexts: list[_Certificates] = []
         self._heads: dict[ProxyHead, float] = {}
         self._upgrades: set[asyncio.Task[None]] = set()
+        self.heads = Heads()
         self.adopt(config, _refuse_all)
 
-    def adopt(self, config: Limits, gate: Callable[[Exchange], None]) -> None:
-        """Takes new limits and a new gate over; open connections keep going under them."""
+    def adopt(
+        self, config: Limits, gate: Callable[[Exchange], None], again: Callable[[Exchange], None] | None = None
+    ) -> None:
+        """Takes new limits and a new gate over; open connections keep going under them. again: what of the gate is asked anew of a
+        request whose head it has let pass before; all of it, if None."""
         self.config = config
         self._gate = self.gate = gate
+        self.again = again or gate
+        self.heads.forget()
         self.body_memory = config.body_memory or memory.bodies(self._workers, config.max_body)
         self.overload.adopt(config.max_streams, config.max_loop_lag)
         self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.trusted_proxies)
@@ -129,7 +136,7 @@ class Server:
             connection.trusted = self._is_trusted(connection.peer)
         if len(self.connections) > self._full:
             connection.surplus = True
-            self.gate = self._guarded
+            self.gate, self.unguarded = self._guarded, False
             if len(self.connections) > self._most + SPARE_FILES // 2:
                 # Those who are told so, and whose answer is on its way, must not take the last descriptors either: a loop that
                 # cannot accept spins.
@@ -142,7 +149,8 @@ class Server:
         """After each beat of the clock: whether there is too much to do."""
         overload = self.overload
         self.shedding = self.uneven or overload.crowded or self.body_bytes > self.body_memory * STOP_KEEP_ALIVE
-        self.gate = self._guarded if overload.late or len(self.connections) > self._full else self._gate
+        self.unguarded = not (overload.late or len(self.connections) > self._full)
+        self.gate = self._gate if self.unguarded else self._guarded
 
     def _guarded(self, x: Exchange) -> None:
         """Health is always told; anything else is refused when the loop is late, or on a connection too many."""
