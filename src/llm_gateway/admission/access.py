@@ -69,7 +69,7 @@ class Admission:
         x.model, x.stream = peek.model, peek.stream
         if x.route.sealed:
             self._unseal(x, peek)
-        if self._marked in x.body:
+        if x.body.find(self._marked) >= 0:  # `in` takes a detour by way of an exception
             self._prefer(x)
         principal = x.principal
         if principal is not None and principal.signs:
