@@ -25,6 +25,7 @@ FRESH, IDLE, WAITING, READING, LEFT, CLOSED = "fresh", "idle", "waiting", "readi
 
 MAX_HEAD = 64 << 10  # bytes of head, and of chunk lines or trailers between two pieces of body
 MAX_HEADERS = 200
+MOST_NAMES, LONGEST_NAME = 1024, 64  # remembered
 HIGH_WATER = 256 << 10
 
 
@@ -37,16 +38,29 @@ class Sink(Protocol):
     def lost(self, fault: Fault) -> None: ...
 
 
+class Lower(dict[bytes, bytes]):
+    """Field names in lower case, by how they came: the same few, reply after reply."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if len(name) <= LONGEST_NAME:
+            if len(self) >= MOST_NAMES:
+                self.clear()
+            self[name] = lower
+        return lower
+
+
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
-        "_fields", "_idle", "_lost", "_resting", "_view", "head_bytes", "headers", "informational", "on_header", "on_message_begin",
+        "_fields", "_idle", "_lost", "_lower", "_resting", "_view", "head_bytes", "headers", "informational", "on_header", "on_message_begin",
         "parser", "paused", "since", "sink", "state", "transport", "used",
     )  # fmt: skip
 
     def __init__(
-        self, buffer: memoryview, idle: Callable[[Connection], None], lost: Callable[[Connection], None]
+        self, buffer: memoryview, idle: Callable[[Connection], None], lost: Callable[[Connection], None], lower: Lower
     ) -> None:
         self._view = buffer
+        self._lower = lower
         self._idle = idle
         self._lost = lost
         self.state = FRESH
@@ -172,7 +186,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
         fields = self._fields
-        self.headers = dict(zip(map(bytes.lower, fields), fields.values(), strict=True))
+        lower = self._lower
+        self.headers = {lower[name]: value for name, value in fields.items()}
         if self.state is IDLE:  # a reply nobody asked for, in the same read as the last one's end
             self.close()
         elif len(fields) > MAX_HEADERS:

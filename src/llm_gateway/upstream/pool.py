@@ -24,7 +24,7 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.upstream.dns import Address, Resolver, interleave
 from llm_gateway.upstream.echo import EchoConnection
-from llm_gateway.upstream.http1 import IDLE, LEFT, Connection
+from llm_gateway.upstream.http1 import IDLE, LEFT, Connection, Lower
 
 RACE = 0.25  # seconds between starting two addresses (RFC 8305 section 5)
 LEFT_SECONDS = 5.0
@@ -81,6 +81,7 @@ class Pool:
         self.opened = 0
         self._buffer = buffer
         self._resolver = Resolver()
+        self._lower = Lower()
 
     def bay(self, origin: Origin) -> Bay:
         bay = self.bays.get(origin)
@@ -108,7 +109,7 @@ class Pool:
             if connection is not None and connection.state is IDLE:
                 return connection
             waited = True
-        opened = Connection(self._buffer, partial(self._idle, bay), partial(self._lost, bay))
+        opened = Connection(self._buffer, partial(self._idle, bay), partial(self._lost, bay), self._lower)
         bay.open.add(opened)
         try:
             async with asyncio.timeout(origin.connect_timeout):
