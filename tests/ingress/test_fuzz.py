@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llm_gateway.config.snapshot import Server as Config
 from llm_gateway.core.exchange import Exchange, Route
-from llm_gateway.ingress.http1 import Connection
+from llm_gateway.ingress.http1 import STRANGER, Connection
 from llm_gateway.ingress.server import Server
 
 EXAMPLES = int(os.environ.get("FUZZ", "300"))
@@ -25,6 +25,7 @@ PLAIN = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n
 CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
 GET = b"GET /health?x=1 HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n"
 OLD = b"GET / HTTP/1.0\r\n\r\n"
+KNOWN = (PLAIN, PLAIN.replace(b"Content-Length", b"content-length"), PLAIN.replace(b"Host: a\r\n", b"Host: a\r\nX: y\r\n"))
 WORDS = (
     b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"0", b"-1", b"+5", b"ffffffffffffffff", b"chunked", b"Content-Length: 5\r\n", b"Content-Length: 6\r\n",
     b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Upgrade: h2c\r\n",
@@ -71,8 +72,9 @@ class Wire:
         return self.closed
 
 
-def understood(data: bytes, cuts: list[int]) -> list[tuple[Any, ...]]:
-    """What one connection makes of the bytes: requests as they would be served, and refusals."""
+def understood(data: bytes, cuts: list[int], before: tuple[bytes, ...] = ()) -> list[tuple[Any, ...]]:
+    """What one connection makes of the bytes: requests as they would be served, and refusals. before: requests of another
+    connection, whose heads are then known; without any, no head is ever taken for known."""
     found: list[tuple[Any, ...]] = []
 
     def start(x: Exchange) -> Any:
@@ -85,7 +87,16 @@ def understood(data: bytes, cuts: list[int]) -> list[tuple[Any, ...]]:
 
     server = Server(CONFIG, start, "f")
     server.adopt(CONFIG, gate)
+    for request in before:
+        other = Connection(server)
+        other.connection_made(Wire())  # type: ignore[arg-type]
+        other.get_buffer(-1)[: len(request)] = request
+        other.buffer_updated(len(request))
+        other.connection_lost(None)
+    found.clear()
+    assert bool(server.heads.known) == bool(before)
     connection, wire = Connection(server), Wire()
+    connection.strange = 0 if before else STRANGER
     connection.connection_made(wire)  # type: ignore[arg-type]
     bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]
     for begin, end in pairwise(bounds):
@@ -124,6 +135,12 @@ def damaged(draw: st.DrawFn) -> bytes:
 @given(damaged(), st.lists(st.integers(1, 12_000), max_size=12))
 def test_no_cut_changes_what_is_understood(data: bytes, cuts: list[int]) -> None:
     assert understood(data, cuts) == understood(data, [])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(damaged(), st.lists(st.integers(1, 12_000), max_size=12))
+def test_a_head_that_is_known_changes_nothing(data: bytes, cuts: list[int]) -> None:
+    assert understood(data, cuts, KNOWN) == understood(data, cuts)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

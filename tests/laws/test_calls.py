@@ -15,7 +15,7 @@ import pytest
 
 from laws.line import CLIENT_KEY, Counter, Upstream, read_message, start
 
-PYTHON_PER_REQUEST, C_PER_REQUEST = 90, 125
+PYTHON_PER_REQUEST, C_PER_REQUEST = 68, 95
 PYTHON_PER_CHUNK = 8
 PYTHON_PER_TRANSLATED = 16
 ROUNDS, CHUNKS = 20, 50

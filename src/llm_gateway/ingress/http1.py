@@ -19,7 +19,6 @@ Callbacks that httptools or the transport calls never raise: what is wrong is ke
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import struct
 from collections import deque
@@ -32,7 +31,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.headers import echoable
 from llm_gateway.ingress import routes, strict
-from llm_gateway.ingress.heads import LENGTH
+from llm_gateway.ingress.heads import LENGTH, STRANGER, begin, learn
 
 if TYPE_CHECKING:
     from llm_gateway.ingress.server import Server
@@ -44,7 +43,6 @@ DISCARD = 64 << 10  # a refused request's body up to this size is read away to k
 LINGER_BYTES = 64 << 20  # a refused upload is read away this far, or its client would meet a reset instead of the answer
 MOST_BETWEEN = 16 << 10  # bytes of chunk lines, extensions or trailers between two pieces of body
 SMALL_PIECE = 1 << 10
-STRANGER = 8  # heads in a row that were not known: this client does not repeat itself
 HIGH_WATER = 32 << 10
 
 _UNREADABLE = frozenset((400, 414, 431))  # a request so malformed that what follows it is not trusted either
@@ -158,12 +156,18 @@ class Connection(asyncio.BufferedProtocol):
         else:
             view = server.small
             if phase is IDLE:
-                if self.strange < STRANGER and self._again(view, nbytes):
+                if self.strange < STRANGER and (x := begin(self, view, nbytes)) is not None:
+                    if self.wanted:
+                        self._expect(x)
+                    elif self.active is None and not self.paused:
+                        self._start(x)
+                    else:
+                        self._enqueue(x)
                     return
                 self.phase, self.mark, self.head_bytes = HEAD, 0.0, 0
             self.head_bytes += nbytes
             if self.head_bytes > server.config.max_header_bytes + len(view):
-                self.refuse(self._oversize())
+                self.refuse(strict.oversize(self.url, self.server.config.max_uri))
                 return
         self._feed(view[:nbytes])
 
@@ -220,14 +224,14 @@ class Connection(asyncio.BufferedProtocol):
         x.request_id = request_id.decode() if request_id is not None and echoable(request_id) else x.id
         try:
             if not ordinary:
-                self._check_opening(line, method, url)
+                strict.check_line(self.opening + bytes(self.reading), method, url, midway=self.midway)
             self._check(x, parser.get_http_version())
             server.gate(x)
             strict.check_body(x.headers, server.config.max_body)
             if server.body_bytes > server.body_memory:
                 raise server.no_room()
             if ordinary and self.strange < STRANGER and not self.repeats:
-                self._learn(x, named=x.request_id is not x.id)
+                learn(self, x)
         except Fault as fault:
             self._refuse_early(x, fault)
             return
@@ -346,48 +350,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- heads that come again ---------------------------------------------------------------------------------------
 
-    def _again(self, view: memoryview, nbytes: int) -> bool:
-        """Begins a request whose head was let pass before. False: it is to be parsed."""
-        server = self.server
-        buffer = server.buffer
-        end = buffer.find(b"\r\n\r\n", 0, nbytes)
-        at = buffer.find(self.spelling, 0, end) + len(LENGTH)
-        if end < 0 or at < len(LENGTH) or not server.unguarded or self.trusted:
-            return False
-        eol = buffer.find(b"\r\n", at, end + 2)
-        digits = buffer[at:eol]
-        head = server.heads.get((bytes(view[:at]), bytes(view[eol:end])))
-        if head is None or not digits.isdigit():
-            self.strange += 1
-            return False
-        size, rest = int(digits), nbytes - end - 4
-        if rest > size or size > server.config.max_body or server.body_bytes > server.body_memory:
-            return False
-        started = perf_counter()
-        identity = server.next_id()
-        x = Exchange(
-            id=identity, client=self, route=head.route, method=head.method, path=head.path, query=head.query, params=head.params,
-            headers=head.headers.copy(), peer=self.peer, request_id=head.request_id or identity, started=started,
-            wall=started + server.epoch, attempts=[], extra=head.extra,
-        )  # fmt: skip
-        try:
-            server.again(x)
-        except Fault:
-            return False  # refused where all refusals are
-        self.strange, self.mark = 0, 0.0
-        if rest == size:
-            x.body = bytes(view[end + 4 : nbytes])
-            x.bytes_in = x.held = size
-            server.body_bytes += size
-            if self.active is None and not self.paused:
-                self._start(x)
-            else:
-                self._enqueue(x)
-            return True
-        self.phase, self.incoming, self.wanted, self.between = BODY, x, size - rest, 0
-        if rest:
-            self.on_body(bytes(view[end + 4 : nbytes]))
-        return True
+    def _expect(self, x: Exchange) -> None:
+        """The head was known; of the body only a beginning is there, or nothing."""
+        self.phase, self.incoming, self.between = BODY, x, 0
+        beginning, x.body = x.body, b""
+        if beginning:
+            self.on_body(beginning)
 
     def _more(self, view: memoryview, nbytes: int) -> None:
         """A piece of a body whose head was not parsed; what follows it is another request's."""
@@ -402,12 +370,6 @@ class Connection(asyncio.BufferedProtocol):
         self.wanted = 0
         if nbytes > size and self.phase is IDLE:
             self._feed(view[size:nbytes])
-
-    def _learn(self, x: Exchange, *, named: bool) -> None:
-        server = self.server
-        end = server.buffer.find(b"\r\n\r\n", 0, len(self.reading))
-        if end > 0 and self.head_bytes == len(self.reading) and server.unguarded and not self.trusted and not x.http10:
-            self.spelling = server.heads.learn(x, bytes(self.reading[:end]), named=named) or self.spelling
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -435,25 +397,6 @@ class Connection(asyncio.BufferedProtocol):
             self.phase, self.mark, self.head_bytes, self.midway = HEAD, 0.0, 0, True
         if self.phase is HEAD:
             self.opening += bytes(self.reading)
-
-    def _check_opening(self, line: bytes, method: bytes, url: bytes) -> None:
-        """The request line as it should be written, after at most one empty line (RFC 9112 section 2.2).
-
-        Behind another request nobody says where it begins: there, a line with more spaces must not be seen at all."""
-        seen = self.opening + bytes(self.reading)
-        if self.midway:
-            target = re.escape(url)
-            spaced = rb"%b(  +%b +|  *%b  +)HTTP/" % (re.escape(method), target, target)
-            wrong = re.search(spaced, seen) is not None
-        else:
-            wrong = not 0 <= seen.find(line) <= len(b"\r\n")
-        if wrong:
-            raise Fault(Kind.INVALID, "Malformed HTTP request line: single spaces, and no empty lines before it.")
-
-    def _oversize(self) -> Fault:
-        if len(self.url) > self.server.config.max_uri:
-            return strict.long_uri(self.server.config.max_uri)
-        return Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large.")
 
     def _linger(self) -> None:
         """Nothing more is read for its meaning."""

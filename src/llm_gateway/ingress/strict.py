@@ -5,6 +5,7 @@ Source: RFC 9112 sections 2, 3 and 6, RFC 9110 sections 7.2, 8.4 and 10.1.1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import httptools
@@ -22,6 +23,20 @@ def check_host(host: bytes | None, *, http10: bool) -> None:
     """HTTP/1.1 wants one Host, HTTP/1.0 may do without; empty or odd ones are refused."""
     if (host is None and not http10) or (host is not None and not (host and HOST_BYTES.issuperset(host))):
         raise Fault(Kind.INVALID, "Exactly one valid Host header is required.", param="Host")
+
+
+def check_line(seen: bytes, method: bytes, url: bytes, *, midway: bool) -> None:
+    """The request line as it should be written, after at most one empty line (RFC 9112 section 2.2). seen: what was read of the head.
+
+    Behind another request (`midway`) nobody says where it begins: there, a line with more spaces must not be seen at all."""
+    if midway:
+        target = re.escape(url)
+        spaced = rb"%b(  +%b +|  *%b  +)HTTP/" % (re.escape(method), target, target)
+        wrong = re.search(spaced, seen) is not None
+    else:
+        wrong = not 0 <= seen.find(b"%b %b HTTP/" % (method, url)) <= len(b"\r\n")
+    if wrong:
+        raise Fault(Kind.INVALID, "Malformed HTTP request line: single spaces, and no empty lines before it.")
 
 
 def check_single(headers: Mapping[bytes, bytes]) -> None:
@@ -54,6 +69,11 @@ def too_large(limit: int) -> Fault:
 
 def long_uri(limit: int) -> Fault:
     return Fault(Kind.URI_TOO_LONG, f"At most {limit} bytes of URI are allowed.")
+
+
+def oversize(url: bytes, longest: int) -> Fault:
+    """Of a head that is too large: by its URI, if that is."""
+    return long_uri(longest) if len(url) > longest else Fault(Kind.HEADERS_TOO_LARGE, "The request's head is too large.")
 
 
 def origin_form(x: Exchange) -> bytes:

@@ -14,7 +14,7 @@ Only a reader pauses it, and it never rests paused: an idle connection must hear
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 import httptools
@@ -38,18 +38,6 @@ class Sink(Protocol):
     def lost(self, fault: Fault) -> None: ...
 
 
-class Lower(dict[bytes, bytes]):
-    """Field names in lower case, by how they came: the same few, reply after reply."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        lower = name.lower()
-        if len(name) <= LONGEST_NAME:
-            if len(self) >= MOST_NAMES:
-                self.clear()
-            self[name] = lower
-        return lower
-
-
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_fields", "_idle", "_lost", "_lower", "_resting", "_view", "head_bytes", "headers", "informational", "on_header", "on_message_begin",
@@ -57,8 +45,9 @@ class Connection(asyncio.BufferedProtocol):
     )  # fmt: skip
 
     def __init__(
-        self, buffer: memoryview, idle: Callable[[Connection], None], lost: Callable[[Connection], None], lower: Lower
+        self, buffer: memoryview, idle: Callable[[Connection], None], lost: Callable[[Connection], None], lower: dict[bytes, bytes]
     ) -> None:
+        """lower: field names as they came -> in lower case; shared by all connections."""
         self._view = buffer
         self._lower = lower
         self._idle = idle
@@ -187,7 +176,11 @@ class Connection(asyncio.BufferedProtocol):
         status = self.parser.get_status_code()
         fields = self._fields
         lower = self._lower
-        self.headers = {lower[name]: value for name, value in fields.items()}
+        try:
+            self.headers = {lower[name]: value for name, value in fields.items()}
+        except KeyError:
+            self.headers = {name.lower(): value for name, value in fields.items()}
+            self._learn(fields)
         if self.state is IDLE:  # a reply nobody asked for, in the same read as the last one's end
             self.close()
         elif len(fields) > MAX_HEADERS:
@@ -224,6 +217,12 @@ class Connection(asyncio.BufferedProtocol):
             self._idle(self)
         else:
             self.close()
+
+    def _learn(self, names: Iterable[bytes]) -> None:
+        """They come again, reply after reply."""
+        if len(self._lower) >= MOST_NAMES:
+            self._lower.clear()
+        self._lower.update((name, name.lower()) for name in names if len(name) <= LONGEST_NAME)
 
     def _read_on(self) -> None:
         self.paused = False

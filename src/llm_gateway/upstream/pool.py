@@ -24,7 +24,7 @@ from msgspec import Struct
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.upstream.dns import Address, Resolver, interleave
 from llm_gateway.upstream.echo import EchoConnection
-from llm_gateway.upstream.http1 import IDLE, LEFT, Connection, Lower
+from llm_gateway.upstream.http1 import IDLE, LEFT, Connection
 
 RACE = 0.25  # seconds between starting two addresses (RFC 8305 section 5)
 LEFT_SECONDS = 5.0
@@ -81,7 +81,7 @@ class Pool:
         self.opened = 0
         self._buffer = buffer
         self._resolver = Resolver()
-        self._lower = Lower()
+        self._lower: dict[bytes, bytes] = {}
 
     def bay(self, origin: Origin) -> Bay:
         bay = self.bays.get(origin)
