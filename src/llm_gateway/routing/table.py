@@ -93,7 +93,10 @@ class Table:
         ):  # fmt: skip
             plan = self._narrowed(plan, x)
         self._turn += 1
-        targets = plan.only or self._ordered(plan, x)
+        targets = plan.only
+        if targets is None:
+            hit = self._hits.get(principal.key, 0.0) if plan.measured and principal is not None else 0.0
+            targets = choice.order(plan, x, self._turn, hit)
         if x.pin is not None:
             targets = _pinned(targets, x.pin)
         course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=plan.elsewhere)
@@ -123,7 +126,8 @@ class Table:
         return narrowed, narrowed.model if narrowed.model != plan.model else None
 
     def ordered(self, plan: Plan, x: Exchange) -> list[Target]:
-        targets = plan.only or self._ordered(plan, x)
+        hit = self._hits.get(x.principal.key, 0.0) if x.principal is not None else 0.0
+        targets = choice.order(plan, x, self._turn, hit)
         return targets if x.pin is None else _pinned(targets, x.pin)
 
     def plan(self, model: str, operation: str = CHAT) -> Plan:
@@ -187,10 +191,6 @@ class Table:
             if not self.queue.takes(fault):
                 raise
             course.waits = True
-
-    def _ordered(self, plan: Plan, x: Exchange) -> list[Target]:
-        caller = x.principal.key if x.principal is not None else ""
-        return choice.order(plan, x, self._turn, self._hits.get(caller, 0.0))
 
     def _narrowed(self, plan: Plan, x: Exchange) -> Plan:
         """By the alias's rules, by what the caller wishes, by where its data may be."""

@@ -73,7 +73,8 @@ class Seat(Struct, frozen=True):
 
 
 class Target:
-    """Law: immutable in effect; `_heads` only remembers what `address` would say again. `seals`: the seat's, where its plan has
+    """Law: immutable in effect; `_heads` only remembers what `address` would say again. `sloped_until`: until when what `slopes` said holds,
+    in Unix seconds. `seals`: the seat's, where its plan has
     other accounts too, who could not read them."""
 
     __slots__ = (
@@ -81,7 +82,6 @@ class Target:
         "_own",
         "_priced_until",
         "_rates",
-        "_sloped_until",
         "_slopes",
         "_tiers",
         "account",
@@ -99,6 +99,7 @@ class Target:
         "prices",
         "provider",
         "seals",
+        "sloped_until",
         "speaker",
     )  # fmt: skip
 
@@ -136,7 +137,7 @@ class Target:
         self._tiers: dict[str, Rates | None] = {}  # rates of other service tiers, until then too
         self._priced_until = 0.0
         self._slopes: tuple[float, float, float] | None = None
-        self._sloped_until = 0.0
+        self.sloped_until = 0.0
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...], bytes], bytes] = {}
 
     def __repr__(self) -> str:
@@ -165,13 +166,13 @@ class Target:
 
     def slopes(self, now: float) -> tuple[float, float, float] | None:
         """Nano-USD of a token read, read from a cache, and written; None if unpriced. For comparing targets: tiers by length are left out."""
-        if now >= self._sloped_until:
+        if now >= self.sloped_until:
             read = self.price(Usage(input=1000), now)
             cached = self.price(Usage(input=1000, cache_read=1000), now)
             written = self.price(Usage(output=1000), now)
             known = read is not None and cached is not None and written is not None
             self._slopes = (read / 1000, cached / 1000, written / 1000) if known else None  # type: ignore[operator]
-            self._sloped_until = now + RATES_SECONDS
+            self.sloped_until = now + RATES_SECONDS
         return self._slopes
 
     def request(self, outgoing: Outgoing, now: float) -> bytes:
