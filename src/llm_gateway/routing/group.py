@@ -160,7 +160,7 @@ class Group:
 
     def _costs(self, x: Exchange, hit: float, output: int) -> list[float | None]:
         """Expected, in nano-USD; None where it is unpriced."""
-        prompt = x.prompt_estimate or ask.prompt(x)
+        prompt = ask.size(x)
         if not hit:
             return [None if each is None else prompt * each[0] + output * each[2] for each in self._slopes]
         cached = prompt * hit

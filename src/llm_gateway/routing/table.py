@@ -102,7 +102,7 @@ class Table:
         course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=plan.elsewhere)
         if plan.limited:
             course.limited = True
-            course.tokens = ask.prompt(x) + ask.output(x, targets[0].condition.meter.output.value)
+            course.tokens = ask.size(x) + ask.output(x, targets[0].condition.meter.output.value)
         if plan.limited or targets[0].condition.until:
             self._enter(course)
         self.tally.active += 1
