@@ -122,6 +122,12 @@ class Table:
     def chosen(self, x: Exchange) -> tuple[Plan, str | None]:
         """The plan a request would go by, and the alias that a rule sent it to. Raises what `course` raises."""
         plan = self.plan(x.model, x.route.operation)
+        members, principal = x.peek.members, x.principal
+        if not (
+            plan.rules or self._residency or self._private or "models" in members or "provider" in members
+            or (principal is not None and (principal.regions or principal.secrets))
+        ):  # fmt: skip
+            return plan, None
         narrowed = self._narrowed(plan, x)
         return narrowed, narrowed.model if narrowed.model != plan.model else None
 
