@@ -93,7 +93,12 @@ class Quota:
                 self._price(x, ask, plan, course)
         verdict = kept.bound.reserve(ask)
         if isinstance(verdict, Verdict):
-            self._enter(x, kept, ask, verdict, course)
+            if verdict.refused is None and ask.least == ask.cost:  # all of it, as mostly
+                if verdict.left:
+                    x.extra += _headers(kept.shown, verdict.left)
+                x.hold = Hold(kept.bound, ask)
+            else:
+                self._enter(x, kept, ask, verdict, course)
             return None
         x.hold = Hold(kept.bound, ask)  # whatever the answer will be, should nobody wait for it any more
         return self._later(x, kept, ask, verdict, course)
