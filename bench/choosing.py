@@ -68,7 +68,7 @@ def main() -> None:
             for _ in range(EACH):
                 if request is None:
                     one.peek.members.update(options)
-                one.usage = Usage(input=9, output=9)
+                one.usage, one.prompt_estimate = Usage(input=9, output=9), 0
                 plan, course = made.course(one)
                 if plan.measured:
                     made.learn(one, course)

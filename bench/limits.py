@@ -47,6 +47,9 @@ GRANTS = {
 }
 
 
+ASKED = {"max_tokens": 100, "messages": [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "word " * 90}]}
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     catalogue = load_catalogue()
@@ -55,14 +58,13 @@ def main() -> None:
         loaded = load(str(Path(folder) / "config.yaml"), {})
         snapshot = compile_snapshot(loaded, {}, imagined(loaded.root), catalogue.resolve, 1).snapshot
     table = wiring.table(snapshot, catalogue, Metrics(), Pool(memoryview(bytearray(1))))
-    quota = Quota(Memory())
+    quota = Quota(Memory(alert=lambda *_: None))
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         for name, grants in GRANTS.items():
             holders = tuple(Holder(f"key:{name}{number}", grant) for number, grant in enumerate(grants))
-            x = asked("a/m", principal=Principal("k", "t", id="k", holders=holders), body={"max_tokens": 100})
+            x = asked("a/m", principal=Principal("k", "t", id="k", holders=holders), body=ASKED)
             plan, course = table.course(x)
-            x.prompt_estimate = 0
             begun = time.process_time()
             for _ in range(EACH):
                 x.extra, x.hold, x.prompt_estimate = b"", None, 0

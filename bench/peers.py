@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from drive import Door
 from process import free_port
@@ -63,8 +64,9 @@ def needs(path: Path | str) -> Callable[[], str | None]:
     return missing
 
 
-def ours(site: Site) -> Launch:
-    """Auth, usage, metrics, journal and access log on, as by default."""
+def ours(site: Site, more: Mapping[str, Any] | None = None) -> Launch:
+    """Auth, usage, metrics, journal and access log on, as by default. more: of the configuration; `keys` of it: of the key."""
+    more = dict(more or {})
     provider: dict[str, object] = {"type": "openai_compatible" if site.shape == "openai" else "anthropic"}
     provider |= {"base_url": site.upstream.url, "api_key": "sk-upstream", "max_connections": 10_000}
     if site.upstream.ca is not None:
@@ -74,7 +76,8 @@ def ours(site: Site) -> Launch:
         "workers": 1,
         "data_dir": str(site.folder / "data"),
         "providers": {"mock": provider},
-        "keys": [{"name": "bench", "key": KEY, "tenant": "default"}],
+        "keys": [{"name": "bench", "key": KEY, "tenant": "default", **more.pop("keys", {})}],
+        **more,
     }
     (site.folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
     gateway = str(Path(sys.executable).parent / "llm-gateway")

@@ -27,6 +27,7 @@ EACH: Columns = (("KiB each", "kib_per_stream", ".1f"), ("streams", "streams", "
 SECTIONS: dict[str, tuple[str, Columns, str | None]] = {
     "plain-32": ("Plain chat request, 32 connections", REQUESTS, "cpu_us"),
     "plain-128": ("Plain chat request, 128 connections", REQUESTS, "cpu_us"),
+    "state-32": ("The same with state, 32 connections: limits and budgets of key and tenant; from the cache", REQUESTS, "cpu_us"),
     "tls-32": ("Plain chat request, upstream over TLS 1.3, 32 connections", REQUESTS, "cpu_us"),
     "single": ("One connection, one request at a time", LATENCY, None),
     "body-1mb": ("Request body of 1 MB", LATENCY, None),

@@ -24,12 +24,13 @@ from typing import Any
 
 import measure
 import report
+import states
 import upstreams
 from contest import DRIVER_CORE, Contest, arena, launch
 from peers import BENCH_BIN, PEERS, PORTKEY, ROOT, Peer
 from process import machine
 
-SECTIONS = ("plain", "single", "body", "tls", "streams", "translated", "memory")
+SECTIONS = ("plain", "single", "body", "state", "tls", "streams", "translated", "memory")
 
 
 def parse() -> argparse.Namespace:
@@ -57,6 +58,18 @@ def requests(contest: Contest, peers: list[Peer], chosen: argparse.Namespace, se
             contest.run("single", list(contestants), measure.single, chosen.rounds, chosen.seconds)
         if "body" in sections:
             contest.run("body-1mb", list(contestants), measure.megabyte, chosen.rounds, chosen.seconds)
+
+
+def state(contest: Contest, peers: list[Peer], chosen: argparse.Namespace) -> None:
+    store = states.redis(contest.folder, DRIVER_CORE)
+    try:
+        taking_part = states.peers(peers, store[1] if store is not None else None)
+        with arena(contest, "state-32", taking_part, upstreams.plain(contest.folder, DRIVER_CORE)) as contestants:
+            run = partial(states.plain, connections=32, folder=contest.folder)
+            contest.run("state-32", contestants[1:], run, chosen.rounds, chosen.seconds)
+    finally:
+        if store is not None:
+            store[0].stop()
 
 
 def tls(contest: Contest, peers: list[Peer], chosen: argparse.Namespace) -> None:
@@ -139,6 +152,8 @@ def main() -> None:
     try:
         if sections & {"plain", "single", "body"}:
             requests(contest, peers, chosen, sections)
+        if "state" in sections:
+            state(contest, peers, chosen)
         if "tls" in sections:
             tls(contest, peers, chosen)
         for section in ("streams", "translated"):
@@ -153,7 +168,7 @@ def main() -> None:
             "versions": versions(),
             "rounds": chosen.rounds,
             "seconds": chosen.seconds,
-            "labels": {"direct": "driver and mock alone", **{peer.name: peer.label for peer in PEERS}},
+            "labels": {"direct": "driver and mock alone", **{peer.name: peer.label for peer in (*states.peers(list(PEERS), None), *PEERS)}},
             "results": contest.results,
             "absent": contest.absent,
         }

@@ -86,3 +86,58 @@ def test_every_order_holds_everybody_once(data):
         balance.rendezvous([b"%d" % n for n in range(count)], data.draw(floats), data.draw(st.binary(max_size=64))),
     ]
     assert all(sorted(order) == list(range(count)) for order in orders)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=balance.MOST_DEALT), st.floats(0, 1, exclude_max=True))
+def test_a_deck_deals_by_weight_and_what_follows_by_weight_among_the_rest(weights, die):
+    deck = balance.Deck(weights)
+    assert sorted(deck.deal(die)) == list(range(len(weights)))
+    assert deck.ends[-1] == pytest.approx(1.0)
+    chances = dict(zip(deck.orders, [end - before for end, before in zip(deck.ends, [0.0, *deck.ends], strict=False)], strict=True))
+    for place, weight in enumerate(weights):
+        assert sum(chance for order, chance in chances.items() if order[0] == place) == pytest.approx(weight / sum(weights))
+    first, *rest = deck.deal(die)
+    if rest:
+        first_chance = sum(chance for order, chance in chances.items() if order[0] == first)
+        second = sum(chance for order, chance in chances.items() if order[:2] == (first, rest[0]))
+        assert second / first_chance == pytest.approx(weights[rest[0]] / (sum(weights) - weights[first]))
+
+
+PRICES = st.none() | st.tuples(*3 * [st.integers(0, 4)])
+
+
+@given(st.lists(PRICES, min_size=1, max_size=6), st.integers(1, 1000), st.floats(0, 1), st.integers(1, 1000), st.integers(0, 20))
+def test_where_prices_are_settled_every_request_gives_the_same_order(slopes, prompt, hit, output, turn):
+    ranks = balance.settled(slopes)
+    if ranks is None:
+        return
+    cached = prompt * hit
+    costs = [None if each is None else (prompt - cached) * each[0] + cached * each[1] + output * each[2] for each in slopes]
+    assert [costs[place] for place in balance.least(ranks, turn)] == pytest.approx([costs[place] for place in balance.ranked(costs, turn)])
+    assert balance.least(ranks, turn) == balance.ranked(costs, turn)
+
+
+def test_what_depends_on_the_request_is_not_settled():
+    assert balance.settled([(1, 1, 4), (2, 2, 1)]) is None, "cheap to read, or cheap to write"
+    assert balance.settled([(1, 3, 4), (2, 2, 8)]) is None, "one has cheap caches"
+    assert balance.settled([(2, 1, 8), None, (1, 1, 4), (1, 1, 4)]) == [1, 2, 0, 0]
+
+
+def plainly(weights, latencies, costs, errors):
+    """What `blended` says it does, as its documentation has it."""
+    fastest = min([value for value in latencies if value], default=1.0)
+    cheapest = min([value for value in costs if value is not None], default=1.0)
+    return [
+        (weights[0] * (latency / fastest if latency else 1.0) + weights[1] * (cost / cheapest if cost is not None and cheapest else 1.0 + (cost or 0.0)))
+        * (1 + weights[2] * 4 * wrong)
+        for latency, cost, wrong in zip(latencies, costs, errors, strict=True)
+    ]
+
+
+@given(st.data())
+def test_scores_are_the_same_in_one_step_or_in_three(data):
+    count, some = data.draw(COUNTS), st.floats(0.01, 100)
+    latencies, errors = (data.draw(st.lists(st.sampled_from([0.0]) | some, min_size=count, max_size=count)) for _ in range(2))
+    costs = data.draw(st.lists(st.none() | st.just(0.0) | some, min_size=count, max_size=count))
+    weights = data.draw(st.tuples(some, some, some))
+    assert balance.blended(weights, latencies, costs, errors) == pytest.approx(plainly(weights, latencies, costs, errors))

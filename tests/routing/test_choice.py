@@ -9,7 +9,7 @@ import pytest
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Principal
-from llm_gateway.routing.choice import LOOK
+from llm_gateway.routing.group import LOOK
 from routing.conftest import asked
 
 TWO = """

@@ -16,6 +16,7 @@ from llm_gateway.core.exchange import Exchange, Principal
 from llm_gateway.core.gauges import Ask, Bound, Gauges, Verdict
 from llm_gateway.core.tenancy import Budget, Claim, Grant, Holder, Limits
 from llm_gateway.core.types import Usage
+from llm_gateway.routing.ask import size
 from llm_gateway.routing.plan import Course
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.gauges import Memory
@@ -75,7 +76,7 @@ def test_the_tightest_limits_are_told_as_openai_does(table: Callable[..., Table]
     reserved(quota, made, x)
     assert [said(x, f"x-ratelimit-{part}-requests") for part in ("limit", "remaining", "reset")] == ["2", "1", "30s"]
     assert said(x, "x-ratelimit-limit-tokens") == "10000"
-    assert int(said(x, "x-ratelimit-remaining-tokens") or "") == 10_000 - 40 - bounds.prompt(x)
+    assert int(said(x, "x-ratelimit-remaining-tokens") or "") == 10_000 - 40 - size(x)
 
 
 def test_which_limit_refused_is_said_with_the_time_to_wait(table: Callable[..., Table]) -> None:
@@ -118,7 +119,7 @@ def test_the_dearest_target_is_what_is_reserved(table: Callable[..., Table]) -> 
     quota, made = Quota(Memory()), table(PRICED)
     x = asked("both", principal=who(budgets=money(USD)), body={"max_tokens": 100})
     reserved(quota, made, x)
-    prompt = int(bounds.prompt(x) * 1.1) + 1
+    prompt = int(size(x) * 1.1) + 1
     assert x.hold.ask.cost == 1000 * (prompt * 2 + 100 * 30)
 
 
@@ -126,14 +127,14 @@ def test_where_caches_may_be_written_their_rate_holds(table: Callable[..., Table
     part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
     x = asked("both", principal=who(budgets=money(USD)), body={"max_tokens": 100, "messages": [{"role": "user", "content": [part]}]})
     reserved(Quota(Memory()), table(PRICED), x)
-    prompt = int(bounds.prompt(x) * 1.1) + 1
+    prompt = int(size(x) * 1.1) + 1
     assert x.hold.ask.cost == 1000 * (prompt * 8 + 100 * 30)
 
 
 def test_several_replies_in_one_are_reserved_for(table: Callable[..., Table]) -> None:
     x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100, "n": 3})
     reserved(Quota(Memory()), table(PRICED), x)
-    assert x.hold.ask.cost == 1000 * (int(bounds.prompt(x) * 1.1) + 1 + 3 * 100 * 10)
+    assert x.hold.ask.cost == 1000 * (int(size(x) * 1.1) + 1 + 3 * 100 * 10)
 
 
 def test_without_a_limit_of_its_own_a_request_gets_the_largest_that_is_left(table: Callable[..., Table]) -> None:

@@ -18,7 +18,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Pin, Principal, Route
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Peek
-from llm_gateway.routing.replay import Replay, Terms
+from llm_gateway.routing.replay import MOST_SPELLED, Replay, Terms
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.memory import Memory
 from llm_gateway.telemetry.metrics import TargetMeter
@@ -370,3 +370,27 @@ def test_it_is_there_only_where_something_is_cached(snapshot) -> None:
     one = wiring.replay(snapshot(TWO.replace("cache: false", "cache: {enabled: true, ttl: 5m}")), SHAPES, None)
     assert one is not None
     assert (one._terms.enabled, one._by_alias["cold"].enabled, one._by_alias["cold"].ttl) == (False, True, 300.0)
+
+
+def test_what_is_spelled_alike_is_read_once_until_something_else_holds(replay: Replay, routing: Table, table: Callable[..., Table]) -> None:
+    body = '{"messages": [{"role": "user", "content": "Hello"}], "temperature": 0.5}'
+    first = replay._sought(asked(body), routing)
+    assert replay._sought(asked(body), routing) is first
+    assert replay._sought(asked(body, tenant="other"), routing) is not first
+    assert replay._sought(asked(body), table(TWO)) is not first, "by another configuration's plan"
+    replay.adopt(1 << 20, Terms(enabled=True, sampling=False), {}, 590.0)
+    assert mark(replay, routing, asked(body)) is None
+    replay.adopt(1 << 20, Terms(enabled=True), {}, 590.0)
+    for number in range(MOST_SPELLED + 10):
+        assert mark(replay, routing, asked(f'{{"messages": [], "seed": {number}}}'))
+    assert len(replay._spelled) <= MOST_SPELLED
+
+
+async def test_tags_that_are_none_are_refused_whether_there_is_a_reply_or_not(replay: Replay, routing: Table) -> None:
+    for _ in range(2):
+        with pytest.raises(Fault, match="x-gateway-tags"):
+            await replay.seek(asked(headers={b"x-gateway-tags": b"no good!"}), routing)
+        assert not replay._flights, "nobody would wait for it for ever"
+        x = asked()
+        await replay.seek(x, routing)
+        settle(x)

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Raw
 
-from llm_gateway.accounting.estimate import CHARACTERS_PER_TOKEN
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.types import Usage
+from llm_gateway.models.prices import FEMTO_PER_NANO
 from llm_gateway.routing import ask
 from llm_gateway.routing.target import Target
 
 MARGIN = 1.1
-SMALL = 512  # bytes; below that strings are never data (estimate.DATA_FROM)
+ENDLESS = 1 << 62
 UNKNOWN_LONGEST = 32_768  # tokens of a reply where the model's own limit is not known; such a request gets it as its limit
 IMAGE_TOKENS = 8_192  # of one generated image, at the most
 SPEECH_TOKENS = 2  # of sound per character that is spoken
@@ -35,11 +35,20 @@ def cost(x: Exchange, targets: Sequence[Target], most: int | None) -> int | None
 
 def costs(x: Exchange, targets: Sequence[Target], most: int | None) -> list[int | None]:
     """nano-USD at each of the targets, None where it has no price."""
-    body = x.body
-    if x.route.operation != CHAT or _SOUND in body or _CACHES[0] in body or _CACHES[1] in body:
+    if x.route.operation != CHAT:
         return [_price(x, target, most) for target in targets]
-    asked, copies = _prompt(x), _copies(x.peek.members)
-    return [target.bound(asked, copies * _reply(x, target, most), x.wall) for target in targets]
+    found: list[int | None] = []
+    asked, copies, wanted, wall = int(ask.size(x) * MARGIN) + 1, _copies(x.peek.members), x.peek.max_tokens or ENDLESS, x.wall
+    if most is not None:
+        wanted = min(wanted, most)
+    for target in targets:
+        rates = target.flat(wall)
+        if rates is None:  # what is in the body makes a difference
+            found.append(_price(x, target, most))
+        else:
+            written = copies * min(wanted, target.longest or UNKNOWN_LONGEST)
+            found.append(-(-(asked * rates[0] + written * rates[1] + rates[2]) // FEMTO_PER_NANO))
+    return found
 
 
 def output(x: Exchange, targets: Sequence[Target]) -> int:
@@ -106,15 +115,8 @@ def _conversations(x: Exchange, written: int) -> list[Usage]:
     return found
 
 
-def prompt(x: Exchange) -> int:
-    """Tokens of the prompt. A small body is taken for its length: there is no image in it, and more than its text it cannot be."""
-    if not x.prompt_estimate and len(x.body) <= SMALL:
-        return len(x.body) // CHARACTERS_PER_TOKEN + 1
-    return ask.prompt(x)
-
-
 def _prompt(x: Exchange) -> int:
-    return int(prompt(x) * MARGIN) + 1
+    return int(ask.size(x) * MARGIN) + 1
 
 
 def _copies(members: Mapping[str, Raw]) -> int:

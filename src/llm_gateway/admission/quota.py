@@ -8,8 +8,8 @@ limit it was and when to try again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Iterable
+from math import ceil, isfinite
 from time import perf_counter
 
 from msgspec import Struct
@@ -33,15 +33,19 @@ LEASE_SLACK = 30.0  # seconds beyond a request's deadline for which its reservat
 _NAMES = {"requests": "requests a minute", "tokens": "tokens a minute", "day": "requests a day", "concurrent": "requests at once"}
 
 
+# Where it stands in a verdict's `left`, the limit, milliseconds for each of it; header lines for less than a second until it is whole, and for more.
+Shown = tuple[int, int, float, bytes, bytes]
+
+
 class Kept(Struct, eq=False):
     """One principal's claims for one model. `bound` None: nothing is counted. `hard`: money may run out; `tokens`: they are counted. `shown`:
-    by measure, what callers are told: (header lines, seconds per unit, where it stands in a verdict's `left`), for each such limit."""
+    by measure, what callers are told of each such limit."""
 
     principal: Principal
     bound: Bound | None
     hard: bool
     tokens: bool
-    shown: tuple[tuple[tuple[bytes, int, int], ...], ...]
+    shown: tuple[tuple[Shown, ...], ...]
 
 
 class Hold(Struct, eq=False):
@@ -84,12 +88,17 @@ class Quota:
         ask = Ask(x.id, 0, 0, 0, x.deadline - x.started + LEASE_SLACK, perf_counter(), x.wall)
         if course is not None and plan is not None:
             if kept.tokens:
-                ask.tokens = bounds.prompt(x) + said.output(x, 0)
+                ask.tokens = said.size(x) + said.output(x, 0)
             if kept.hard:
                 self._price(x, ask, plan, course)
         verdict = kept.bound.reserve(ask)
         if isinstance(verdict, Verdict):
-            self._enter(x, kept, ask, verdict, course)
+            if verdict.refused is None and ask.least == ask.cost:  # all of it, as mostly
+                if verdict.left:
+                    x.extra += _headers(kept.shown, verdict.left)
+                x.hold = Hold(kept.bound, ask)
+            else:
+                self._enter(x, kept, ask, verdict, course)
             return None
         x.hold = Hold(kept.bound, ask)  # whatever the answer will be, should nobody wait for it any more
         return self._later(x, kept, ask, verdict, course)
@@ -132,6 +141,9 @@ class Quota:
     def _price(self, x: Exchange, ask: Ask, plan: Plan, course: Course) -> None:
         """Between what the request may cost at most and the least that would do."""
         found = bounds.costs(x, course.targets, None)
+        if len(found) == 1 and (single := found[0]) is not None and plan.hedge is None and x.peek.max_tokens:
+            ask.cost = ask.least = single
+            return
         if None in found:
             priced = [target for target, price in zip(course.targets, found, strict=True) if price is not None]
             course.keep(priced, _unpriced(course.target))
@@ -200,7 +212,7 @@ def refusal(claim: Claim, verdict: Verdict) -> Fault:
         return Fault(Kind.RATE_LIMIT, message, code="budget_reserved", retry_after=wait)
     when = f"a new {claim.period} begins" if claim.period != "total" else "it is raised"
     message = f"The budget of this {whose} does not cover this request; ask for less, or wait until {when}."
-    fault = Fault(Kind.RATE_LIMIT, message, code="budget_exceeded", retry_after=wait if math.isfinite(wait) else None)
+    fault = Fault(Kind.RATE_LIMIT, message, code="budget_exceeded", retry_after=wait if isfinite(wait) else None)
     fault.headers = ((b"x-should-retry", b"false"),)
     return fault
 
@@ -258,35 +270,40 @@ def _set(x: Exchange, most: int, target: Target) -> None:
     x.extra += render([(b"x-gateway-adjusted-params", f"{name}={most}".encode())])
 
 
-def _shown(claims: tuple[Claim, ...]) -> tuple[tuple[tuple[bytes, int, int], ...], ...]:
+def _shown(claims: tuple[Claim, ...]) -> tuple[tuple[Shown, ...], ...]:
     """OpenAI's names of the caller's own state."""
     found = []
     for measure in RATED:
-        lines = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n" % (3 * (measure.encode(),))
-        found.append(tuple((lines, each.limit, place) for place, each in enumerate(claims) if each.measure == measure))
+        rated = [(place, each.limit) for place, each in enumerate(claims) if each.measure == measure]
+        found.append(tuple(_lines(measure.encode(), place, limit) for place, limit in rated))
     return tuple(each for each in found if each)
 
 
-def _headers(shown: tuple[tuple[tuple[bytes, int, int], ...], ...], left: tuple[int, ...]) -> bytes:
+def _lines(name: bytes, place: int, limit: int) -> Shown:
+    said = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: " % (name, limit, name, name)
+    return place, limit, 60_000 / (limit or 1), said + b"%dms\r\n", said + b"%b\r\n"
+
+
+def _headers(shown: tuple[tuple[Shown, ...], ...], left: tuple[int, ...]) -> bytes:
     """By whichever of the limits is the tightest."""
     told = b""
     for several in shown:
-        lines, limit, place = several[0]
+        place, limit, pace, soon, later = several[0]
         rest = left[place]
-        for _, other, at in several[1:]:
-            if left[at] < rest:
-                rest, limit = left[at], other
-        told += lines % (limit, rest, _duration((limit - rest) * 60.0 / (limit or 1)))
+        for other in several[1:]:
+            if left[other[0]] < rest:
+                place, limit, pace, soon, later = other
+                rest = left[place]
+        wait = (limit - rest) * pace
+        told += soon % (rest, ceil(wait)) if wait < 1000 else later % (rest, _duration(wait / 1000))
     return told
 
 
 def _spoken(seconds: float) -> str:
-    return f"{math.ceil(seconds)} s" if seconds <= 120 else f"{math.ceil(seconds / 60)} min" if seconds <= 7200 else f"{math.ceil(seconds / 3600)} h"
+    return f"{ceil(seconds)} s" if seconds <= 120 else f"{ceil(seconds / 60)} min" if seconds <= 7200 else f"{ceil(seconds / 3600)} h"
 
 
 def _duration(seconds: float) -> bytes:
-    """As OpenAI writes it, rounded up: 12ms, 7s, 6m0s."""
-    if seconds < 1:
-        return b"%dms" % -(-seconds * 1000 // 1)
-    whole = -(-seconds // 1)
+    """From a second on, as OpenAI writes it, rounded up: 7s, 6m0s."""
+    whole = ceil(seconds)
     return b"%ds" % whole if whole < 60 else b"%dm%ds" % divmod(whole, 60)

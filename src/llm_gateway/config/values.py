@@ -56,4 +56,5 @@ Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Built when something is first read by it: the operator starts with what the supervisor has read, and reads anew only what changed.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)

@@ -111,6 +111,14 @@ def cost(usage: Usage, rates: Rates | None) -> int | None:
     return -(-femtos // FEMTO_PER_NANO)
 
 
+def flat(rates: Rates | None) -> tuple[int, int, int] | None:
+    """Femto-USD of a token read, of one written and of a request, where that is all that a request and reply of text can cost; None else."""
+    if rates is None or rates.input is None or rates.output is None or rates.tiers:
+        return None
+    others = (rates.cache_write, rates.cache_write_1h, rates.audio_input, rates.audio_output)
+    return (rates.input, rates.output, rates.request or 0) if others == (None,) * len(others) else None
+
+
 def _rare(usage: Usage, rates: Rates) -> tuple[int, int, int]:
     """Prompt tokens and generated ones that have rates of their own and few replies have, and what those cost in femto-USD."""
     hour = rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h

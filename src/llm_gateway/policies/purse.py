@@ -7,6 +7,8 @@ beyond its reservation. A new window begins with nothing spent; what is still re
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Struct
 
 from llm_gateway.core.tenancy import Period
@@ -14,7 +16,8 @@ from llm_gateway.policies.windows import ends
 
 
 class Purse(Struct):
-    """`until`: the present window's end; `told`: the largest share of its amount that an alert went out for."""
+    """`until`: the present window's end; `told`: the largest share of its amount that an alert went out for; `due`: what has to be spent
+    before the next one may, so that nobody looks at each request."""
 
     period: Period
     spent: int = 0
@@ -22,12 +25,13 @@ class Purse(Struct):
     until: float = 0.0
     told: float = 0.0
     seeded: bool = False
+    due: float = 0.0
 
     def turn(self, wall: float) -> None:
         """Begins the next window when the present one is over. Of the first one, what was spent before has to be told."""
         if wall >= self.until:
             self.seeded = self.until > 0.0
-            self.spent, self.told, self.until = 0, 0.0, ends(self.period, wall)
+            self.spent, self.told, self.due, self.until = 0, 0.0, 0.0, ends(self.period, wall)
 
     def seed(self, spent: int) -> None:
         """What was spent in the present window before anything was counted here."""
@@ -50,4 +54,5 @@ class Purse(Struct):
         """The largest of the shares that were passed since it was last asked; 0 none. An amount of 0 is passed by anything."""
         passed = max((each for each in shares if each > self.told and self.spent and self.spent >= each * amount), default=0.0)
         self.told = max(self.told, passed)
+        self.due = min((each * amount for each in shares if each > self.told), default=math.inf)
         return passed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 
-from llm_gateway.accounting.estimate import prompt_tokens
+from llm_gateway.accounting.estimate import CHARACTERS_PER_TOKEN, LARGE, prompt_tokens
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.types import Usage
@@ -16,6 +16,7 @@ from llm_gateway.core.types import Usage
 MOST_TAGS = 32
 PREFIX_BYTES = 1024  # of the conversation's beginning, which decides whose prompt cache has it
 BEGINNINGS = ("system", "instructions", "systemInstruction", "messages", "input", "contents")
+STRETCH = 1024  # bytes
 USUAL_OUTPUT = 256  # tokens of a reply, before any was seen
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}")
 _PRIORITIES = {"low": -1, "normal": 0, "high": 1}
@@ -71,6 +72,19 @@ def prompt(x: Exchange) -> int:
     if not x.prompt_estimate:
         x.prompt_estimate = prompt_tokens(x.body)
     return x.prompt_estimate
+
+
+def size(x: Exchange) -> int:
+    """Tokens of the prompt at the most, at once: its length, where there is no data in it that would count otherwise. Text has spaces; a
+    stretch without any is looked at properly."""
+    body = x.body
+    length = len(body)
+    if x.prompt_estimate or length > LARGE:
+        return prompt(x)
+    for at in range(0, length - STRETCH, STRETCH):
+        if b" " not in body[at : at + STRETCH]:
+            return prompt(x)
+    return length // CHARACTERS_PER_TOKEN + 1
 
 
 def output(x: Exchange, usual: float) -> int:

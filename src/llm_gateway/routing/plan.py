@@ -16,29 +16,11 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.retry import AFRESH, KEYS_OWN, Policy
 from llm_gateway.routing.condition import LOST, Condition
+from llm_gateway.routing.group import Field
+from llm_gateway.routing.stop import Stop
 from llm_gateway.routing.target import Target
 
 NOWHERE: Mapping[Kind, tuple[Stop, ...]] = {}
-
-
-class Stop(Struct, frozen=True):
-    """One provider and model: its keys are alternatives, taken in turn or by their weights.
-
-    `lacks`: abilities it is known not to have; `context`: tokens, if known; `region`, `zone`: where it runs; `distance`: from here; `mark`:
-    its name, as sessions are hashed to."""
-
-    keys: tuple[Target, ...]
-    weight: int = 1
-    weights: tuple[int, ...] = ()  # of the keys, where they differ
-    lacks: frozenset[str] = frozenset()
-    context: int | None = None
-    regions: tuple[str, ...] = ()
-    distance: int = 0
-    mark: bytes = b""
-
-    @property
-    def name(self) -> str:
-        return f"{self.keys[0].provider}/{self.keys[0].model}"
 
 
 class When(Struct, frozen=True):
@@ -78,16 +60,6 @@ class Shadow(Struct, frozen=True):
     share: float
 
 
-class Speeds(Struct, eq=False):
-    """What a plan's stops have done of late, looked at a few times a second: (seconds to the first token, seconds per token, errors), and
-    the usual tokens of a reply."""
-
-    until: float = 0.0
-    stops: tuple[Stop, ...] = ()
-    seen: list[tuple[float, float, float]] = []
-    output: float = 0.0
-
-
 class Plan(Struct, frozen=True):
     """`stops`: what the strategy chooses among; `fallbacks`: in order, after them; `elsewhere`: where requests go that failed for
     one kind of reason. `timeout`: the alias's own, in seconds, if it has one. `only`: all targets, where there
@@ -96,9 +68,8 @@ class Plan(Struct, frozen=True):
     `tenants`: whose it is, everybody's if empty.
 
     `checks`: abilities, and `context`, that not all have; `weights`: of latency, cost and errors for `adaptive`; `sticky`: what keeps
-    a conversation with one target; `near`: whether distances differ; `single`: whether
-    every stop has one key; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
-    number of calls at once to keep to; `excluded`: with
+    a conversation with one target; `measured`: whether somebody chooses by speed; `limited`: whether any has a rate or a
+    number of calls at once to keep to; `field`: what `strategy` orders, None where there is nothing to order; `excluded`: with
     why, those that no request may go to."""
 
     model: str
@@ -112,15 +83,13 @@ class Plan(Struct, frozen=True):
     weights: tuple[float, float, float] = (1.0, 1.0, 2.0)
     checks: frozenset[str] = frozenset()
     excluded: tuple[tuple[Stop, str], ...] = ()
-    near: bool = False
-    single: bool = False
     rules: tuple[Rule, ...] = ()
     measured: bool = False
     limited: bool = False
+    field: Field | None = None
     hedge: Hedge | None = None
     shadow: Shadow | None = None
     cascade: Escalation | None = None
-    speeds: Speeds | None = None
     policy: Policy | None = None
     retries: int | None = None
     tenants: frozenset[str] = frozenset()

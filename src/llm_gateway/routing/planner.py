@@ -23,7 +23,9 @@ from llm_gateway.providers.table import sells
 from llm_gateway.routing.alias import Alias, Goal
 from llm_gateway.routing.choice import CONTEXT
 from llm_gateway.routing.condition import Condition, Conditions
-from llm_gateway.routing.plan import Plan, Rule, Shadow, Speeds, Stop
+from llm_gateway.routing.group import Field
+from llm_gateway.routing.plan import Plan, Rule, Shadow
+from llm_gateway.routing.stop import Stop
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.routing.wishes import astray, stranded
 from llm_gateway.telemetry.metrics import Metrics
@@ -303,14 +305,14 @@ def _made(plan: Plan) -> Plan:
     if len({stop.context for stop in some}) > 1:
         checks |= {CONTEXT}
     conditions = [key.condition for stop in plan.all() for key in stop.keys]
-    alone = len(some) == 1 and len(some[0].keys) == 1
+    single = all(len(stop.keys) == 1 for stop in some)
+    near = plan.strategy != "priority"
+    settled = single and not checks and (len(some) == 1 or not near)
     return replace(
         plan,
         checks=checks,
-        near=plan.strategy != "priority" and len({stop.distance for stop in plan.stops}) > 1,
-        only=list(some[0].keys) if alone else None,
-        single=all(len(stop.keys) == 1 for stop in some),
-        speeds=Speeds(),
+        only=[stop.keys[0] for stop in some] if settled else None,
+        field=None if settled else Field(plan.stops, plan.fallbacks, plan.strategy, plan.weights, near=near),
         measured=plan.strategy in LEARNING or plan.hedge is not None,
         limited=any(each.gradient is not None or each.allowances or each.line is not None for each in conditions),
     )

@@ -33,6 +33,7 @@ from llm_gateway.telemetry.metrics import TargetMeter
 CHAT = "chat"
 OPERATIONS = frozenset({CHAT, "embeddings", "moderation", "rerank"})
 MOST_ASKED = 4 << 20  # bytes of a request that is looked up
+MOST_SPELLED = 4096  # requests whose places are kept, by a hash of how they are spelled
 MOST_SORTED = 256 << 10  # what is larger is compared as spelled: sorting it would hold up others
 # How a reply ends that is whole, in the words of all shapes. What is not known is not kept.
 WHOLE = frozenset({
@@ -40,6 +41,8 @@ WHOLE = frozenset({
 })  # fmt: skip
 NESTED = ("generationConfig", "generation_config", "inferenceConfig", "options")  # where some shapes have their parameters
 ONE = (b"1", b"null")
+CONTROL, TAGS = b"cache-control", b"x-gateway-tags"
+NO_TAGS: frozenset[str] = frozenset()
 MISS, BYPASS = b"x-gateway-cache: miss\r\n", b"x-gateway-cache: bypass\r\n"
 
 
@@ -61,6 +64,9 @@ class Control(Struct, frozen=True):
     most: float = float("inf")  # seconds of age
 
 
+ANYTHING = Control()
+
+
 class Turn(Enum):
     LEAD = auto()
     ALONE = auto()
@@ -73,12 +79,22 @@ class Flight(Struct, eq=False):
 
 
 class Sought(Struct, frozen=True):
-    """What a request is looked up by, and for how long its reply would be kept."""
+    """What requests that are spelled alike are looked up by, and for how long their reply would be kept. `place` None: they are not to be
+    answered from the cache. `whole_request`: seconds, by their plan."""
+
+    plan: Plan
+    place: Place | None
+    terms: Terms
+    whole_request: float
+
+
+class Spot(Struct, frozen=True):
+    """Where a reply under way is to be kept, for `ttl` seconds, unless `purges` have become more meanwhile."""
 
     place: Place
-    terms: Terms
+    ttl: float
     tags: frozenset[str]
-    limit: float
+    purges: int
 
 
 class Replay:
@@ -95,41 +111,50 @@ class Replay:
         self._terms = Terms()
         self._by_alias: Mapping[str, Terms] = {}
         self._whole_request = 590.0
+        self._spelled: dict[tuple[object, ...], Sought] = {}  # by what a request says, letter by letter
+        self._heeded = {name: tuple(sorted(form.request_headers)) for name, form in formats.items()}
 
     def adopt(self, room: int, terms: Terms, by_alias: Mapping[str, Terms], whole_request: float) -> None:
         """What is kept stays; what leads elsewhere now is not found any more."""
         if isinstance(self.store, Memory):
             self.store.resize(room)
         self._terms, self._by_alias, self._whole_request = terms, by_alias, whole_request
+        self._spelled.clear()
 
     async def seek(self, x: Exchange, table: Table) -> Kept | None:
         """The reply, if there is one or one is on its way. None: this request is to be sent; if it should, what comes is then kept.
 
-        Raises Fault as `Table.course` does where a model leads nowhere, and TIMEOUT where the one on its way takes too long."""
+        Raises Fault as `Table.course` does where a model leads nowhere, INVALID for tags that are none, and TIMEOUT where the one on its way takes too long."""
         sought = self._sought(x, table)
-        control = _control(x.headers.get(b"cache-control"))
-        if sought is None or not control.keeps:
+        tags = ask.tags(x) if TAGS in x.headers else NO_TAGS
+        control = ANYTHING if CONTROL not in x.headers else _control(x.headers[CONTROL])
+        place = sought.place if sought is not None else None
+        if sought is None or place is None or not control.keeps:
             self._pass_by(x)
             return None
         if not control.reads:
-            self._listen(x, sought, None)
+            self._listen(x, Spot(place, sought.terms.ttl, tags, self.store.purges), None)
             self._pass_by(x)
             return None
         now = perf_counter()
         store = self.store
-        kept = store.get(sought.place, now) if isinstance(store, Memory) else await store.get(sought.place, now)
+        kept = store.get(place, now) if isinstance(store, Memory) else await store.get(place, now)
         if kept is not None and now - kept.born <= control.most:
-            return self._hit(kept)
-        flight = self._flights.get(sought.place)
+            self.hits += 1
+            self.saved += kept.cost or 0
+            return kept
+        flight = self._flights.get(place)
         turn: Kept | Turn = Turn.LEAD
         if flight is None:
-            flight = self._flights[sought.place] = Flight(deque())
+            flight = self._flights[place] = Flight(deque())
         else:
-            turn = await self._wait(x, sought, flight)
+            turn = await self._wait(x, place, sought, flight)
         if isinstance(turn, Kept):
-            return self._hit(turn)
+            self.hits += 1
+            self.saved += turn.cost or 0
+            return turn
         if turn is Turn.LEAD:
-            self._listen(x, sought, flight)
+            self._listen(x, Spot(place, sought.terms.ttl, tags, store.purges), flight)
         self.misses += 1
         x.extra += MISS
         return None
@@ -146,41 +171,44 @@ class Replay:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _hit(self, kept: Kept) -> Kept:
-        self.hits += 1
-        self.saved += kept.cost or 0
-        return kept
-
     def _pass_by(self, x: Exchange) -> None:
         self.bypassed += 1
         x.extra += BYPASS
 
     def _sought(self, x: Exchange, table: Table) -> Sought | None:
-        """None: such a request is not to be answered from the cache."""
+        """None: such a request is not to be answered from the cache. What is spelled as one before, by the same plan, is not read again."""
         if x.route.operation not in OPERATIONS or x.bytes_in > MOST_ASKED or x.pin is not None or (x.stream and x.http10):
             return None
         plan, _ = table.chosen(x)
         x.unheard = ()  # the course will say it again
-        terms = self._by_alias.get(plan.model, self._terms)
-        members = x.peek.members
-        if not terms.enabled or _kept_there(x, members) or (x.route.operation == CHAT and (_several(members) or not _calm(members, terms))):
-            return None
-        mark = _mark(x, plan, self._formats[x.route.format], {name: raw for name, raw in members.items() if name not in terms.ignore})
-        tenant = x.principal.tenant if x.principal is not None else ""
-        whole_request = min(self._whole_request, plan.timeout or self._whole_request, _asked(x.headers.get(b"x-gateway-timeout")))
-        return Sought(Place(tenant, mark), terms, ask.tags(x), x.started + whole_request) if mark else None
+        route, headers, tenant = x.route, x.headers, x.principal.tenant if x.principal is not None else ""
+        said = tuple([headers.get(name) for name in self._heeded[route.format]])
+        spelled = (tenant, route.operation, route.format, x.stream, x.model, said, blake2b(x.body, digest_size=32).digest())
+        known = self._spelled.get(spelled)
+        if known is None or known.plan is not plan:
+            if len(self._spelled) >= MOST_SPELLED:
+                self._spelled.clear()
+            known = self._spelled[spelled] = self._read(x, plan, tenant)
+        return known
 
-    async def _wait(self, x: Exchange, sought: Sought, flight: Flight) -> Kept | Turn:
+    def _read(self, x: Exchange, plan: Plan, tenant: str) -> Sought:
+        terms, members, mark = self._by_alias.get(plan.model, self._terms), x.peek.members, b""
+        if terms.enabled and not _kept_there(x, members) and (x.route.operation != CHAT or (not _several(members) and _calm(members, terms))):
+            mark = _mark(x, plan, self._formats[x.route.format], {name: raw for name, raw in members.items() if name not in terms.ignore})
+        return Sought(plan, Place(tenant, mark) if mark else None, terms, min(self._whole_request, plan.timeout or self._whole_request))
+
+    async def _wait(self, x: Exchange, place: Place, sought: Sought, flight: Flight) -> Kept | Turn:
         turn: asyncio.Future[Kept | Turn] = asyncio.get_running_loop().create_future()
         flight.waiting.append(turn)
         try:
-            async with asyncio.timeout(max(0.0, sought.limit - perf_counter())):
+            whole_request = min(sought.whole_request, _asked(x.headers.get(b"x-gateway-timeout")))
+            async with asyncio.timeout(max(0.0, x.started + whole_request - perf_counter())):
                 return await turn
         except TimeoutError:
-            self._forgo(sought.place, flight, turn)
+            self._forgo(place, flight, turn)
             raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
         except asyncio.CancelledError:
-            self._forgo(sought.place, flight, turn)
+            self._forgo(place, flight, turn)
             raise
 
     def _forgo(self, place: Place, flight: Flight, turn: asyncio.Future[Kept | Turn]) -> None:
@@ -189,32 +217,32 @@ class Replay:
             self._hand_over(place, flight)
         turn.cancel()
 
-    def _listen(self, x: Exchange, sought: Sought, flight: Flight | None) -> None:
-        x.client = Tape(x.client, partial(self._landed, sought, flight, self.store.purges))
+    def _listen(self, x: Exchange, spot: Spot, flight: Flight | None) -> None:
+        x.client = Tape(x.client, partial(self._landed, spot, flight))
 
-    def _landed(self, sought: Sought, flight: Flight | None, purges: int, x: Exchange, reply: Reply | None) -> None:
-        """The ledger has settled a request that was listened to. What was purged meanwhile (`purges`) is not kept."""
+    def _landed(self, spot: Spot, flight: Flight | None, x: Exchange, reply: Reply | None) -> None:
+        """The ledger has settled a request that was listened to. What was purged meanwhile is not kept."""
         good = x.status == 200 and x.fault is None and not x.broken
         kept = None
-        if good and reply is not None and (x.route.operation != CHAT or x.finish in WHOLE) and purges == self.store.purges:
-            kept = self._keep(sought, x, reply)
+        if good and reply is not None and (x.route.operation != CHAT or x.finish in WHOLE) and spot.purges == self.store.purges:
+            kept = self._keep(spot, x, reply)
         if flight is None:
             return
         if not good:
-            self._hand_over(sought.place, flight)
+            self._hand_over(spot.place, flight)
             return
-        self._leave(sought.place, flight)
+        self._leave(spot.place, flight)
         for turn in flight.waiting:
             if not turn.done():
                 turn.set_result(Turn.ALONE if kept is None else kept)
 
-    def _keep(self, sought: Sought, x: Exchange, reply: Reply) -> Kept:
+    def _keep(self, spot: Spot, x: Exchange, reply: Reply) -> Kept:
         now, target = perf_counter(), x.target
         kept = Kept(
             reply.body, reply.content_type, x.model, target.provider, target.model, target.key_id, target.lines, x.usage, x.finish, x.cost,
-            sought.tags, x.dropped, now, now + sought.terms.ttl,
+            spot.tags, x.dropped, now, now + spot.ttl,
         )  # fmt: skip
-        self.store.put(sought.place, kept)
+        self.store.put(spot.place, kept)
         return kept
 
     def _hand_over(self, place: Place, flight: Flight) -> None:
@@ -278,10 +306,8 @@ def _inner(members: Mapping[str, Raw], name: str) -> object:
     return None
 
 
-def _control(header: bytes | None) -> Control:
+def _control(header: bytes) -> Control:
     """A max-age that is no number is left unheard, as HTTP has it."""
-    if header is None:
-        return Control()
     said = [word.strip().lower() for word in header.split(b",")]
     ages = [int(number) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
     stores = b"no-store" not in said

@@ -93,13 +93,16 @@ class Table:
         ):  # fmt: skip
             plan = self._narrowed(plan, x)
         self._turn += 1
-        targets = plan.only or self._ordered(plan, x)
+        targets = plan.only
+        if targets is None:
+            hit = self._hits.get(principal.key, 0.0) if plan.measured and principal is not None else 0.0
+            targets = choice.order(plan, x, self._turn, hit)
         if x.pin is not None:
             targets = _pinned(targets, x.pin)
         course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=plan.elsewhere)
         if plan.limited:
             course.limited = True
-            course.tokens = ask.prompt(x) + ask.output(x, targets[0].condition.meter.output.value)
+            course.tokens = ask.size(x) + ask.output(x, targets[0].condition.meter.output.value)
         if plan.limited or targets[0].condition.until:
             self._enter(course)
         self.tally.active += 1
@@ -119,11 +122,18 @@ class Table:
     def chosen(self, x: Exchange) -> tuple[Plan, str | None]:
         """The plan a request would go by, and the alias that a rule sent it to. Raises what `course` raises."""
         plan = self.plan(x.model, x.route.operation)
+        members, principal = x.peek.members, x.principal
+        if not (
+            plan.rules or self._residency or self._private or "models" in members or "provider" in members
+            or (principal is not None and (principal.regions or principal.secrets))
+        ):  # fmt: skip
+            return plan, None
         narrowed = self._narrowed(plan, x)
         return narrowed, narrowed.model if narrowed.model != plan.model else None
 
     def ordered(self, plan: Plan, x: Exchange) -> list[Target]:
-        targets = plan.only or self._ordered(plan, x)
+        hit = self._hits.get(x.principal.key, 0.0) if x.principal is not None else 0.0
+        targets = choice.order(plan, x, self._turn, hit)
         return targets if x.pin is None else _pinned(targets, x.pin)
 
     def plan(self, model: str, operation: str = CHAT) -> Plan:
@@ -187,10 +197,6 @@ class Table:
             if not self.queue.takes(fault):
                 raise
             course.waits = True
-
-    def _ordered(self, plan: Plan, x: Exchange) -> list[Target]:
-        caller = x.principal.key if x.principal is not None else ""
-        return choice.order(plan, x, self._turn, self._hits.get(caller, 0.0))
 
     def _narrowed(self, plan: Plan, x: Exchange) -> Plan:
         """By the alias's rules, by what the caller wishes, by where its data may be."""

@@ -12,7 +12,7 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.marks import Field
 from llm_gateway.models.own import Own, Place
-from llm_gateway.models.prices import FEMTO_PER_NANO, Rates, cost
+from llm_gateway.models.prices import Rates, cost, flat
 from llm_gateway.policies.breaker import Terms
 from llm_gateway.policies.bucket import Rate
 from llm_gateway.policies.gradient import Bounds
@@ -73,15 +73,16 @@ class Seat(Struct, frozen=True):
 
 
 class Target:
-    """Law: immutable in effect; `_heads` only remembers what `address` would say again. `seals`: the seat's, where its plan has
+    """Law: immutable in effect; `_heads` only remembers what `address` would say again. `sloped_until`: until when what `slopes` said holds,
+    in Unix seconds. `seals`: the seat's, where its plan has
     other accounts too, who could not read them."""
 
     __slots__ = (
+        "_flat",
         "_heads",
         "_own",
         "_priced_until",
         "_rates",
-        "_sloped_until",
         "_slopes",
         "_tiers",
         "account",
@@ -99,6 +100,7 @@ class Target:
         "prices",
         "provider",
         "seals",
+        "sloped_until",
         "speaker",
     )  # fmt: skip
 
@@ -133,28 +135,27 @@ class Target:
         self._own = own
         self.place = place
         self._rates: Rates | None = None
+        self._flat: tuple[int, int, int] | None = None
         self._tiers: dict[str, Rates | None] = {}  # rates of other service tiers, until then too
         self._priced_until = 0.0
         self._slopes: tuple[float, float, float] | None = None
-        self._sloped_until = 0.0
+        self.sloped_until = 0.0
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...], bytes], bytes] = {}
 
     def __repr__(self) -> str:
         return f"<Target {self.provider}/{self.model} key {self.key_id or '-'}>"
 
-    def bound(self, prompt: int, reply: int, now: float) -> int | None:
-        """As `price`, of text alone: so many tokens of it, at the most."""
+    def flat(self, now: float) -> tuple[int, int, int] | None:
+        """Femto-USD of a token read, of one written and of a request, where text has no other rates: neither by length nor for caches or sound."""
         if now >= self._priced_until:
             self.price(_NOTHING, now)
-        rates = self._rates
-        if rates is None or rates.tiers or rates.input is None or rates.output is None:
-            return cost(Usage(input=prompt, output=reply), rates)
-        return -(-(prompt * rates.input + reply * rates.output + (rates.request or 0)) // FEMTO_PER_NANO)
+        return self._flat
 
     def price(self, usage: Usage, now: float) -> int | None:
         """Nano-USD, None if unpriced. `now`: Unix seconds."""
         if now >= self._priced_until:
             self._rates = self._own.rates(self.place, now)
+            self._flat = flat(self._rates)
             self._tiers.clear()
             self._priced_until = now + RATES_SECONDS
         if usage.tier is None:
@@ -165,13 +166,13 @@ class Target:
 
     def slopes(self, now: float) -> tuple[float, float, float] | None:
         """Nano-USD of a token read, read from a cache, and written; None if unpriced. For comparing targets: tiers by length are left out."""
-        if now >= self._sloped_until:
+        if now >= self.sloped_until:
             read = self.price(Usage(input=1000), now)
             cached = self.price(Usage(input=1000, cache_read=1000), now)
             written = self.price(Usage(output=1000), now)
             known = read is not None and cached is not None and written is not None
             self._slopes = (read / 1000, cached / 1000, written / 1000) if known else None  # type: ignore[operator]
-            self._sloped_until = now + RATES_SECONDS
+            self.sloped_until = now + RATES_SECONDS
         return self._slopes
 
     def request(self, outgoing: Outgoing, now: float) -> bytes:

@@ -13,8 +13,10 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Principal
 from llm_gateway.core.types import Usage
 from llm_gateway.policies import regions
+from llm_gateway.routing.group import Field
 from llm_gateway.routing.options import Options
-from llm_gateway.routing.plan import Plan, Stop
+from llm_gateway.routing.plan import Plan
+from llm_gateway.routing.stop import Stop
 
 MILLION = 1_000_000
 
@@ -36,8 +38,7 @@ def joined(plan: Plan, more: Sequence[Plan]) -> Plan:
                 added.append(stop)
     checks = plan.checks.union(*(other.checks for other in more))
     limited = plan.limited or any(other.limited for other in more)
-    single = plan.single and all(other.single for other in more)
-    return replace(plan, fallbacks=(*plan.fallbacks, *added), checks=checks, limited=limited, single=single, only=None)
+    return replace(plan, fallbacks=(*plan.fallbacks, *added), checks=checks, limited=limited, only=None)
 
 
 def narrowed(plan: Plan, wish: Options, residency: tuple[str, ...], now: float) -> Plan:
@@ -70,7 +71,8 @@ def narrowed(plan: Plan, wish: Options, residency: tuple[str, ...], now: float) 
     shadow = plan.shadow if plan.shadow is not None and not left_out(plan.shadow.stop) else None
     strategy = wish.strategy or ("priority" if wish.order else plan.strategy)
     return replace(
-        plan, stops=stops, fallbacks=fallbacks, elsewhere=elsewhere, strategy=strategy, only=None, excluded=tuple(excluded), shadow=shadow,
+        plan, stops=stops, fallbacks=fallbacks, elsewhere=elsewhere, strategy=strategy, only=None,
+        field=Field(stops, fallbacks, strategy, plan.weights, near=plan.strategy != "priority"), excluded=tuple(excluded), shadow=shadow,
         measured=plan.measured or strategy in {"latency", "throughput"},
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from llm_gateway.policies.purse import Purse
 from llm_gateway.policies.windows import ends
 
 Alert = Callable[[str, Claim, float, int], None]
+SLACK = 1e-9  # of a bucket's level, as policies.bucket has it
 HELD_WAIT = 1.0  # seconds; what others have reserved or occupy is free again at any moment
 
 
@@ -39,9 +40,9 @@ State = Bucket | Day | Slots | Purse
 
 
 class Account:
-    """One tenant's claims and where they are counted; core.gauges.Bound."""
+    """One tenant's claims and where they are counted; core.gauges.Bound. `_rated`: buckets and whether tokens are in them."""
 
-    __slots__ = ("_alert", "_days", "_purses", "_rated", "_requests", "_seeds", "_slots", "_tokens", "claims", "tenant")
+    __slots__ = ("_alert", "_days", "_never", "_purses", "_rated", "_seeds", "_slots", "_tokens", "claims", "tenant")
 
     def __init__(self, tenant: str, claims: tuple[Claim, ...], states: tuple[State, ...], seeds: Seeds | None, alert: Alert | None) -> None:
         self.tenant = tenant
@@ -49,88 +50,98 @@ class Account:
         self._seeds = seeds
         self._alert = alert
         pairs = tuple(zip(claims, states, strict=True))
-        self._requests = tuple((claim, state) for claim, state in pairs if isinstance(state, Bucket) and claim.measure == "requests")
-        self._tokens = tuple((claim, state) for claim, state in pairs if isinstance(state, Bucket) and claim.measure == "tokens")
+        self._rated = tuple((state, claim.measure == "tokens", claim) for claim, state in pairs if isinstance(state, Bucket))
+        self._tokens = tuple(state for state, by_token, _ in self._rated if by_token)
+        self._never = any(claim.limit <= 0 for _, _, claim in self._rated)
         self._days = tuple((claim, state) for claim, state in pairs if isinstance(state, Day))
-        self._slots = tuple((claim, state) for claim, state in pairs if isinstance(state, Slots))
-        self._purses = tuple((claim, state) for claim, state in pairs if isinstance(state, Purse))
-        self._rated = tuple(state for state in states if isinstance(state, Bucket))
+        self._slots = tuple((state, claim) for claim, state in pairs if isinstance(state, Slots))
+        self._purses = tuple((state, claim, claim.limit, claim.hard) for claim, state in pairs if isinstance(state, Purse))
+        for purse, _, _, _ in self._purses:
+            purse.due = 0.0  # the amount or its alerts may be others now
 
     def reserve(self, ask: Ask) -> Verdict:
-        now, tokens, granted = ask.now, ask.tokens, ask.cost
-        for claim, bucket in self._requests:
-            if claim.limit <= 0 or bucket.wait(1.0, now):
-                return self._refusal(ask)
-        for claim, bucket in self._tokens:
-            if claim.limit <= 0 or bucket.wait(tokens, now):
-                return self._refusal(ask)
-        for claim, slots in self._slots:
+        """Takes everything first and gives it back where something was short: there mostly is enough. Written out, without a call for each
+        gauge: this runs for every request."""
+        now, tokens, short, left = ask.now, ask.tokens, self._never, []
+        for bucket, by_token, _ in self._rated:
+            level, size, cost = bucket.level + (now - bucket.at) * bucket.rate, bucket.size, tokens if by_token else 1
+            if level >= size:
+                level = size  # as full as it gets: there is room for any cost
+            elif level + SLACK < cost:
+                short = True
+            bucket.at = now
+            bucket.level = level = level - cost
+            left.append(int(level) if level > 0 else 0)
+        for slots, claim in self._slots:
             if slots.busy >= claim.limit:
-                return self._refusal(ask)
-        if self._days or self._purses:
-            granted = self._grant(ask)
-            if granted < 0:
-                return self._refusal(ask)
-        for _, bucket in self._requests:
-            bucket.level -= 1.0
-        for _, bucket in self._tokens:
-            bucket.level -= tokens
-        for _, slots in self._slots:
+                short = True
             slots.busy += 1
-        return Verdict(cost=granted, left=self._left())
+        granted = ask.cost
+        if self._purses or self._days:
+            granted = self._granted(ask)
+        if short or granted < 0:
+            return self._refused(ask)
+        for purse, _, _, _ in self._purses:
+            purse.reserved += granted
+        for _, day in self._days:
+            day.count += 1
+        return Verdict(None, 0.0, False, False, granted, tuple(left))
 
     def extend(self, ask: Ask) -> Verdict:
-        for claim, purse in self._purses:
+        for purse, claim, limit, hard in self._purses:
             purse.turn(ask.wall)
-            if claim.hard and purse.left(claim.limit) < ask.cost:
+            if hard and purse.left(limit) < ask.cost:
                 return _short(claim, purse, ask)
-        for _, purse in self._purses:
+        for purse, _, _, _ in self._purses:
             purse.take(ask.cost)
         return Verdict(cost=ask.cost)
 
     def settle(self, ask: Ask, tokens: int, cost: int) -> None:
-        for _, slots in self._slots:
+        for slots, _ in self._slots:
             slots.busy -= 1
-        for _, bucket in self._tokens:
-            bucket.correct(tokens - ask.tokens)
-        for claim, purse in self._purses:
-            purse.turn(ask.wall)
-            purse.settle(ask.cost, cost)
-            if claim.alerts and self._alert is not None and (share := purse.alert(claim.limit, claim.alerts)):
+        difference = tokens - ask.tokens
+        for bucket in self._tokens:
+            bucket.level = min(bucket.size, bucket.level - difference)
+        for purse, claim, limit, _ in self._purses:
+            if ask.wall >= purse.until:
+                purse.turn(ask.wall)
+            purse.reserved -= ask.cost
+            purse.spent += cost
+            if purse.spent >= purse.due and claim.alerts and self._alert is not None and (share := purse.alert(limit, claim.alerts)):
                 self._alert(self.tenant, claim, share, purse.spent)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _grant(self, ask: Ask) -> int:
-        """Takes the day's request and the money, as much as is wanted and left, and returns that; -1: not all of it is there, none is taken."""
-        granted = ask.cost
-        for claim, day in self._days:
-            day.turn(ask.wall)
-            if day.count >= claim.limit:
-                return -1
-        for claim, purse in self._purses:
-            if ask.wall >= purse.until or not purse.seeded:
-                self._open(claim, purse, ask.wall)
-            if claim.hard:
-                rest = claim.limit - purse.spent - purse.reserved
+    def _granted(self, ask: Ask) -> int:
+        """The money, as much as is wanted and left; -1: that is not enough, or the day's requests are over. Takes nothing."""
+        granted, wall = ask.cost, ask.wall
+        for purse, claim, limit, hard in self._purses:
+            if wall >= purse.until or not purse.seeded:
+                self._open(claim, purse, wall)
+            if hard:
+                rest = limit - purse.spent - purse.reserved
                 if rest < ask.least or not purse.seeded:
                     return -1
                 granted = min(granted, rest)
-        for _, purse in self._purses:
-            purse.reserved += granted
-        for _, day in self._days:
-            day.count += 1
+        for claim, day in self._days:
+            day.turn(wall)
+            if day.count >= claim.limit:
+                return -1
         return granted
+
+    def _refused(self, ask: Ask) -> Verdict:
+        """Gives back what `reserve` took."""
+        for bucket, by_token, _ in self._rated:
+            bucket.level += ask.tokens if by_token else 1
+        for slots, _ in self._slots:
+            slots.busy -= 1
+        return self._refusal(ask)
 
     def _refusal(self, ask: Ask) -> Verdict:
         """What stands in the way, the longest wait of all limits first. Called when something does; nothing is taken."""
         worst, wait = None, 0.0
-        for claim, bucket in self._requests:
-            missing = _forever(claim) or bucket.wait(1.0, ask.now)
-            if missing > wait:
-                worst, wait = claim, missing
-        for claim, bucket in self._tokens:
-            missing = _forever(claim) or bucket.wait(ask.tokens, ask.now)
+        for bucket, by_token, claim in self._rated:
+            missing = _forever(claim) or bucket.wait(ask.tokens if by_token else 1.0, ask.now)
             if missing > wait:
                 worst, wait = claim, missing
         for claim, day in self._days:
@@ -138,15 +149,15 @@ class Account:
             if day.count >= claim.limit and day.until - ask.wall > wait:
                 worst, wait = claim, day.until - ask.wall
         if worst is None:
-            for claim, slots in self._slots:
+            for slots, claim in self._slots:
                 if slots.busy >= claim.limit:
                     worst, wait = claim, HELD_WAIT
         if worst is not None:
             return Verdict(worst, wait, left=self._left())
-        for claim, purse in self._purses:
-            if claim.hard and not purse.seeded:
+        for purse, claim, limit, hard in self._purses:
+            if hard and not purse.seeded:
                 return Verdict(claim, HELD_WAIT, unknown=True, left=self._left())
-            if claim.hard and purse.left(claim.limit) < ask.least:
+            if hard and purse.left(limit) < ask.least:
                 return _short(claim, purse, ask)
         raise AssertionError("refused by nothing")
 
@@ -159,7 +170,7 @@ class Account:
                 purse.seed(spent)
 
     def _left(self) -> tuple[int, ...]:
-        return tuple([int(each.level) if each.level > 0 else 0 for each in self._rated])
+        return tuple([int(each.level) if each.level > 0 else 0 for each, _, _ in self._rated])
 
 
 class Memory:

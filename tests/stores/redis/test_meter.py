@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from time import perf_counter
+
 from prometheus_client.parser import text_string_to_metric_families
 
-from llm_gateway.stores.redis.meter import Meter
+from llm_gateway.stores.redis.meter import BOUNDS
 from llm_gateway.telemetry.exposition import Merger
 from llm_gateway.telemetry.families import FAMILIES
 from stores.redis.conftest import ask, budget, store
@@ -33,8 +36,15 @@ async def test_a_page(fresh):
         assert 'llm_gateway_redis_errors_total{kind="timeout"} 3' in page
 
 
-def test_a_latency_falls_into_its_bucket():
-    meter = Meter()
-    for seconds in (0.00001, 0.0003, 7.0):
-        meter.observe(seconds)
-    assert meter.seconds.counts[0] == meter.seconds.counts[3] == meter.seconds.counts[-1] == 1
+async def test_a_latency_falls_into_its_bucket(fresh):
+    async with store(fresh, patient=True) as one:
+        bound = one.bind(budget())
+        await bound.reserve(ask("a", cost=1))  # seeds it
+        before, begun = [*one.shared.meter.counts], one.shared.meter.seconds.sum
+        at = perf_counter()
+        await bound.reserve(ask("b", cost=1))
+        taken = perf_counter() - at
+        (place,) = [at for at, count in enumerate(one.shared.meter.counts) if count > before[at]]
+        spent = one.shared.meter.seconds.sum - begun
+        assert 0 < spent <= taken
+        assert place == bisect_left(BOUNDS, spent)

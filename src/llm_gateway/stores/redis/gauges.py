@@ -65,6 +65,7 @@ class Account:
         "_hard",
         "_known",
         "_loop",
+        "_marks",
         "_reserve",
         "_settle",
         "_shares",
@@ -86,6 +87,7 @@ class Account:
         self._ties = ties
         self._loop = asyncio.get_running_loop()
         self._budgets = tuple(claim for claim in claims if claim.measure == "budget")
+        self._marks = tuple(tuple(max(1, share * claim.limit) for share in claim.alerts) for claim in self._budgets)
         self._hard = next((claim for claim in self._budgets if claim.hard), None)
         settling = tuple(claim for claim in claims if claim.measure in SETTLING)
         self._correcting = bool(settling)
@@ -155,7 +157,7 @@ class Account:
     def settled(self, spent: list[int]) -> None:
         """spent: before and after, of each budget. Whoever brings one over a share of its amount tells of it; nobody else does."""
         alert = self._ties.alert
-        if alert is None:
+        if alert is None or not self._due(spent):
             return
         for claim, before, after in zip(self._budgets, spent[::2], spent[1::2], strict=False):
             passed = max((share for share in claim.alerts if before < max(1, share * claim.limit) <= after), default=0.0)
@@ -163,6 +165,14 @@ class Account:
                 alert(self.tenant, claim, passed, after)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _due(self, spent: list[int]) -> bool:
+        """Whether any budget may have passed a share of its amount: most settlements bring none there."""
+        for marks, before, after in zip(self._marks, spent[::2], spent[1::2], strict=False):
+            for mark in marks:
+                if before < mark <= after:
+                    return True
+        return False
 
     def _call(self, template: Template, request: str, numbers: bytes, seeds: bytes | None = None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()

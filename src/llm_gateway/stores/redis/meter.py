@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 from llm_gateway.telemetry.families import FAMILIES
 from llm_gateway.telemetry.metrics import Families, Histogram
 
@@ -11,18 +9,16 @@ BOUNDS = FAMILIES["llm_gateway_redis_latency_seconds"].buckets
 
 
 class Meter:
-    __slots__ = ("_counts", "booked", "failures", "local", "seconds")
+    """`counts`: of operations, by how long they took (places in `BOUNDS`); whoever counts adds the seconds to `seconds.sum`."""
+
+    __slots__ = ("booked", "counts", "failures", "local", "seconds")
 
     def __init__(self) -> None:
         self.seconds = Histogram(BOUNDS)
-        self._counts = self.seconds.counts
+        self.counts = self.seconds.counts
         self.failures: dict[str, int] = {}
         self.local: dict[str, int] = {}
         self.booked = 0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self.seconds.sum += seconds
 
     def fail(self, kind: str, count: int = 1) -> None:
         self.failures[kind] = self.failures.get(kind, 0) + count
@@ -33,7 +29,7 @@ class Meter:
 
     def report(self) -> Families:
         return {
-            "redis_operations_total": {"": sum(self._counts)},
+            "redis_operations_total": {"": sum(self.counts)},
             "llm_gateway_redis_latency_seconds": {"": self.seconds.value()},
             "llm_gateway_redis_errors_total": {f'kind="{kind}"': count for kind, count in self.failures.items()},
             "llm_gateway_redis_stand_in_total": {f'outcome="{outcome}"': count for outcome, count in self.local.items()},

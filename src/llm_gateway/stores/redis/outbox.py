@@ -110,8 +110,11 @@ class Outbox:
 
     def settle(self, teller: Teller, request: str, tokens: int, cost: int, wall: float) -> None:
         """A slot is free for others when the client has its reply, so that is not kept for the next write."""
-        command = Settlement(self, teller, request, tokens, cost, wall).command(late=False)
-        (self._hurry if teller.urgent else self.send)(command)
+        command = teller.write(Settlement(self, teller, request, tokens, cost, wall), 0, None)
+        if teller.urgent:
+            self._hurry(command)
+        else:
+            self.send(command)
 
     def keep(self, settlement: Settlement) -> None:
         """Until Redis is back."""
@@ -123,7 +126,7 @@ class Outbox:
 
     def remember(self, settlement: Settlement) -> None:
         """What it cost may not be where budgets are seeded from yet, should Redis lose it now."""
-        recent, horizon = self._recent, perf_counter() - RECENT
+        recent, horizon = self._recent, settlement.at - RECENT
         recent.append(settlement)
         while recent and recent[0].at < horizon:
             recent.popleft()

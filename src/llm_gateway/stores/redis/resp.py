@@ -10,6 +10,7 @@ connection: all who wait are told, and whoever comes is told at once, until ever
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -18,7 +19,7 @@ from typing import Any, Protocol, cast
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 from msgspec import Struct
 
-from llm_gateway.stores.redis.meter import Meter
+from llm_gateway.stores.redis.meter import BOUNDS, Meter
 
 POST = 0.004  # seconds
 GRACE = 0.005  # seconds: whoever finds a deadline passed reads once more first: it may have been the loop that was late
@@ -188,13 +189,15 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        reader_gets, pending, meter = self._gets, self.pending, self._meter
-        now = perf_counter()
+        reader_gets, pending, counts = self._gets, self.pending, self._meter.counts
+        now, spent = perf_counter(), 0.0
         try:
             self._reader.feed(data)
             while (reply := reader_gets()) is not False:
                 command = pending.popleft()
-                meter.observe(now - command.at)
+                taken = now - command.at
+                counts[bisect_left(BOUNDS, taken)] += 1
+                spent += taken
                 if type(reply) is ReplyError:
                     self._owner.refused(self, command, str(reply))
                 elif not (sink := command.sink).done():
@@ -202,6 +205,8 @@ class Connection(asyncio.Protocol):
         except (ProtocolError, IndexError):  # no Redis, or one that answers what nobody asked
             self.close()
             return
+        finally:
+            self._meter.seconds.sum += spent
         if self.stuck and not pending:
             self.stuck = False
             self._owner.thawed(self)

@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llm_gateway.stores.sql.rows import Row
@@ -21,9 +20,20 @@ GRAINS: tuple[tuple[Table, int], ...] = ((hourly, HOUR), (daily, DAY))
 PLAIN = ("input", "output", "cache_read", "reasoning", "audio_input", "audio_output", "image_input", "image_output", "searches", "bytes_in", "bytes_out")
 
 
+def load_insert(dialect: str) -> Any:
+    """Only that of the database there is: PostgreSQL's takes a twentieth of the operator's start."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415
+
+        return insert
+    from sqlalchemy.dialects.sqlite import insert as insert_sqlite  # noqa: PLC0415
+
+    return insert_sqlite
+
+
 def insertion(connection: AsyncConnection, table: Table) -> Any:
     """An INSERT that can say what to do about a row that is there; both databases say it alike."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    return load_insert(connection.dialect.name)(table)
 
 
 async def bulk(connection: AsyncConnection, statement: Any, rows: list[Row]) -> None:
