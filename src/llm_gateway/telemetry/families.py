@@ -83,6 +83,8 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_limit_refused_total": Family(
         "counter", "Requests refused by their callers' own limits, by holder (key, user, ...) and limit (requests, tokens, day, concurrent, budget)."
     ),
+    "llm_gateway_budget_topups_total": Family("counter", "Times that streams near what was reserved for them asked for more, by verdict (granted, refused)."),
+    "llm_gateway_budget_ended_streams_total": Family("counter", "Streams ended since a hard budget had no more for them.", bare=True),
     "llm_gateway_idempotent_running": Family("gauge", "Requests with an Idempotency-Key under way.", bare=True),
     "llm_gateway_idempotent_keys": Family("gauge", "Idempotency keys remembered.", bare=True),
     "llm_gateway_idempotent_replays_total": Family("counter", "Requests answered with the reply that their Idempotency-Key had before.", bare=True),
