@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
 
 from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.auditing import Audited, Auditing
@@ -31,6 +32,7 @@ from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import SAME, Events
+from llm_gateway.admin.explain import Explaining
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.keysets import Keysets
 from llm_gateway.admin.local import listening
@@ -108,6 +110,11 @@ class Plane:
         parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books, self.keysets)
         sources = tuple(each.metrics for each in parts)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, books=self.books, sources=sources)
+
+    def application(self) -> Starlette:
+        api, ground = self.api(), self.registry.ground
+        explaining = Explaining(self.fleet, ground.register, ground.snapshot, ground.clock)
+        return application(api, *self.registry.routes(), *self.usage.routes(), explaining.route(api.guarded))
 
     def begin(self) -> None:
         self.auditing.requests = self.reloader.snapshot.audit_requests
@@ -198,7 +205,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            Audited(application(plane.api(), *plane.registry.routes(), *plane.usage.routes()), plane.auditing),
+            Audited(plane.application(), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",
