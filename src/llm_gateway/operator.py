@@ -41,6 +41,7 @@ from llm_gateway.admin.probes import Probes
 from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
+from llm_gateway.admin.trail import Trail
 from llm_gateway.admin.usage import Usage
 from llm_gateway.admin.webhooks import Webhooks
 from llm_gateway.config.material import ADMIN_SOCKET
@@ -114,7 +115,8 @@ class Plane:
     def application(self) -> Starlette:
         api, ground = self.api(), self.registry.ground
         explaining = Explaining(self.fleet, ground.register, ground.snapshot, ground.clock)
-        return application(api, *self.registry.routes(), *self.usage.routes(), explaining.route(api.guarded))
+        trail = Trail(Path(self.reloader.snapshot.data_dir), self.reloader.snapshot.secret, socket.gethostname(), self.registry.roles.caller, ground.clock)
+        return application(api, *self.registry.routes(), *self.usage.routes(), *trail.routes(), explaining.route(api.guarded))
 
     def begin(self) -> None:
         self.auditing.requests = self.reloader.snapshot.audit_requests
