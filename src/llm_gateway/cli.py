@@ -6,6 +6,7 @@ prints for people. `serve` turns into the supervisor by exec, so that nothing im
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from llm_gateway.accounting.summary import Summary
 from llm_gateway.admission.auth import aws_secret
 from llm_gateway.commands import audit, database, tenants, usage
 from llm_gateway.commands import keys as key_commands
-from llm_gateway.commands.calls import DEFAULT, INVALID, ConfigOption, address, configuration, running
+from llm_gateway.commands.calls import DEFAULT, INVALID, ConfigOption, address, configuration, load_keyed, running
 from llm_gateway.config import present, schema_json
 from llm_gateway.config.compile import Compiled, compile_snapshot
 from llm_gateway.config.load import Loaded, load
@@ -122,7 +123,7 @@ def explain(
     prompt: Annotated[str, typer.Option(help="What it would say.")] = "Hello",
     request: Annotated[Path | None, typer.Option(help="A JSON file with the rest of its request.")] = None,
     path: Annotated[str, typer.Option(help="The API it would call.")] = "/v1/chat/completions",
-    key: Annotated[str, typer.Option(help="The name of its key.")] = "",
+    key: Annotated[str, typer.Option(help="The name or id of its key.")] = "",
     header: Annotated[list[str] | None, typer.Option(help="`name: value`, such as `x-gateway-tags: batch`; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="By the configuration alone, not by what the running gateway knows.")] = False,
@@ -137,7 +138,7 @@ def explain(
     told = None if offline else _ask_running(config, asked)
     if told is None:
         print("no gateway is running: by the configuration alone" if not offline else "by the configuration alone", file=sys.stderr)
-        told = _ask_configuration(config, asked)
+        told = _ask_configuration(config, asked, keyed=bool(key) and not offline)
     if "error" in told:
         print(told["error"]["message"], file=sys.stderr)
         raise typer.Exit(1)
@@ -155,11 +156,17 @@ def _ask_running(config: str | None, asked: dict[str, Any]) -> dict[str, Any] | 
     return cast("dict[str, Any]", json.loads(text))
 
 
-def _ask_configuration(config: str | None, asked: dict[str, Any]) -> dict[str, Any]:
+def _ask_configuration(config: str | None, asked: dict[str, Any], *, keyed: bool) -> dict[str, Any]:
+    """keyed: the key may be of the gateway's database."""
     catalogue = load_catalogue()
-    _, _, compiled = _compile(configuration(config), catalogue, write=False)
-    body = json.dumps(asked["request"]).encode()
-    return by_configuration(compiled.snapshot, catalogue, Asked(asked["path"], asked["headers"], body, asked["key"]))
+    loaded, _, compiled = _compile(configuration(config), catalogue, write=False)
+    body, at, directory = json.dumps(asked["request"]).encode(), b"", None
+    if keyed and not any(asked["key"] in (each.name, each.id) for each in compiled.snapshot.keys):
+        try:
+            at, directory = asyncio.run(load_keyed()(loaded, asked["key"]))
+        except ValueError as error:
+            return {"error": {"message": str(error)}}
+    return by_configuration(compiled.snapshot, catalogue, Asked(asked["path"], asked["headers"], body, asked["key"], at), directory)
 
 
 def schema() -> None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from llm_gateway import wiring
 from llm_gateway.admission.access import Admission
+from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.seals import Seals
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.errors import Fault, Kind
@@ -43,12 +44,14 @@ class _Nobody:
 
 
 class Asked(Struct, frozen=True):
-    """A POST of `body` to `path` by the client's key of that name; "": nobody's in particular."""
+    """A POST of `body` to `path` by the client's key of that name or id; "": nobody's in particular. `at`: where it stands in the key table, if
+    it was made at run time."""
 
     path: str
     headers: dict[str, str]
     body: bytes
     key: str = ""
+    at: bytes = b""
 
 
 class _Unwritten:
@@ -57,10 +60,10 @@ class _Unwritten:
     full = False
 
 
-def by_configuration(snapshot: Snapshot, catalogue: Catalogue, asked: Asked) -> dict[str, Any]:
-    """As `explained`, of a gateway that has just started and called nobody yet."""
+def by_configuration(snapshot: Snapshot, catalogue: Catalogue, asked: Asked, directory: Directory | None = None) -> dict[str, Any]:
+    """As `explained`, of a gateway that has just started and called nobody yet. directory: who was made at run time, where that is known."""
     table = wiring.table(snapshot, catalogue, Metrics(), Pool(memoryview(bytearray(1))))
-    return explained(Admission(wiring.keys(snapshot), wiring.formats(), _Unwritten(), Seals(snapshot.secret)), table, asked)
+    return explained(Admission(wiring.keys(snapshot, directory), wiring.formats(), _Unwritten(), Seals(snapshot.secret)), table, asked)
 
 
 def explained(admission: Admission, routing: Table, asked: Asked) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def explained(admission: Admission, routing: Table, asked: Asked) -> dict[str, A
     )  # fmt: skip
     try:
         x.route, x.params = match(x.method, x.path)
-        x.principal = _principal(admission, asked.key)
+        x.principal = _principal(admission, asked, x.wall)
         admission.read(x)
     except Fault as fault:
         refusal = {"status": fault.kind.status, "code": fault.code, "message": fault.message, "param": fault.param, "retry_after": None}
@@ -80,10 +83,10 @@ def explained(admission: Admission, routing: Table, asked: Asked) -> dict[str, A
     return explain(routing, x)
 
 
-def _principal(admission: Admission, key: str) -> Principal | None:
-    if not key:
+def _principal(admission: Admission, asked: Asked, wall: float) -> Principal | None:
+    if not asked.key:
         return None
-    found = admission.named(key)
+    found = admission.named(asked.key, asked.at, wall)
     if found is None:
-        raise Fault(Kind.NOT_FOUND, f"There is no client key named {key[:100]!r}.", param="key")
+        raise Fault(Kind.NOT_FOUND, f"There is no client key named {asked.key[:100]!r}.", param="key")
     return found

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
 
 from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.auditing import Audited, Auditing
@@ -31,6 +32,7 @@ from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
 from llm_gateway.admin.events import SAME, Events
+from llm_gateway.admin.explain import Explaining
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.keysets import Keysets
 from llm_gateway.admin.local import listening
@@ -39,6 +41,7 @@ from llm_gateway.admin.probes import Probes
 from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.admin.replicas import Replicas
+from llm_gateway.admin.trail import Trail
 from llm_gateway.admin.usage import Usage
 from llm_gateway.admin.webhooks import Webhooks
 from llm_gateway.config.material import ADMIN_SOCKET
@@ -108,6 +111,12 @@ class Plane:
         parts = (self.auditing, self.keyring, self.probes, self.events, self.webhooks, self.replicas, self.registry.table, self.books, self.keysets)
         sources = tuple(each.metrics for each in parts)
         return Api(self.fleet, self.reloader, self.dependencies, self.keyring, self.events, books=self.books, sources=sources)
+
+    def application(self) -> Starlette:
+        api, ground = self.api(), self.registry.ground
+        explaining = Explaining(self.fleet, ground.register, ground.snapshot, ground.clock)
+        trail = Trail(Path(self.reloader.snapshot.data_dir), self.reloader.snapshot.secret, socket.gethostname(), self.registry.roles.caller, ground.clock)
+        return application(api, *self.registry.routes(), *self.usage.routes(), *trail.routes(), explaining.route(api.guarded))
 
     def begin(self) -> None:
         self.auditing.requests = self.reloader.snapshot.audit_requests
@@ -198,7 +207,7 @@ async def run(args: argparse.Namespace) -> None:
     plane = Plane(snapshot, state, (args.snapshot, args.state))
     server = uvicorn.Server(
         uvicorn.Config(
-            Audited(application(plane.api(), *plane.registry.routes(), *plane.usage.routes()), plane.auditing),
+            Audited(plane.application(), plane.auditing),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -250,9 +250,9 @@ class Worker:
                 self.adopt(self.snapshot)
             case channel.Changed(changes):
                 self.line.routing.hear(changes)
-            case channel.Question(serial, path, headers, body, key):
+            case channel.Question(serial, path, headers, body, key, at):
                 if self.link is not None:
-                    told = explained(self.line.admission, self.line.routing, Asked(path, headers, body, key))
+                    told = explained(self.line.admission, self.line.routing, Asked(path, headers, body, key, at))
                     self.link.send(channel.Answer(serial, msgspec.json.encode(told)))
             case channel.Purge(tenant, model, tag):
                 if self.replay is not None:

@@ -21,6 +21,7 @@ from llm_gateway.core.tenancy import Key, Tenant
 from llm_gateway.stores.sql.directory import Register
 from llm_gateway.stores.sql.engine import connect
 from llm_gateway.stores.sql.migrate import upgrade
+from llm_gateway.stores.sql.purging import forget
 from llm_gateway.stores.tables import Table
 from llm_gateway.supervisor import channel
 from supervisor.test_channel import SNAPSHOT
@@ -237,6 +238,25 @@ async def test_a_database_that_was_put_back_is_noticed(plane: Plane, url: str) -
     await plane.look()
     assert worker.knows(range(3)) == [0]
     assert (await plane.worker(1)).knows(range(3)) == [0]
+
+
+async def test_who_was_away_for_longer_than_the_removed_are_remembered_reads_everything_anew(plane: Plane) -> None:
+    for number in range(3):
+        await plane.register.add(key(number), NOW, "")
+    await plane.look()
+    worker = await plane.worker(0)
+    assert worker.knows(range(4)) == [0, 1, 2]
+    await plane.register.remove_key("key_1", NOW)  # while this gateway does not look
+    await plane.register.add(key(3), NOW, "")
+    assert await forget(plane.engine, 1, NOW + 2 * 86_400) == 1
+    await plane.look()
+    assert worker.knows(range(4)) == [0, 2, 3]
+    await plane.register.remove_key("key_0", NOW)
+    await plane.look()
+    assert await forget(plane.engine, 1, NOW + 2 * 86_400) == 1
+    await plane.register.add(key(1), NOW, "")
+    await plane.look()
+    assert worker.knows(range(4)) == [1, 2, 3]
 
 
 async def test_while_the_database_is_away_workers_keep_what_they_know(plane: Plane, url: str, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def digest(key: bytes) -> bytes:
 
 
 def known(key: bytes, name: str = "ci", **more: object) -> Key:
-    return Key(id=name, name=name, digest=digest(key), **({"tenant": "blue"} | more))
+    return Key(**({"id": name, "name": name, "digest": digest(key), "tenant": "blue"} | more))
 
 
 def table(written: list[Key], directory: Directory | None = None, *, required: bool = True) -> Keys:
@@ -280,3 +280,23 @@ def test_before_the_operator_has_said_which_keys_there_are_only_its_own_kind_wai
     assert refused(keys, {b"x-api-key": b"sk-other"}).code == "invalid_api_key"
     made.confirmed = True
     assert refused(keys, {b"x-api-key": MADE}).code == "invalid_api_key"
+
+
+def test_a_key_of_the_table_is_found_by_where_it_stands_wherever_it_may_ask_from(tmp_path: Path) -> None:
+    made = [
+        known(b"a", "mine", ips=("10.0.0.0/8",), expires=100.0), known(b"b", "gone", disabled=True), known(b"c", "signs", aws="AKGWX", digest=b""),
+    ]  # fmt: skip
+    write(tmp_path / "keys.table", sorted((position(key), msgspec.msgpack.encode(key)) for key in made), 1)
+    directory = Directory()
+    directory.open(tmp_path / "keys.table")
+    keys = table([known(KEY)], directory)
+    found = keys.placed(digest(b"a"), 99.0)
+    assert found is not None
+    assert (found.key, found.ips) == ("mine", ("10.0.0.0/8",))
+    with pytest.raises(Fault, match="expired"):
+        keys.placed(digest(b"a"), 100.0)
+    with pytest.raises(Fault, match="revoked"):
+        keys.placed(digest(b"b"), 0.0)
+    assert keys.placed(position(made[2]), 0.0) is not None
+    assert keys.placed(digest(b"d"), 0.0) is None
+    assert (keys.named("ci"), keys.named("mine")) == (ME, None)

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from llm_gateway import cli
 from llm_gateway.commands import database, keys, tenants, usage
 
 CONFIG = {"server": {"host": "127.0.0.1", "metrics_port": 1}, "tenants": {"written": {}}, "keys": [{"name": "cfg", "key": "sk-config-0123456"}]}
@@ -27,6 +28,7 @@ class Shell:
         self.app.add_typer(tenants.app(), name="tenants")
         self.app.add_typer(usage.app(), name="usage")
         self.app.add_typer(database.app(), name="db")
+        self.app.command()(cli.explain)
 
     def __call__(self, *words: str, status: int = 0, typed: str | None = None) -> str:
         """What it prints; where it fails, what it says of that."""
@@ -36,6 +38,12 @@ class Shell:
 
     def read(self, *words: str) -> Any:
         return json.loads(self(*words, "--json"))
+
+    def read_refusal(self, model: str, key: str, *words: str) -> Any:
+        """Why that key's request would go nowhere."""
+        done = CliRunner().invoke(self.app, ["explain", model, "--key", key, "--json", *words, "--config", str(self.file)])
+        assert done.exit_code == 1, done.output
+        return json.loads(done.stdout)["refusal"]
 
 
 @pytest.fixture

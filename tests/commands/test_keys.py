@@ -90,3 +90,15 @@ def test_the_database_holds_no_secret(shell) -> None:
     kept = "\n".join(sqlite3.connect(shell.file.parent / "data" / "gateway.db").iterdump())
     assert made["id"] in kept
     assert made["key"] not in kept
+
+
+def test_a_request_of_a_key_is_explained_where_no_gateway_runs(shell):
+    made = shell.read("keys", "create", "mine", "--model", "echo/a")
+    for called in ("mine", made["id"]):
+        assert "1. echo/a" in shell("explain", "echo/a", "--key", called)
+        assert shell.read_refusal("echo/b", called)["code"] == "model_not_found"
+    assert shell.read_refusal("echo/a", "nobody")["message"] == "There is no client key named 'nobody'."
+    assert "1. echo/a" in shell("explain", "echo/a", "--key", "cfg")
+    shell("keys", "create", "mine")
+    assert "several are called 'mine'" in shell("explain", "echo/a", "--key", "mine", status=1)
+    assert shell.read_refusal("echo/a", made["id"], "--offline")["param"] == "key", "by the configuration alone nobody knows it"

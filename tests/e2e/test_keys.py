@@ -197,6 +197,30 @@ def test_the_command_line_asks_the_gateway_that_runs(keyed: Keyed) -> None:
     assert keyed.statuses(made["key"]) == {401}
 
 
+def asked_about(keyed: Keyed, key: str, **more: object) -> tuple[int, Any]:
+    return keyed.admin("POST", "explain", {"request": {"model": "echo/x", "messages": ASK}, "key": key, **more})
+
+
+def test_where_a_key_s_request_would_go_is_told_of_keys_made_at_run_time_too(keyed: Keyed) -> None:
+    made, closed = keyed.made(name="explained", models=["echo/y"]), keyed.made(name="closed")
+    for called in ("explained", made["id"]):
+        told = asked_about(keyed, called)[1]
+        assert (told["refusal"]["status"], told["order"]) == (404, [])  # it may not use that model
+        told = asked_about(keyed, called, request={"model": "echo/y", "messages": ASK})[1]
+        assert (told["refusal"], told["order"][0]["target"]) == (None, "echo/y")
+    keyed.admin("POST", f"keys/{closed['id']}/revoke")
+    eventually(lambda: asked_about(keyed, "closed")[1]["refusal"]["code"] == "revoked_api_key", 3)
+    assert asked_about(keyed, "nobody's")[1]["refusal"]["message"] == "There is no client key named \"nobody's\"."
+    assert asked_about(keyed, "cfg")[1]["refusal"] is None
+    again = keyed.made(name="explained")
+    status, refused = asked_about(keyed, "explained")
+    assert (status, refused["error"]["code"], refused["error"]["param"]) == (409, "ambiguous", "key")
+    assert made["id"] in refused["error"]["message"]
+    assert again["id"] in refused["error"]["message"]
+    assert "1. echo/y" in keyed.command("explain", "echo/y", "--key", made["id"])
+    assert "not available to you" in keyed.command("explain", "echo/x", "--key", made["id"], status=1)
+
+
 def test_a_worker_that_takes_anothers_place_refuses_nobody(keyed: Keyed) -> None:
     key = keyed.made()["key"]
     log = keyed.gateway.log

@@ -12,6 +12,7 @@ import pytest
 from egress.test_cancel import Browser
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Route
+from llm_gateway.core.types import Usage
 from llm_gateway.egress import relay as module
 from llm_gateway.egress.relay import Relay
 from llm_gateway.routing.target import Limits
@@ -50,6 +51,12 @@ class Said:
 
     def heartbeat(self) -> bytes:
         return b"~"
+
+    def follow(self) -> None:
+        raise AssertionError("nobody asked for it")
+
+    def curtail(self, usage: Usage) -> bool:
+        raise AssertionError("nobody asked for it")
 
 
 class Tap:

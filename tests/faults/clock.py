@@ -34,6 +34,7 @@ class Skew:
         self.set(seconds)
         self.env = {
             "LD_PRELOAD": library(), "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
         }  # fmt: skip
 
     def set(self, seconds: float) -> None:

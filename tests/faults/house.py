@@ -144,10 +144,10 @@ class Gateway(Running):
         finally:
             client.close()
 
-    def opened(self, model: str, timeout: float = 30.0, headers: str = "", **more: Any) -> socket.socket:
+    def opened(self, model: str, timeout: float = 30.0, headers: str = "", *, key: str = KEY, **more: Any) -> socket.socket:
         """A connection with a stream asked for on it, to be read or not."""
         body = json.dumps({"model": model, "messages": ASK, "stream": True, **more}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
         sock = self.connect(self.port, timeout=timeout)
         sock.sendall(head.encode() + body)
         return sock

@@ -1,4 +1,4 @@
-"""Rows 22, 24 to 26, 28 and 29: what replicas share, and what becomes of it when Redis or a replica is gone."""
+"""Rows 22, 24 to 26, 28, 29 and 37: what replicas share, and what becomes of it when Redis or a replica is gone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from faults.clock import Skew
 from faults.conftest import Seen
 from faults.house import KEY, Gateway, House, Upstream, kill
 from processes import eventually
 from redis_server import redis_server
 
 pytestmark = pytest.mark.slow
+RUNS = 20
 BOUND = 0.03  # USD: what one request reserves at the most, by its prompt's estimate and ten tokens of reply
 
 
@@ -37,10 +39,10 @@ def sections(url: str, patience: int = 0, **grant: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def known(gateway: Gateway) -> None:
+def known(gateway: Gateway, seconds: float = 20.0) -> None:
     """Until it has its Redis and knows what was spent before."""
-    eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0 and (gateway.data / "spend.table").exists(), 20.0)
-    eventually(lambda: gateway.ask("up/fault-ok", max_tokens=1).status == 200, 20.0)
+    eventually(lambda: gateway.metric("llm_gateway_redis_unavailable") == 0 and (gateway.data / "spend.table").exists(), seconds)
+    eventually(lambda: gateway.ask("up/fault-ok", max_tokens=1).status == 200, seconds)
 
 
 @contextmanager
@@ -161,35 +163,105 @@ def test_a_thousand_clients_that_leave_while_redis_is_asked(house: House, upstre
     seen(f"each of the 40 had its own answer: {left[0]} left, then {left[-1]}")
 
 
+def parallel(gateways: list[Gateway], key: str) -> tuple[Counter[str], Counter[str]]:
+    """300 clients of one key at once, over all gateways, then 60 again and again until nothing fits any more: what became of the first 300, and of all."""
+    codes = Counter[str]()
+
+    def ask(number: int) -> None:
+        answer = gateways[number % 3].ask("up/fault-slow_ok:0.3", max_tokens=10, headers={"Authorization": f"Bearer {key}"}, timeout=60.0)
+        codes[answer.code or str(answer.status)] += 1
+
+    with ThreadPoolExecutor(300) as pool:
+        list(pool.map(ask, range(300)))
+        first = codes.copy()
+        for _ in range(80):
+            list(pool.map(ask, range(60)))
+            if codes["budget_exceeded"] >= 60:
+                break
+    return first, codes
+
+
 @pytest.mark.row(28)
-@pytest.mark.parametrize("run", range(2))
-def test_three_replicas_and_a_dollar(house: House, upstream: Upstream, tmp_path: Path, seen: Seen, run: int) -> None:
-    """Three gateways on one Redis, one key with a budget of $1, 300 requests at once, then again and again until nothing fits."""
+def test_three_replicas_and_a_dollar_twenty_times(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """Three gateways on one Redis; 20 times a new key with a budget of $1, 300 requests at once, then again and again until nothing fits."""
+    named = {f"run-{number}": f"sk-faults-run-{number}-0123456789" for number in range(RUNS)}
     with redis(tmp_path) as (url, _, _):
-        given = sections(url, 2000, budgets=[{"usd": 1, "period": "total"}])  # 300 clients on the same cores: nobody is to time out
+        given = sections(url, 2000)  # 300 clients on the same cores: nobody is to time out
+        given["keys"] += [{"name": name, "key": key, "budgets": [{"usd": 1, "period": "total"}]} for name, key in named.items()]
         gateways = [house.gateway({"up": upstream.url}, replicas=3, **given) for _ in range(3)]
         for gateway in gateways:
             known(gateway)
+        served = []
+        for name, key in named.items():
+            first, codes = parallel(gateways, key)
+            assert set(codes) <= {"200", "budget_reserved", "budget_exceeded"}, name
+            assert first["budget_reserved"] > 0, name
+            served.append(first["200"])
+        costs = Counter[str]()
+        for row in (row for gateway in gateways for row in gateway.rows()):
+            costs[row["key"]] += row.get("cost", 0)
+    spent = [costs[name] / 1e9 for name in named]
+    assert max(spent) <= 1 + BOUND
+    assert min(spent) > 1 - 2 * BOUND, "released money is usable again"
+    seen(f"{sum(each <= 1 + BOUND for each in spent)} of {RUNS} runs: ${min(spent):.4f} to ${max(spent):.4f} spent; of the first 300 at once {min(served)} to "
+         f"{max(served)} were served, the others told `budget_reserved`")
+
+
+@pytest.mark.row(37)
+def test_replicas_whose_clocks_differ_share_all_the_same(house: House, upstream: Upstream, tmp_path: Path, seen: Seen) -> None:
+    """Three gateways on one Redis: one runs true, one 10 minutes ahead, one 10 behind (libfaketime), and the last two change places meanwhile."""
+    keys = {name: f"sk-faults-{name}-0123456789" for name in ("minute", "one", "dollar", "kept")}
+    bearer = {name: {"Authorization": f"Bearer {key}"} for name, key in keys.items()}
+    uncached = {name: {**each, "Cache-Control": "no-store"} for name, each in bearer.items()}
+    clocks = [Skew(house.folder, seconds) for seconds in (600, -600)]
+    with redis(tmp_path) as (url, _, _):
+        given = sections(url, 2000) | {"cache": {"enabled": True, "backend": "redis", "ttl_seconds": 60}}
+        given["keys"] += [
+            {"name": "minute", "key": keys["minute"], "limits": {"requests_per_minute": 60}}, {"name": "one", "key": keys["one"], "limits": {"concurrent": 1}},
+            {"name": "dollar", "key": keys["dollar"], "budgets": [{"usd": 1, "period": "day"}]}, {"name": "kept", "key": keys["kept"]},
+        ]  # fmt: skip
+        given["prices"]["up/fault-paced:30,0.1"] = {"input": 1, "output": 1}
+        gateways = [house.gateway({"up": upstream.url}, replicas=3, env=env, **given) for env in (None, *(clock.env for clock in clocks))]
+        for gateway in gateways:
+            known(gateway, 90.0)  # a clock that lies is slow to be read
+
+        began = time.monotonic()
+        limited = [gateways[number % 3].ask("up/fault-ok", headers=uncached["minute"]) for number in range(75)]
+        through = sum(each.status == 200 for each in limited)
+        assert 60 <= through <= 61 + (time.monotonic() - began)  # one comes back each second
+        told = [each for each in limited if each.status == 429]
+        assert all(each.code == "rate_limit_exceeded" and 1 <= int(each.headers["retry-after"]) <= 60 for each in told)
+
+        for order in (gateways, gateways[::-1], (gateways[1], gateways[2], gateways[0])):  # whoever keeps a reply, all have it for its time
+            held = []
+            for gateway in order:
+                held.append(gateway.ask("up/fault-ok", headers=bearer["kept"], content=f"by {gateways.index(order[0])}"))
+                time.sleep(0.1)  # nobody waits for what is kept
+            assert [each.headers["x-gateway-cache"] for each in held] == ["miss", "hit", "hit"]
+            assert all(int(each.headers["age"]) < 5 for each in held[1:])
+
+        dollar = [gateways[number % 3].ask("up/fault-ok", max_tokens=10, headers=uncached["dollar"]).status for number in range(30)]
+        assert dollar == [200] * 30
+        occupied = gateways[1].opened("up/fault-paced:30,0.1", key=keys["one"])
+        assert occupied.recv(1000).startswith(b"HTTP/1.1 200")
+        for clock, seconds in zip(clocks, (-600, 600), strict=True):
+            clock.set(seconds)
+        time.sleep(0.5)
+        assert {gateway.ask("up/fault-ok", headers=uncached["one"]).code for gateway in gateways} == {"concurrency_limit_exceeded"}
+        occupied.close()
+        eventually(lambda: gateways[0].ask("up/fault-ok", headers=uncached["one"]).status == 200)
         codes = Counter[str]()
-
-        def ask(number: int) -> None:
-            answer = gateways[number % 3].ask("up/fault-slow_ok:0.3", max_tokens=10)
+        while codes["budget_exceeded"] < 6 and sum(codes.values()) < 600:
+            answer = gateways[sum(codes.values()) % 3].ask("up/fault-ok", max_tokens=10, headers=uncached["dollar"])
             codes[answer.code or str(answer.status)] += 1
-
-        with ThreadPoolExecutor(300) as pool:
-            list(pool.map(ask, range(300)))
-        first = dict(codes)
-        with ThreadPoolExecutor(60) as pool:
-            for _ in range(80):
-                list(pool.map(ask, range(60)))
-                if codes["budget_exceeded"] >= 60:
-                    break
-        spent = sum(row.get("cost", 0) for gateway in gateways for row in gateway.rows()) / 1e9
+        rows = [row for gateway in gateways for row in gateway.rows()]
+    spent = sum(row.get("cost", 0) for row in rows if row["key"] == "dollar") / 1e9
+    assert 1 - 2 * BOUND < spent <= 1 + BOUND
     assert set(codes) <= {"200", "budget_reserved", "budget_exceeded"}
-    assert first.get("budget_reserved", 0) > 0
-    assert spent <= 1 + BOUND
-    assert spent > 1 - 2 * BOUND, "released money is usable again"
-    seen(f"run {run + 1}: ${spent:.4f} spent; of the first 300 at once {first.get('200', 0)} were served, the others told `budget_reserved`")
+    hours = [{row["ts"][:16] for row in gateway.rows()} for gateway in gateways]
+    assert not hours[0] & (hours[1] | hours[2]), "no clock was off"
+    seen(f"{through} of 75 requests within a limit of 60 a minute, ${spent:.4f} of a day's $1, one at a time, and each other's cached replies: all three "
+         "count as one, before and after two of them change places")
 
 
 @pytest.mark.row(29)

@@ -131,3 +131,14 @@ def test_what_the_disk_does_not_take_leaves_nothing(written: Path, monkeypatch: 
     assert lines(written, "2026-12") == before
     chain.append([entry(8, "2026-12")])
     assert verify(written, SECRET).broken == ""
+
+
+def test_files_follow_each_other_as_lines_do_though_one_is_told_late_or_a_clock_put_back(tmp_path: Path) -> None:
+    for _ in range(2):
+        chain = Chain(tmp_path, SECRET)
+        chain.append([entry(1, "2026-12")])
+        chain.append([entry(2, "2026-11"), entry(3, "2027-01"), entry(4, "2026-12")])
+        chain.close()
+    assert (verify(tmp_path, SECRET).lines, verify(tmp_path, SECRET).broken) == (8, "")
+    assert [line["seq"] for line in read(tmp_path)] == list(range(1, 9))
+    assert [path.name for path in sorted(tmp_path.glob("*.jsonl"))] == ["2026-12.jsonl", "2027-01.jsonl"]

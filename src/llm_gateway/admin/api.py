@@ -1,6 +1,6 @@
 """What the operator answers: metrics and health to anybody, the rest to whoever holds the admin token.
 
-Law: answers from what is already known; no call here waits for a provider or a disk, and only `explain` for a worker.
+Law: answers from what is already known; no call here waits for a provider, a disk or a worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
 from llm_gateway.admin.events import Events
-from llm_gateway.admin.explain import explain
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.purge import purge
 from llm_gateway.admin.reload import Reloader
@@ -135,9 +134,6 @@ class Api:
         found = self._events.since(request.query_params.get("since", ""), kind)
         return JSONResponse({"events": msgspec.to_builtins(found)})
 
-    async def explain(self, request: Request) -> Response:
-        return await explain(self._fleet, request)
-
     async def purge(self, request: Request) -> Response:
         return await purge(self._fleet, request)
 
@@ -173,7 +169,6 @@ def application(api: Api, *more: Route) -> Starlette:
             Route("/admin/v1/config", api.guarded(api.config)),
             Route("/admin/v1/events", api.guarded(api.events)),
             Route("/admin/v1/cache/purge", api.guarded(api.purge), methods=["POST"]),
-            Route("/admin/v1/explain", api.guarded(api.explain), methods=["POST"]),
         ]
     )
 

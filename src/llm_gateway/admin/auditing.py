@@ -21,6 +21,7 @@ from llm_gateway.telemetry.audit import BusyError, Chain, Entry, read
 
 UNCHANGING = frozenset({"GET", "HEAD", "OPTIONS"})
 ASKING = frozenset({"/admin/v1/explain"})  # a POST that changes nothing
+TENANTS, OF_TENANTS = "/admin/v1/tenants", "/admin/v1/tenants/"
 SECRET = ("secret", "token", "password", "key", "credential", "value")
 NAMED = ("id", "name", "tenant", "key_id", "workers", "generation", "digest")  # of an answer
 MOST_SAID = 16 << 10
@@ -179,7 +180,8 @@ class Auditing:
 
 
 class Audited:
-    """The admin API with a line for each change and each refusal. Its answers say who asked by `scope["state"]["actor"]`."""
+    """The admin API with a line for each change and each refusal. Its answers say who asked by `scope["state"]["actor"]`, and whose things it
+    is about by `scope["state"]["tenant"]`, where neither the path nor the bodies do."""
 
     def __init__(self, app: ASGIApp, auditing: Auditing) -> None:
         self._app = app
@@ -225,7 +227,15 @@ class Audited:
         if status in (401, 403):
             self._auditing.refused(entry)
         elif changes:
-            self._auditing.change(entry | {"said": redacted(_decoded(asked)), "made": _named(_decoded(told))})
+            said, made = redacted(_decoded(asked)), _named(_decoded(told))
+            self._auditing.change(entry | {"said": said, "made": made, "tenant": _whose(scope, said, made)})
+
+
+def _whose(scope: Scope, said: dict[str, Any], made: dict[str, Any]) -> str:
+    """The tenant that a change is about, as far as it is about one."""
+    within = scope["path"].removeprefix(OF_TENANTS).partition("/")[0] if scope["path"].startswith(OF_TENANTS) else ""
+    known = (within, scope["state"].get("tenant"), made.get("tenant"), said.get("tenant"), said.get("name") if scope["path"] == TENANTS else "")
+    return next((each[:200] for each in known if isinstance(each, str) and each), "")
 
 
 def redacted(said: dict[str, Any]) -> dict[str, Any]:

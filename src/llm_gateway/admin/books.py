@@ -47,7 +47,7 @@ class Books:
         self._ready = database.ready
         self.terms = terms
         self.away = False
-        self.failures = self.purged = 0
+        self.failures = self.purged = self.forgotten = 0
         self.swept = 0.0
         self.migrated = asyncio.Event()
         self._folder = folder
@@ -130,9 +130,11 @@ class Books:
     async def _purge(self) -> None:
         """One step a round until nothing is left; then not for a while."""
         terms = purging.Terms(self.terms.usage_days, self.terms.sums_days)
-        taken = await purging.step(self.engine, terms, time.time_ns() / 1e9)
+        now = time.time_ns() / 1e9
+        taken, forgotten = await purging.step(self.engine, terms, now), await purging.forget(self.engine, self.terms.removed_days, now)
         self.purged += taken
-        self._purge_due = time.monotonic() + (PURGE_PAUSE if taken else PURGE_SECONDS)
+        self.forgotten += forgotten
+        self._purge_due = time.monotonic() + (PURGE_PAUSE if taken or forgotten else PURGE_SECONDS)
 
     def _failed(self, error: Exception, pause: float) -> None:
         self.failures += 1
@@ -166,6 +168,7 @@ class Books:
             "llm_gateway_journal_refused_lines_total": {"": self._loader.refused},
             "llm_gateway_journal_removed_files_total": {"": self._loader.removed},
             "llm_gateway_usage_purged_rows_total": {"": self.purged},
+            "llm_gateway_directory_purged_rows_total": {"": self.forgotten},
             "llm_gateway_database_up": {"": int(self.migrated.is_set() and not self.away)},
             "llm_gateway_database_failures_total": {"": self.failures},
         }

@@ -202,15 +202,18 @@ class Fleet:
             if key != by and member.link is not None and member.pid:
                 member.link.send(told)
 
-    def ask(self, path: str, headers: dict[str, str], body: bytes, key: str, told: Callable[[bytes], object]) -> Callable[[], object] | None:
-        """Has a worker say where a request would go; `told` hears its JSON. Returns how to stop waiting; None if there is no worker."""
+    def ask(
+        self, path: str, headers: dict[str, str], body: bytes, key: tuple[str, bytes], told: Callable[[bytes], object]
+    ) -> Callable[[], object] | None:
+        """Has a worker say where a request would go; `told` hears its JSON. key: its name, and where it stands in the key table. Returns how to
+        stop waiting; None if there is no worker."""
         link = next((member.link for member in self._members.values() if member.link is not None and member.pid), None)
         if link is None:
             return None
         self._serial += 1
         serial = self._serial
         self._asked[serial] = told
-        link.send(Question(serial, path, headers, body, key))
+        link.send(Question(serial, path, headers, body, *key))
         return lambda: self._asked.pop(serial, None)
 
     def purge(self, order: Purge) -> int:

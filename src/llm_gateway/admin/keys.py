@@ -138,7 +138,9 @@ class ClientKeys:
         wanted: str = request.path_params["id"]
         written = next((each for each in self._ground.snapshot().keys if each.id == wanted), None)
         found = written or await self._ground.register.key(wanted, self._ground.clock())
-        caller.sees((found if isinstance(found, Key) else _key(found)).tenant)
+        tenant = (found if isinstance(found, Key) else _key(found)).tenant
+        caller.sees(tenant)
+        request.state.tenant = tenant  # for the audit log
         return found
 
     async def _mine(self, request: Request, caller: Caller) -> Key:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admission.directory import KEYS, Directory
-from llm_gateway.stores.sql.directory import MARK, Entries, Register
+from llm_gateway.stores.sql.directory import MARK, BehindError, Entries, Register
 from llm_gateway.stores.tables import Table, TableError
 from llm_gateway.supervisor.channel import Delta
 
@@ -89,12 +89,14 @@ class KeyTable:
                 await self._begin()
             newest = await self._register.serial()
             if newest < self._serial:  # the database was put back to what it had been
-                self._sound = False
-                await self._write()
-                self._sound = True
+                await self._anew()
             elif newest != self._serial:
-                newest, entries = await self._register.since(self._serial)
-                self._differ(newest, entries)
+                try:
+                    newest, entries = await self._register.since(self._serial)
+                except BehindError:  # away for longer than it is remembered who was removed
+                    await self._anew()
+                else:
+                    self._differ(newest, entries)
         if self._workers.differences > MOST_DIFFERENCES and self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._rewrite())
 
@@ -117,6 +119,11 @@ class KeyTable:
             self._publish(table.serial)
         else:
             await self._write()
+        self._sound = True
+
+    async def _anew(self) -> None:
+        self._sound = False
+        await self._write()
         self._sound = True
 
     async def _write(self) -> None:

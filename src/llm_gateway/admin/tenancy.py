@@ -91,7 +91,6 @@ class Ground:
     def _opened(self, asked: Asked) -> Answer:
         async def answer(request: Request) -> Response:
             caller = self._roles.caller(request)
-            request.state.actor = caller.name  # for the audit log
             await self._ready()
             return await asked(request, caller)
 

@@ -81,9 +81,9 @@ class Admission:
                 param="model",
             )
 
-    def named(self, key: str) -> Principal | None:
-        """Whose key is called so, of the configuration's."""
-        return self._keys.named(key)
+    def named(self, key: str, at: bytes, wall: float) -> Principal | None:
+        """Whose key is called so, or stands there in the key table. Raises Fault UNAUTHENTICATED, FORBIDDEN where it does not work (any more)."""
+        return self._keys.placed(at, wall) if at else self._keys.named(key)
 
     def forget(self) -> None:
         """Who may do what has changed."""

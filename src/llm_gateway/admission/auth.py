@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
+from msgspec.structs import replace
+
 from llm_gateway.admission.directory import Directory
 from llm_gateway.admission.holders import Holders
 from llm_gateway.admission.tokens import BEGINNING, Tokens
@@ -77,9 +79,16 @@ class Keys:
         return found
 
     def named(self, key: str) -> Principal | None:
-        """Of the configuration's keys. Raises Fault FORBIDDEN where it is disabled."""
-        found = next((each for each in self._written.values() if each.name == key), None)
+        """Of the configuration's keys, by name or id. Raises Fault FORBIDDEN where it is disabled."""
+        found = next((each for each in self._written.values() if key in (each.name, each.id)), None)
         return self._holders.principal(found) if found is not None else None
+
+    def placed(self, at: bytes, wall: float) -> Principal | None:
+        """Of the key table's, wherever it asks from. Raises Fault UNAUTHENTICATED, FORBIDDEN where it was revoked, is disabled or has expired."""
+        found = self._resolve(at)
+        if found is not None and found.expires:
+            self._check(replace(found, ips=()), "", wall)
+        return found
 
     def forget(self) -> None:
         """Who may do what has changed."""

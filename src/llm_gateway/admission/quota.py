@@ -48,11 +48,21 @@ class Kept(Struct, eq=False):
     shown: tuple[tuple[Shown, ...], ...]
 
 
+class TopUps(Struct, eq=False):
+    """Streams that came near what was reserved for them, for /metrics: how often more was granted, refused, and how many were ended for it."""
+
+    granted: int = 0
+    refused: int = 0
+    ended: int = 0
+
+
 class Hold(Struct, eq=False):
-    """What one request has reserved."""
+    """What one request has reserved. `hard`: its money may run out; `tally`: of all requests."""
 
     bound: Bound
     ask: Ask
+    hard: bool
+    tally: TopUps
 
     def settle(self, x: Exchange) -> None:
         """Called by the ledger, once."""
@@ -67,6 +77,7 @@ class Quota:
     def __init__(self, gauges: Gauges, *, least_output: int = 256, shares: int = 1) -> None:
         self.gauges = gauges
         self.refused: dict[tuple[str, str], int] = {}  # by holder and measure, for /metrics
+        self.topups = TopUps()
         self._least = least_output
         self._shares = shares
         self._kept: dict[tuple[int, str], Kept] = {}
@@ -100,13 +111,13 @@ class Quota:
             else:
                 self._enter(x, kept, ask, verdict, course)
             return None
-        x.hold = Hold(kept.bound, ask)  # whatever the answer will be, should nobody wait for it any more
+        x.hold = Hold(kept.bound, ask, kept.hard, self.topups)  # whatever the answer will be, should nobody wait for it any more
         return self._later(x, kept, ask, verdict, course)
 
     def cover(self, x: Exchange, target: Target) -> Awaitable[None] | None:
         """Before another attempt: what it may cost at this target, beside what earlier ones have. Raises Fault RATE_LIMIT, FORBIDDEN."""
         hold: Hold = x.hold
-        if not _hard(hold.bound.claims):
+        if not hold.hard:
             return None
         cost = bounds.cost(x, [target], None)
         if cost is None:
@@ -124,7 +135,13 @@ class Quota:
     def report(self) -> dict[str, dict[str, float]]:
         """For /metrics, once a second."""
         counts = {f'holder="{holder}",limit="{measure}"': float(count) for (holder, measure), count in self.refused.items()}
-        return {"llm_gateway_limit_refused_total": counts}
+        told = self.topups
+        asked = {'verdict="granted"': float(told.granted), 'verdict="refused"': float(told.refused)}
+        return {
+            "llm_gateway_limit_refused_total": counts,
+            "llm_gateway_budget_topups_total": asked,
+            "llm_gateway_budget_ended_streams_total": {"": float(told.ended)},
+        }
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -161,7 +178,7 @@ class Quota:
             x.hold = None
             self._refuse(verdict)
         wanted, ask.cost = ask.cost, verdict.cost
-        x.hold = Hold(bound, ask)
+        x.hold = Hold(bound, ask, kept.hard, self.topups)
         if course is not None and kept.hard and ask.least < wanted and x.route.format in caps.SHAPES:
             _afford(x, course, wanted, verdict.cost)
 

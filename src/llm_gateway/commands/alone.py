@@ -8,20 +8,26 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
+from llm_gateway.admin.answers import Refusal
 from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.database import Database
+from llm_gateway.admin.explain import placed
 from llm_gateway.admin.notices import Notices
-from llm_gateway.admin.registry import Registry
+from llm_gateway.admin.registry import Registry, wall
 from llm_gateway.admin.usage import Usage
+from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.config.compile import compile_snapshot
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import prepare
 from llm_gateway.models.catalogue import load_catalogue
+from llm_gateway.stores.sql.directory import Register
 
 
 async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[int, str]:
@@ -39,6 +45,30 @@ async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[in
         return await ask(app, method, path, (material.admin_token, body))
     finally:
         auditing.close()
+        await database.close()
+
+
+async def keyed(loaded: Loaded, key: str) -> tuple[bytes, Directory]:
+    """Where the client's key of that name or id stands in the gateway's database, b"" if nowhere, and all who stand there. ValueError where it
+    cannot be told."""
+    material = prepare(loaded.root, loaded.root.data_dir)
+    compiled = compile_snapshot(loaded, os.environ, material, load_catalogue().resolve, 1)
+    database = Database(compiled.database.url, Notices(sys.stderr, "text", "error"), lambda *_: None)
+    directory = Directory()
+    try:
+        await database.ready()
+        register = Register(database.engine)
+        at = await placed(key, compiled.snapshot, register, wall())
+        if at:
+            with tempfile.TemporaryDirectory() as folder:
+                await register.export(Path(folder) / KEYS, wall())
+                directory.open(Path(folder) / KEYS)
+        return at, directory
+    except Refusal as refusal:
+        raise ValueError(refusal.message) from refusal
+    except (SQLAlchemyError, OSError) as error:
+        raise ValueError(f"the database does not answer: {error}") from error
+    finally:
         await database.close()
 
 

@@ -18,6 +18,7 @@ from llm_gateway.config.material import SECRET
 from llm_gateway.config.problems import ConfigError
 from llm_gateway.telemetry.audit import read
 from llm_gateway.telemetry.audit import verify as check
+from llm_gateway.telemetry.trail import Wanted
 
 DataDir = Annotated[str | None, typer.Option(help="Where the gateway keeps its things; the configuration's, if not given.")]
 Config = Annotated[str | None, typer.Option("--config", "-c", help="The file; ./config.yaml if it is there, else the environment alone.")]
@@ -51,15 +52,20 @@ def app(path: Callable[[str | None], str | None]) -> typer.Typer:
 
     def show(
         since: Annotated[str, typer.Option(help="Only lines from this time on, such as 2026-01-31.")] = "",
+        until: Annotated[str, typer.Option(help="Only lines before this time.")] = "",
         kind: Annotated[str, typer.Option(help="Only change, refused, request or reload.")] = "",
+        actor: Annotated[str, typer.Option(help="Only what this one did, such as `admin token`.")] = "",
+        action: Annotated[str, typer.Option(help="Only what has this in its action, such as /admin/v1/keys.")] = "",
+        tenant: Annotated[str, typer.Option(help="Only what is about this tenant.")] = "",
+        *,
         data_dir: DataDir = None,
         config: Config = None,
     ) -> None:
-        """Print lines as JSON."""
+        """Print lines as JSON, the oldest first."""
         folder, _ = place(data_dir, config)
-        for line in read(folder):
-            if line["ts"] >= since and kind in ("", line["kind"]):
-                print(json.dumps(line))
+        wanted = Wanted(since, until, kind, actor, action, tenant)
+        for line in filter(wanted.has, read(folder)):
+            print(json.dumps(line))
 
     made = typer.Typer(help="The audit log.", no_args_is_help=True)
     made.command("verify")(verify)

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from llm_gateway.admission.directory import Directory
 from llm_gateway.config.load import Loaded, load
 from llm_gateway.config.material import ADMIN_SOCKET, prepare
 from llm_gateway.config.present import ANY_ADDRESS
@@ -152,6 +153,12 @@ def load_alone() -> Callable[[Loaded, str, str, bytes], Coroutine[Any, Any, tupl
     from llm_gateway.commands.alone import alone  # noqa: PLC0415
 
     return alone
+
+
+def load_keyed() -> Callable[[Loaded, str], Coroutine[Any, Any, tuple[bytes, Directory]]]:
+    from llm_gateway.commands.alone import keyed  # noqa: PLC0415
+
+    return keyed
 
 
 def load_exported() -> Callable[[Loaded, str, BinaryIO], Coroutine[Any, Any, None]]:

@@ -19,6 +19,9 @@ class Database(Section):
         default=None,
         description="`postgresql://user:password@host/name`, which replicas share, or `sqlite:///file` (DATABASE_URL); `gateway.db` in `data_dir` if unset.",
     )
+    keep_removed_days: Days = Field(
+        default=30, description="How long removed tenants, projects, users and keys are remembered. A replica that was away longer reads everything anew."
+    )
 
 
 class Journal(Section):

@@ -366,12 +366,14 @@ class Webhook(Struct, frozen=True):
 
 
 class Database(Struct, frozen=True):
-    """`url`: with an absolute path where it is a file. `journal_keep`: seconds; `usage_days`, `sums_days`: how long rows and sums stay."""
+    """`url`: with an absolute path where it is a file. `journal_keep`: seconds; `usage_days`, `sums_days`: how long rows and sums stay;
+    `removed_days`: how long it is known who was removed."""
 
     url: str = ""
     journal_keep: float = 86_400.0
     usage_days: int = 90
     sums_days: int = 731
+    removed_days: int = 30
 
     def __repr__(self) -> str:
         return f"Database({self.url.partition(':')[0]})"

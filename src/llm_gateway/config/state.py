@@ -23,7 +23,7 @@ def resolve(loaded: Loaded) -> tuple[Database, list[Problem]]:
     if shared(root) and root.secret is None:
         hint = "set LLM_GATEWAY_SECRET to the same 16 characters or more on every replica: echo $(openssl rand -hex 32)"
         problems.append(Problem(place(("database", "url"), loaded.where), dotted(("secret",)), "is needed with PostgreSQL", hint))
-    made = Database(address(root), root.journal.keep, root.usage.keep_days, root.usage.keep_sums_days)
+    made = Database(address(root), root.journal.keep, root.usage.keep_days, root.usage.keep_sums_days, root.database.keep_removed_days)
     return made, problems
 
 

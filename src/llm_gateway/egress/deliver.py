@@ -31,6 +31,7 @@ from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
 from llm_gateway.egress.slices import LARGE, sliced
+from llm_gateway.egress.spending import Spending
 from llm_gateway.formats import addressed, by_value
 from llm_gateway.formats.contract import Format, Outgoing, Passage, Stepwise
 from llm_gateway.formats.counting import Count
@@ -145,6 +146,9 @@ class Egress:
             x=x, passage=passage, upstream=connection, limits=target.limits, started=x.upstream_started, content_type=form.stream_type,
             spoken_type=spoken.stream_type,
             done=asyncio.get_running_loop().create_future(), heard=x.upstream_started,
+            spending=Spending(x, target, passage, 2 if isinstance(x.client, Lane) else 1)
+            if x.hold is not None and x.hold.hard and passage is not None
+            else None,
         )  # fmt: skip
         self.relays.add(relay)
         condition = target.condition
@@ -168,8 +172,8 @@ class Egress:
         if relay.fault is not None:
             _quit(connection, relay)
             raise relay.fault
-        if connection.sink is relay:  # the end mark went by, the upstream's last bytes did not
-            connection.leave()
+        if connection.sink is relay:  # the end mark went by, the upstream's last bytes did not; or it was we who ended it
+            connection.leave() if relay.spending is None or not relay.spending.ended else connection.close()
         return self._reply(x, target, relay, form, spoken)
 
     async def race(self, x: Exchange, course: Course, hedge: Hedge) -> bytes:

@@ -23,6 +23,7 @@ from llm_gateway.accounting.estimate import prompt_tokens
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.respond import head, upstream_id
+from llm_gateway.egress.spending import Spending
 from llm_gateway.formats.contract import Passage
 from llm_gateway.formats.unframed import FRAMED, Unframed
 
@@ -64,8 +65,8 @@ class Limits(Protocol):
 class Relay(Struct, kw_only=True, eq=False):
     """Awaited through `done`; afterwards `fault` says what went wrong, or `status`, `headers`, `body` what came.
 
-    A Struct because one is made per attempt: its fields are set by C. Those after `streaming` are its own affair.
-    `content_type`: of a stream to the client; `spoken_type`: as the upstream's shape has it.
+    A Struct because one is made per attempt: its fields are set by C. Those after `streaming` are its own affair, but for the last.
+    `spending`: where money may run out. `content_type`: of a stream to the client; `spoken_type`: as the upstream's shape has it.
     """
 
     x: Exchange
@@ -89,6 +90,7 @@ class Relay(Struct, kw_only=True, eq=False):
     raw: int = 0
     grown: int = 0
     inflate: Inflate | None = None
+    spending: Spending | None = None
 
     def __repr__(self) -> str:
         return f"<Relay {self.status or 'waiting'}{' streaming' if self.streaming else ''} of {self.x.id}>"
@@ -132,6 +134,8 @@ class Relay(Struct, kw_only=True, eq=False):
             self._collect(body)
             return
         out = passage.feed(body)
+        if self.spending is not None:
+            self.spending.see()
         if not self.x.committed:
             self._before(out)
         elif out:  # as _send, which would be one call more per chunk

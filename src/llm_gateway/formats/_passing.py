@@ -155,6 +155,12 @@ class Flow:
     def heartbeat(self) -> bytes:
         return b""
 
+    def follow(self) -> None:
+        """Of bytes there is nothing to remember."""
+
+    def curtail(self, usage: Usage) -> bool:
+        return False
+
 
 class _Watch:
     """Events whose `type` says what they are; there is no end mark but the last one's type."""
@@ -211,6 +217,12 @@ class _Watch:
 
     def heartbeat(self) -> bytes:
         return b": \n\n"
+
+    def follow(self) -> None:
+        """These shapes have no word for a reply that is shorter than it was to be."""
+
+    def curtail(self, first: bytes, usage: Usage) -> list[bytes]:
+        return []
 
 
 def _uncrossed(name: str) -> Fault:

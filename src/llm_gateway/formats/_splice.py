@@ -40,12 +40,15 @@ class Watch(Protocol):
     def tail(self, held: list[bytes], cost: float | None) -> bytes: ...
     def fail(self, fault: Fault) -> bytes: ...
     def heartbeat(self) -> bytes: ...
+    # What ends the stream here, at its greatest length, with this usage; first: its first event. Nothing where that cannot be said
+    def curtail(self, first: bytes, usage: Usage) -> list[bytes]: ...
+    def follow(self) -> None: ...  # it may be asked to
 
 
 class Splice:
     """A Passage. The usual chunk costs two Python calls and no copy."""
 
-    __slots__ = ("_blocks", "_glance", "_held", "_seam", "_usual", "_watch", "_whole", "between", "ended", "failed")
+    __slots__ = ("_blocks", "_first", "_glance", "_held", "_seam", "_usual", "_watch", "_whole", "between", "ended", "failed")
 
     def __init__(self, watch: Watch, whole: int = _WHOLE) -> None:
         """whole: bytes up to which an event is read before it passes."""
@@ -55,6 +58,7 @@ class Splice:
         self._blocks = sse.Blocks()
         self._held: list[bytes] = []
         self._seam = b""
+        self._first: bytes | None = None  # the first event, where it is wanted; b"" until it came
         self._usual = True  # nothing is kept or held, so a whole event may take the short way
         self.between = True
         self.ended = False
@@ -122,6 +126,23 @@ class Splice:
     def heartbeat(self) -> bytes:
         return self._watch.heartbeat()
 
+    def follow(self) -> None:
+        self._first, self._usual = b"", False
+        self._watch.follow()
+
+    def curtail(self, usage: Usage) -> bool:
+        if self._over() or self._held or not self.between or not self._first or self._watch.complete():
+            return False
+        self._held = self._watch.curtail(self._first, usage)
+        if not self._held:
+            return False
+        watch = self._watch
+        watch.usage, watch.meaningful = usage, True
+        self.ended = watch.ended = True
+        self._usual = False
+        self._blocks.take()
+        return True
+
     def _over(self) -> bool:
         return self.ended or self.failed is not None
 
@@ -131,6 +152,8 @@ class Splice:
         passed: list[bytes] = []
         untouched = True
         for event in sse.split(block):
+            if self._first == b"" and sse.payload(event):
+                self._first = event
             try:
                 verdict = watch.look(event)
             except UnicodeDecodeError:  # in a member that we read; what we do not read goes by as it came

@@ -81,6 +81,9 @@ class Passage(Protocol):
     def tail(self, cost: float | None) -> bytes: ...  # the held last events
     def fail(self, fault: Fault) -> bytes: ...  # an error event in the client's shape; nothing comes after it
     def heartbeat(self) -> bytes: ...  # b"" where the shape has none
+    def follow(self) -> None: ...  # before the first feed: what `curtail` takes is to be remembered
+    # Ends it here as at the reply's greatest length; `tail` says so. False: not in this shape, not here, or it is over anyway
+    def curtail(self, usage: Usage) -> bool: ...
 
 
 class StreamReader(Protocol):

@@ -199,5 +199,11 @@ class Marked:
     def heartbeat(self) -> bytes:
         return self._inner.heartbeat()
 
+    def follow(self) -> None:
+        self._inner.follow()
+
+    def curtail(self, usage: Usage) -> bool:
+        return self._inner.curtail(usage)
+
 
 _LONGEST = 64  # of a key, a colon and the white space between

@@ -108,6 +108,12 @@ class Unframed:
     def heartbeat(self) -> bytes:
         return self._inner.heartbeat()
 
+    def follow(self) -> None:
+        self._inner.follow()
+
+    def curtail(self, usage: Usage) -> bool:
+        return self._inner.curtail(usage)
+
     def _over(self) -> bool:
         return self.ended or self.failed is not None
 

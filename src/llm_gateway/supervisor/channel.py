@@ -74,13 +74,15 @@ class Probed(Struct, frozen=True, tag="probed"):
 
 
 class Question(Struct, frozen=True, tag="question"):
-    """Where would this request go? `key`: the name of the client's key, "" for nobody's. Answered by an `Answer` of the same serial."""
+    """Where would this request go? `key`: the name of the client's key, "" for nobody's; `at`: where it stands in the key table, if it was made at
+    run time. Answered by an `Answer` of the same serial."""
 
     serial: int
     path: str
     headers: dict[str, str]
     body: bytes
     key: str = ""
+    at: bytes = b""
 
 
 class Purge(Struct, frozen=True, tag="purge"):

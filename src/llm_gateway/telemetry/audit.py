@@ -1,6 +1,7 @@
 """The audit log: lines that nobody can change, take out or put in between without it showing.
 
-    <dir>/2026-11.jsonl     one JSON object a line; `hash` = HMAC-SHA-256(key, hash of the line before + this line without its own)
+    <dir>/2026-11.jsonl     one JSON object a line, of that month, or told late of one before; `hash` = HMAC-SHA-256(key, hash of the line
+                            before + this line without its own)
     <dir>/head              number and hash of the last line, so that lines missing at the end are noticed too
 
 Law: one writer at a time (a lock file); a line is written whole or not at all; a torn last line, which a crash may leave, is cut off before the
@@ -76,19 +77,21 @@ class Chain:
         except BlockingIOError:
             os.close(self._lock)
             raise BusyError(str(directory)) from None
-        self.serial, self.hash = _mended(directory)
+        self.serial, self.hash, self._month = _mended(directory)
 
     def append(self, entries: list[Entry]) -> None:
         """Writes them all or none. Raises OSError; nothing of them is then in the log."""
         serial, before, lines = self.serial, self.hash, dict[str, list[bytes]]()
+        month = self._month
         for entry in entries:
             serial += 1
             line, before = _sealed(self._key, serial, before, entry)
-            lines.setdefault(entry.ts[:7], []).append(line)
+            month = max(month, entry.ts[:7])  # not back, where a line is told late, or a clock was put back: files follow each other as lines do
+            lines.setdefault(month, []).append(line)
         written: list[tuple[Path, int]] = []
         try:
-            for month, several in sorted(lines.items()):
-                path = self._directory / f"{month}.jsonl"
+            for name, several in lines.items():
+                path = self._directory / f"{name}.jsonl"
                 written.append((path, path.stat().st_size if path.exists() else 0))
                 _write(path, b"".join(several))
         except OSError:
@@ -96,7 +99,7 @@ class Chain:
                 with contextlib.suppress(OSError):
                     os.truncate(path, size)
             raise
-        self.serial, self.hash = serial, before
+        self.serial, self.hash, self._month = serial, before, month
         with contextlib.suppress(OSError):  # behind by a line or two is no harm: it is looked at for what is missing only
             draft = self._directory / "head.draft"
             draft.write_text(f"{serial} {before}\n")
@@ -121,13 +124,14 @@ def verify(directory: Path, secret: bytes) -> Found:
     first = last = lines = 0
     before = ""
     for path in sorted(directory.glob("*.jsonl")):
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-            where = f"{path.name}:{number}"
-            why, serial, after = _checked(key, line, last, before)
-            if why:
-                return Found(lines, first, last, f"{where}: {why}")
-            first, last, before = first or serial, serial, after
-            lines += 1
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path.name}:{number}"
+                why, serial, after = _checked(key, line, last, before)
+                if why:
+                    return Found(lines, first, last, f"{where}: {why}")
+                first, last, before = first or serial, serial, after
+                lines += 1
     head = directory / "head"
     said = head.read_text().split() if head.exists() else []
     if len(said) == 2 and (int(said[0]) > last or (int(said[0]) == last and said[1] != before)):
@@ -172,8 +176,8 @@ def _write(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def _mended(directory: Path) -> tuple[int, str]:
-    """Number and hash of the last whole line; what a crash tore is cut off."""
+def _mended(directory: Path) -> tuple[int, str, str]:
+    """Number and hash of the last whole line, and the month of its file; what a crash tore is cut off."""
     for path in sorted(directory.glob("*.jsonl"), reverse=True):
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
@@ -181,5 +185,5 @@ def _mended(directory: Path) -> tuple[int, str]:
             os.truncate(path, len(whole))
         if whole:
             said = msgspec.json.decode(whole[whole.rfind(b"\n", 0, -1) + 1 :])
-            return int(said["seq"]), str(said["hash"])
-    return 0, FIRST
+            return int(said["seq"]), str(said["hash"]), path.stem
+    return 0, FIRST, ""

@@ -64,6 +64,9 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_journal_refused_lines_total": Family("counter", "Lines of the journal that were put aside, since nobody can read them.", bare=True),
     "llm_gateway_journal_removed_files_total": Family("counter", "Journal files removed: loaded, and older than journal.keep.", bare=True),
     "llm_gateway_usage_purged_rows_total": Family("counter", "Rows and sums taken out of the database: older than usage.keep_days says.", bare=True),
+    "llm_gateway_directory_purged_rows_total": Family(
+        "counter", "Tenants, projects, users and keys taken out of the database: removed longer ago than database.keep_removed_days says.", bare=True
+    ),
     "llm_gateway_database_up": Family("gauge", "1 while the database answers the operator, else 0.", bare=True),
     "llm_gateway_database_failures_total": Family("counter", "Rounds of the journal's loader that failed at the database.", bare=True),
     "llm_gateway_log_dropped_total": Family(
@@ -83,6 +86,8 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_limit_refused_total": Family(
         "counter", "Requests refused by their callers' own limits, by holder (key, user, ...) and limit (requests, tokens, day, concurrent, budget)."
     ),
+    "llm_gateway_budget_topups_total": Family("counter", "Times that streams near what was reserved for them asked for more, by verdict (granted, refused)."),
+    "llm_gateway_budget_ended_streams_total": Family("counter", "Streams ended since a hard budget had no more for them.", bare=True),
     "llm_gateway_idempotent_running": Family("gauge", "Requests with an Idempotency-Key under way.", bare=True),
     "llm_gateway_idempotent_keys": Family("gauge", "Idempotency keys remembered.", bare=True),
     "llm_gateway_idempotent_replays_total": Family("counter", "Requests answered with the reply that their Idempotency-Key had before.", bare=True),

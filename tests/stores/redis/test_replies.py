@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Any
 
 import pytest
@@ -46,6 +46,20 @@ async def test_what_one_keeps_all_find_as_it_was(fresh):
         assert (made.body, made.usage, made.tags, made.cost, made.dropped) == (b"hello", Usage(input=3, output=4), frozenset({"red"}), 7, ("seed",))
         assert 0 <= perf_counter() - made.born < 2
         assert not await found(other, THEIRS), "the same request of another tenant"
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_how_old_it_is_no_replica_s_wall_clock_tells(fresh, monkeypatch, minutes):
+    async with store(fresh, patient=True) as one, store(fresh, patient=True) as two:
+        first, other = Replies(one.shared), Replies(two.shared)
+        with monkeypatch.context() as skewed:
+            skewed.setattr(replies, "time_ns", lambda: time_ns() + minutes * 60 * 10**9)
+            await kept(first)
+        await asyncio.sleep(0.2)
+        made = await other.get(MINE, perf_counter())
+        assert made is not None
+        assert 0.2 <= perf_counter() - made.born < 2
+        assert 55 < made.until - perf_counter() < 60
 
 
 async def test_it_goes_when_its_time_is_over(fresh):

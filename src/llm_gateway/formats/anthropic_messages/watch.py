@@ -20,6 +20,7 @@ from llm_gateway.formats.anthropic_messages import _usage, errors
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _DELTA = b"event: content_block_delta\ndata: "
 _NULL = Raw(b"null")
+_CLOSE = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 _EMPTY_AT_START = frozenset({"text", "thinking"})  # blocks that open with nothing in them
 
 
@@ -43,6 +44,7 @@ class _Event(Struct, gc=False):
     content_block: dict[str, Any] | None = None
     message: _Message | None = None
     usage: dict[str, Any] | None = None
+    index: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -50,9 +52,10 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class MessageWatch:
-    __slots__ = ("_counts", "characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_block", "_counts", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
     def __init__(self) -> None:
+        self._block: Any = None  # the number of the one that is open
         self._counts: dict[str, Any] = {}
         self.usage: Usage | None = None
         self.finish: str | None = None
@@ -102,11 +105,14 @@ class MessageWatch:
             case "message_delta":
                 return self._look_delta(seen)
             case "content_block_start":
+                self._block = seen.index
                 self._open(seen.content_block or {})
             case "content_block_delta":
                 self._see(seen.delta)
+            case "content_block_stop":
+                self._block = None
             case _:
-                pass  # ping, content_block_stop, and what is yet to be invented
+                pass  # ping, and what is yet to be invented
         return Verdict.SEND
 
     def complete(self) -> bool:
@@ -122,6 +128,16 @@ class MessageWatch:
 
     def heartbeat(self) -> bytes:
         return b'event: ping\ndata: {"type": "ping"}\n\n'
+
+    def follow(self) -> None:
+        """Which block is open is known anyway."""
+
+    def curtail(self, first: bytes, usage: Usage) -> list[bytes]:
+        self.finish = "max_tokens"
+        delta = {"stop_reason": "max_tokens", "stop_sequence": None}
+        told = msgspec.json.encode({"type": "message_delta", "delta": delta, "usage": _usage.write(usage)})
+        ends = [b"event: message_delta\ndata: " + told + b"\n\n", _STOP]
+        return [_CLOSE % self._block, *ends] if isinstance(self._block, int) else ends
 
     def _count(self, counts: dict[str, Any] | None) -> None:
         if counts:

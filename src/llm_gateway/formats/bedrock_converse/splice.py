@@ -96,6 +96,16 @@ class FrameSplice:
     def heartbeat(self) -> bytes:
         return b""
 
+    def follow(self) -> None:
+        """Which block is open is known anyway."""
+
+    def curtail(self, usage: Usage) -> bool:
+        if self._over() or self._held or not self.between or self._watch.finish is not None:
+            return False
+        self._held = self._watch.curtail(usage)
+        self._usual, self.ended = False, True
+        return True
+
     def _over(self) -> bool:
         return self.ended or self.failed is not None
 

@@ -15,7 +15,7 @@ from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Usage
 from llm_gateway.formats._incoming import broken
 from llm_gateway.formats._splice import Verdict
-from llm_gateway.formats.bedrock_converse import _events, _usage
+from llm_gateway.formats.bedrock_converse import _events, _finish, _usage
 
 _DELTA = _events.HEADERS["contentBlockDelta"]
 _PAYLOAD = eventstream.PRELUDE + len(_DELTA)
@@ -23,9 +23,10 @@ _BLOCKS = "contentBlock"
 
 
 class ConverseWatch:
-    __slots__ = ("characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_block", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
     def __init__(self) -> None:
+        self._block: int | None = None  # the number of the one that is open
         self.usage: Usage | None = None
         self.finish: str | None = None
         self.meaningful = False
@@ -78,6 +79,7 @@ class ConverseWatch:
             case "contentBlockDelta":
                 self._see(event)
             case "contentBlockStart":
+                self._block = event.content_block_index
                 self.meaningful = True
                 opened = _events.decode_start(event.start).tool_use
                 self.characters += len(opened.name) if opened is not None else 0
@@ -89,11 +91,24 @@ class ConverseWatch:
                 self.usage = _usage.read(event.usage, event.service_tier) if event.usage else self.usage
                 self.ended = self.finish is not None
                 return Verdict.HOLD if self.ended else Verdict.SEND
+            case "contentBlockStop":
+                self._block = None
             case _:
-                pass  # messageStart, contentBlockStop
+                pass  # messageStart
         return Verdict.SEND
 
+    def curtail(self, usage: Usage) -> list[bytes]:
+        """What ends the stream here, at its greatest length, with this usage."""
+        stop = _finish.write("length", None, None)
+        self.usage, self.finish, self.ended, self.meaningful = usage, stop, True, True
+        told = {"usage": _usage.write(usage), "metrics": {"latencyMs": 0}}
+        ends = [_events.write("messageStop", {"stopReason": stop}), _events.write("metadata", told)]
+        if self._block is not None:
+            ends.insert(0, _events.write("contentBlockStop", {"contentBlockIndex": self._block}))
+        return ends
+
     def _see(self, event: _events.Event) -> None:
+        self._block = event.content_block_index
         delta = _events.decode_delta(event.delta)
         thought, call = delta.reasoning_content, delta.tool_use
         generated = (

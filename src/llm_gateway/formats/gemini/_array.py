@@ -87,6 +87,12 @@ class ArrayPassage:
     def heartbeat(self) -> bytes:
         return b""
 
+    def follow(self) -> None:
+        self._inner.follow()
+
+    def curtail(self, usage: Usage) -> bool:
+        return self._inner.curtail(usage)
+
 
 class ArrayWriter:
     """A StreamWriter around one that writes SSE."""

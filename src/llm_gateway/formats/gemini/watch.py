@@ -19,6 +19,7 @@ from llm_gateway.formats.gemini import _facts, _finish, _usage, _wire, errors
 
 _NONE = Raw(b"")
 _BLANK = (b"\n\n", b"\n\r\n")
+_ENVELOPE = ("modelVersion", "responseId")
 
 
 class _Called(Struct, rename="camel", gc=False):
@@ -39,6 +40,7 @@ class _Content(Struct, gc=False):
 class _Candidate(Struct, rename="camel", gc=False):
     content: _Content | None = None
     finish_reason: str | int | None = None
+    index: int | None = 0
     grounding_metadata: dict[str, Any] | None = None
 
 
@@ -50,12 +52,14 @@ class _Chunk(Struct, rename="camel", gc=False):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class ContentWatch:
-    __slots__ = ("_counts", "_searches", "characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_candidates", "_counts", "_searches", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
     def __init__(self) -> None:
+        self._candidates = 1
         self._counts: dict[str, Any] = {}
         self._searches = 0
         self.usage: Usage | None = None
@@ -111,8 +115,24 @@ class ContentWatch:
     def heartbeat(self) -> bytes:
         return b""
 
+    def follow(self) -> None:
+        """The first chunk's envelope is all it takes."""
+
+    def curtail(self, first: bytes, usage: Usage) -> list[bytes]:
+        try:
+            envelope = _decode_members(sse.payload(first))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
+        self.finish = _finish.write("length", None)
+        nothing = {"parts": [{"text": ""}], "role": "model"}
+        ends = [{"content": nothing, "finishReason": self.finish, "index": index} for index in range(self._candidates)]
+        told = {"candidates": ends, "usageMetadata": _usage.write(usage), **{name: envelope[name] for name in _ENVELOPE if name in envelope}}
+        return [b"data: " + msgspec.json.encode(told) + b"\r\n\r\n"]
+
     def _see(self, chunk: _Chunk) -> None:
         for candidate in chunk.candidates or ():
+            if candidate.index and candidate.index >= self._candidates:
+                self._candidates = candidate.index + 1
             if candidate.content is not None:
                 for part in candidate.content.parts or ():
                     self._count(part)

@@ -17,7 +17,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Usage
 from llm_gateway.formats._incoming import cut
 from llm_gateway.formats._lines import Lines
-from llm_gateway.formats.ollama import _facts, _wire, errors
+from llm_gateway.formats.ollama import _facts, _wire, errors, replies
 
 
 class _Function(Struct, gc=False):
@@ -50,15 +50,17 @@ class _Line(Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Line).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class LineSplice:
     """A Passage."""
 
-    __slots__ = ("_held", "_lines", "between", "characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_first", "_held", "_lines", "between", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
     def __init__(self) -> None:
         self._lines = Lines()
+        self._first: bytes | None = None  # the first line, where it is wanted; b"" until it came
         self._held = b""
         self.usage: Usage | None = None
         self.finish: str | None = None
@@ -80,6 +82,8 @@ class LineSplice:
         except Fault as fault:
             self.failed = fault
             return b""
+        if self._first == b"":
+            self._first = block[: block.find(b"\n") + 1].strip()
         return self._pass(block) if block else b""
 
     def close(self, *, whole: bool = True) -> bytes:
@@ -101,6 +105,23 @@ class LineSplice:
 
     def heartbeat(self) -> bytes:
         return b""
+
+    def follow(self) -> None:
+        self._first = b""
+
+    def curtail(self, usage: Usage) -> bool:
+        if self._over() or not self._first:
+            return False
+        try:
+            first = _decode_members(self._first)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        said = replies.placed({}, generate="response" in first)
+        about = {name: first[name] for name in ("model", "created_at") if name in first}
+        self.finish = _facts.done_reason("length")
+        self._held = msgspec.json.encode({**about, **said, "done": True, "done_reason": self.finish, **_facts.written_usage(usage)}) + b"\n"
+        self.usage, self.ended, self.meaningful = usage, True, True
+        return True
 
     def _over(self) -> bool:
         return self.ended or self.failed is not None

@@ -23,6 +23,8 @@ from llm_gateway.formats.openai_chat import _usage, errors
 
 _DONE = b"data: [DONE]\n\n"
 _NULL = Raw(b"null")
+_ENVELOPE = frozenset({"id", "object", "created", "model", "provider", "service_tier", "system_fingerprint"})
+_LEGACY = b'"text_completion"'
 
 
 class _Delta(Struct, gc=False):
@@ -128,6 +130,25 @@ class ChatWatch:
     def heartbeat(self) -> bytes:
         return b": \n\n"
 
+    def follow(self) -> None:
+        """The first chunk's envelope is all it takes."""
+
+    def curtail(self, first: bytes, usage: Usage) -> list[bytes]:
+        try:
+            envelope = _decode_members(sse.payload(first))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
+        envelope = {name: value for name, value in envelope.items() if name in _ENVELOPE}
+        if self._asked:
+            envelope["usage"] = _NULL
+        self.finish = "length"
+        legacy = bytes(envelope.get("object", _NULL)) == _LEGACY
+        open_ = [index for index in range(self._choices or 1) if index not in self._finished]
+        ends = [_chunk(envelope, [_ending(index, legacy=legacy)]) for index in open_]
+        if self._asked:
+            ends.append(_chunk({**envelope, "usage": Raw(msgspec.json.encode(_usage.write(usage)))}, []))
+        return [*ends, _DONE]
+
     def _see(self, choice: _Choice) -> None:
         index = choice.index or 0
         if index >= self._choices:
@@ -157,6 +178,16 @@ class ChatWatch:
         if self._asked:
             return Verdict.HOLD if self._finished or not chunk.choices else Verdict.SEND
         return Verdict.SEND if chunk.choices else Verdict.DROP
+
+
+def _ending(index: int, *, legacy: bool) -> dict[str, Any]:
+    """A choice that became as long as it may."""
+    said: dict[str, Any] = {"text": ""} if legacy else {"delta": {}}
+    return {"index": index, **said, "logprobs": None, "finish_reason": "length"}
+
+
+def _chunk(envelope: dict[str, Raw], choices: list[dict[str, Any]]) -> bytes:
+    return b"data: " + msgspec.json.encode({**envelope, "choices": choices}) + b"\n\n"
 
 
 def _says(delta: _Delta) -> bool:

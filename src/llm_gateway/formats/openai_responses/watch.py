@@ -18,6 +18,7 @@ from llm_gateway.formats._splice import Splice, Verdict
 from llm_gateway.formats.openai_responses import _envelope, errors, replies, sealing
 from llm_gateway.formats.openai_responses._output import Item
 from llm_gateway.formats.openai_responses.sealing import Seal
+from llm_gateway.formats.openai_responses.trace import Trace
 
 _DELTA = b"event: response.output_text.delta\ndata: "
 _NULL = Raw(b"null")
@@ -54,10 +55,11 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 class ResponseWatch:
     """`_number`: of the last event."""
 
-    __slots__ = ("_number", "characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_number", "_trace", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
     def __init__(self) -> None:
         self._number = 0
+        self._trace: Trace | None = None
         self.usage: Usage | None = None
         self.finish: str | None = None
         self.meaningful = False
@@ -66,7 +68,7 @@ class ResponseWatch:
         self.failed: Fault | None = None
 
     def glance(self, data: bytes) -> bool:
-        if not data.startswith(_DELTA) or data.find(b"\n\n") != len(data) - 2:
+        if self._trace is not None or not data.startswith(_DELTA) or data.find(b"\n\n") != len(data) - 2:
             return False
         try:
             event = _decode_text(data[40:])
@@ -97,6 +99,8 @@ class ResponseWatch:
             self.failed = errors.read(200, bytes(seen.response) if seen.type == "response.failed" else data)
             return Verdict.DROP
         self._see(seen)
+        if self._trace is not None:
+            self._trace.see(data)
         return Verdict.SEND
 
     def complete(self) -> bool:
@@ -112,6 +116,14 @@ class ResponseWatch:
 
     def heartbeat(self) -> bytes:
         return b": \n\n"
+
+    def follow(self) -> None:
+        self._trace = Trace()
+
+    def curtail(self, first: bytes, usage: Usage) -> list[bytes]:
+        ends = self._trace.ends(usage, self._number + 1) if self._trace is not None else []
+        self.finish = "max_output_tokens" if ends else None
+        return ends
 
     def _look_end(self, body: bytes) -> Verdict:
         try:
@@ -196,6 +208,12 @@ class SealedPassage:
 
     def heartbeat(self) -> bytes:
         return self._inner.heartbeat()
+
+    def follow(self) -> None:
+        self._inner.follow()
+
+    def curtail(self, usage: Usage) -> bool:
+        return self._inner.curtail(usage)
 
     def _sealed(self, passed: bytes) -> bytes:
         return passed if self.seal is None or not passed else sealing.sealed_events(passed, self.seal)

@@ -1,7 +1,7 @@
 """The response cache in Redis: one for all workers and replicas, each reply for its time.
 
-    llmgw:c:HASH        msgpack of (what was purged last when it was asked for, when it was kept, the reply); HASH: of tenant and mark, so that a
-                        cluster spreads them
+    llmgw:c:HASH        msgpack of (what was purged last when it was asked for, when it was kept, the reply), for as long as it counts; HASH: of tenant
+                        and mark, so that a cluster spreads them
     llmgw:{c}:purged    hash: [tenant, model, tag] as JSON -> its number; `#` the last number there was
 
 Law: whatever goes wrong is a miss. A look-up is one round trip: the reply, and the number of the last purge beside it; only where that is news the
@@ -50,14 +50,14 @@ class Replies:
 
     async def get(self, place: Place, now: float) -> Kept | None:
         key = _key(place)
-        found, number = self._ask("GET", key), self._ask("HGET", PURGED, LAST)
+        found, rest, number = self._ask("GET", key), self._ask("PTTL", key), self._ask("HGET", PURGED, LAST)
         last = await number
         if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
             return None
-        shelved = await found
-        if not shelved or isinstance(shelved, Failure) or self._pending:
+        shelved, left = await found, await rest
+        if not shelved or isinstance(shelved, Failure) or isinstance(left, Failure) or left <= 0 or self._pending:
             return None
-        return self._standing(place, shelved, now)
+        return self._standing(place, shelved, now, left / 1000)
 
     def put(self, place: Place, kept: Kept) -> None:
         """Nobody waits for it. Not kept where nobody knows what was purged."""
@@ -119,17 +119,18 @@ class Replies:
         self._numbers = {msgspec.json.decode(name, type=Named): number for name, number in numbers.items()}
         return self.purges > 0
 
-    def _standing(self, place: Place, shelved: bytes, now: float) -> Kept | None:
-        """The reply, by this process' clock; None if it was purged, or is of a gateway that keeps others."""
+    def _standing(self, place: Place, shelved: bytes, now: float, left: float) -> Kept | None:
+        """The reply, by this process' clock; None if it was purged, or is of a gateway that keeps others. left: seconds that Redis will have it;
+        how old it is only that tells, since the clocks of replicas may differ."""
         try:
-            asked, born, kept = _shelved.decode(shelved)
+            asked, _, kept = _shelved.decode(shelved)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
         models = (None, kept.name, kept.model, f"{kept.provider}/{kept.model}")
         known = self._numbers
         if any(known.get(named, 0) > asked for named in product((None, place.tenant), models, (None, *kept.tags))):
             return None
-        return redated(kept, now - max(0.0, time_ns() / 1e9 - born))
+        return redated(kept, now - max(0.0, kept.until - kept.born - left))
 
 
 def redated(kept: Kept, born: float) -> Kept:

@@ -1,7 +1,8 @@
 """Tenants, projects, users and keys in the operator's database, and what of them workers are to know.
 
 Law: every change is one transaction that first takes the next serial of `revision`, and holds it: changes are seen in the order of their
-serials, by this gateway and by every other, and who asks for all that is newer than a serial misses none. Rows stay when their record goes.
+serials, by this gateway and by every other, and who asks for all that is newer than a serial misses none. Rows stay when their record goes, for
+weeks (`purging.forget`); whoever asks after longer is told that it missed some.
 
 A rotated key keeps its row, and so its id, limits and spending. The secret it had before moves to a row of its own, whose `successor` is
 that id, until its time is over; whatever changes of the key changes of that row too.
@@ -36,6 +37,10 @@ AT_ONCE = 1000  # rows read before others have their turn
 
 class MissingError(Exception):
     """There is no such record, or not any more."""
+
+
+class BehindError(Exception):
+    """What was removed since then is partly forgotten: all there is has to be read."""
 
 
 class TakenError(Exception):
@@ -82,7 +87,8 @@ class Register:
             return int(await connection.scalar(select(tables.revision.c.serial).where(tables.revision.c.id == 1)) or 0)
 
     async def since(self, serial: int) -> tuple[int, Entries]:
-        """All that changed after that, and the serial this leads to: by place, the record (msgpack), or None for one that is gone."""
+        """All that changed after that, and the serial this leads to: by place, the record (msgpack), or None for one that is gone. Raises
+        BehindError where not all of that is known any more."""
         newest = await self.serial()
         entries: Entries = {}
         async with reading(self._engine) as connection:
@@ -90,6 +96,8 @@ class Register:
                 for row in await connection.execute(select(table).where(table.c.changed > serial)):
                     record = _record(kind, row)
                     entries[position(record)] = msgspec.msgpack.encode(record) if row.removed is None else None
+            if int(await connection.scalar(select(tables.revision.c.purged).where(tables.revision.c.id == 1)) or 0) > serial:
+                raise BehindError  # asked last: what is forgotten meanwhile was missed, too
         return newest, entries
 
     async def mark(self) -> bytes:

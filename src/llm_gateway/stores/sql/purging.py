@@ -1,6 +1,7 @@
 """What is older than it has to be kept, taken out in small steps, so that nobody waits for it long.
 
-Law: `step` is one short transaction. Sums outlive the rows they were made of.
+Law: `step` and `forget` are short transactions. Sums outlive the rows they were made of. What is forgotten of who there was is said in
+`revision.purged`, in the same transaction: a gateway that was away for so long then knows that it missed something.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msgspec import Struct
-from sqlalchemy import BigInteger, Delete, bindparam, delete, select, tuple_
+from sqlalchemy import BigInteger, Delete, and_, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from llm_gateway.stores.sql.engine import writing
-from llm_gateway.stores.sql.tables import daily, hourly, tag_sets, usage
+from llm_gateway.stores.sql.tables import daily, hourly, keys, projects, revision, tag_sets, tenants, usage, users
 
 ROWS = 500
 DAY = 86_400_000
@@ -33,6 +34,26 @@ async def step(engine: AsyncEngine, terms: Terms, now: float) -> int:
         async with writing(engine) as connection:
             taken += (await connection.execute(statement, {"before": before - before % DAY})).rowcount
     return taken
+
+
+async def forget(engine: AsyncEngine, days: int, now: float) -> int:
+    """Takes out some hundreds of the tenants, projects, users and keys that were removed that long before `now` (Unix seconds), and of the secrets
+    that rotated keys had before; returns how many, 0 when nothing is left."""
+    before = now - days * DAY / 1000
+    async with writing(engine) as connection:
+        gone: list[int] = []
+        for table in (tenants, projects, users, keys):
+            over = table.c.removed < before
+            if table is keys:
+                over = or_(over, and_(keys.c.successor.is_not(None), keys.c.expires > 0, keys.c.expires < before))
+            key = tuple_(*table.primary_key.columns)
+            chosen = select(*table.primary_key.columns).where(over).limit(ROWS)
+            # Said twice: one that was made again meanwhile is not taken.
+            gone += (await connection.execute(delete(table).where(key.in_(chosen), over).returning(table.c.changed))).scalars()
+        if gone:
+            most = max(gone)
+            await connection.execute(update(revision).where(revision.c.id == 1, revision.c.purged < most).values(purged=most))
+    return len(gone)
 
 
 def _statements(terms: Terms) -> Iterator[tuple[Delete, int]]:

@@ -4,7 +4,8 @@ Law: names and types alone. They only grow: a migration adds tables, columns (nu
 away, so that a gateway of the version before works on. Statements therefore name the columns they write, and never say `*`.
 
 Who there is: a `changed` column bears the serial (of `revision`) of a record's last change, `removed` when it went (Unix seconds); records
-stay, so that whoever polls by serial hears of their end too. Values are msgspec's JSON of those in core/tenancy.py. Money is nano-USD.
+stay for a while (`purging.forget`), so that whoever polls by serial hears of their end too. Values are msgspec's JSON of those in
+core/tenancy.py. Money is nano-USD.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
-REVISION = "001"  # the newest of migrations/versions
+REVISION = "002"  # the newest of migrations/versions
 VERSION = "schema_version"  # the table that says which a database is at
 NONE, NOBODY, NO, NIL = text("''"), text("'[]'"), text("false"), text("0")
 
@@ -51,12 +52,14 @@ def _grant() -> Column[str]:
     return Column("grant", Text, nullable=False, server_default=text("'{}'"))
 
 
-# One row, id 1. `serial` grows by one with each change of what follows; other replicas look at it once a second.
+# One row, id 1. `serial` grows by one with each change of what follows; other replicas look at it once a second. `purged`: the largest
+# `changed` of a record that was removed and is no more in its table; who knows less than that has to read everything.
 revision = Table(
     "revision",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("serial", BigInteger, nullable=False, server_default=NIL),
+    Column("purged", BigInteger, nullable=False, server_default=NIL),
 )
 
 # `each_user`, `each_key`: a grant, or none. `secrets`: sealed.
