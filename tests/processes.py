@@ -26,11 +26,13 @@ def eventually(check: Callable[[], object], seconds: float = 8.0, *not_yet: type
     """The first true answer of `check`, whose failures count as not yet."""
     end = time.monotonic() + seconds
     failure: Exception | None = None
+    pause = 0.01  # ever longer: a check often asks a process that others wait for, too
     while time.monotonic() < end:
         try:
             if answer := check():
                 return answer
         except (OSError, AssertionError, ValueError, IndexError, *not_yet) as error:
             failure = error
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
     raise AssertionError(f"not within {seconds} s: {failure}")

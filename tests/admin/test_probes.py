@@ -84,6 +84,7 @@ def test_only_what_is_broken_is_down_and_a_refused_key_is_told_once(plane, stage
     assert not [each for each in redirecting.asked if each.path == "/elsewhere"]
 
 
+@pytest.mark.slow
 def test_each_key_gets_its_turn_and_never_are_two_asked_at_once(plane, stage):
     upstream = stage()
     upstream.pause = 0.25
@@ -108,6 +109,7 @@ def test_a_provider_that_is_too_slow_is_down(plane, stage):
     assert down["data"]["reason"] == "no answer within 0.1 s"
 
 
+@pytest.mark.slow
 def test_a_reload_asks_the_new_ones_and_leaves_the_old_alone(plane, stage):
     first, second = stage(), stage()
     running = plane(f"providers: {{lab: {{type: vllm, base_url: '{first.url}'}}}}\n{FAST}")
@@ -163,6 +165,7 @@ def test_cloud_credentials_are_sent_as_the_cloud_wants_them():
     assert found.key == "cloud"
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_for_before_the_operator_answers(plane, stage):
     """Loading every provider's module takes longer than an answer of the operator may."""
     upstream = stage()
