@@ -14,6 +14,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             echo "could not be installed:$missing; tests that need it will skip" >&2
     fi
 fi
+# What pytest and the SDKs compile is kept for the next run, also where Python is told to keep nothing: it is half a minute of each worker's.
+unset PYTHONDONTWRITEBYTECODE
 # Two at a time, a file at a time: most tests wait for processes and sockets, and a file may share a gateway.
 # The slow ones are `make slow` and `make faults`: MARK=slow.
 status=0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from databases import Migrated
 from postgres import Postgres, postgres_server
 
 # Processes that tests start keep their bytecode, as those of users do: an operator that compiles all it imports takes 3 s more.
@@ -25,6 +26,11 @@ def checkout() -> Path:
 def postgres() -> Iterator[Postgres]:
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Migrated:
+    return Migrated(tmp_path_factory.mktemp("migrated"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
