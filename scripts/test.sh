@@ -21,7 +21,7 @@ unset PYTHONDONTWRITEBYTECODE
 status=0
 FAILED_TESTS=$(mktemp)
 export FAILED_TESTS
-.venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile -m "${MARK:-not slow}" "$@" || status=$?
+.venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile --max-worker-restart=0 -m "${MARK:-not slow}" "$@" || status=$?
 failed=$(sort -u "$FAILED_TESTS" | wc -l)
 if [ "$status" = 1 ] && [ "$failed" -gt 0 ] && [ "$failed" -le 5 ]; then
     # Tests with real processes and real time wait for a core that others are using. What is broken fails alone, too.

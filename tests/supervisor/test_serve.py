@@ -46,7 +46,7 @@ class Gateway:
             )
 
     def wait_ready(self) -> Gateway:
-        eventually(lambda: "/v1/chat/completions" in self.banner(), 15)
+        eventually(lambda: "/v1/chat/completions" in self.banner(), 30)
         return self
 
     def banner(self) -> str:
