@@ -47,7 +47,7 @@ demo: $(VENV)/.stamp-dev $(BENCH_VENV)/.stamp ## a real small LLM behind the gat
 
 replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each result by name in docs/replay.md
 	$(BIN)/python tests/replay/report.py
-	EVERY_CUT=1 $(BIN)/python -m pytest -q -n auto tests/formats -k cut $(ARGS)
+	EVERY_CUT=1 $(BIN)/python -m pytest -q -n auto tests/formats -m sampled $(ARGS)
 
 faults: $(VENV)/.stamp-dev ## everything that may go wrong, against real processes, each row in docs/faults.md
 	@sh scripts/faults.sh $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from databases import Migrated
 from postgres import Postgres, postgres_server
 
 # Processes that tests start keep their bytecode, as those of users do: an operator that compiles all it imports takes 3 s more.
@@ -25,6 +27,22 @@ def checkout() -> Path:
 def postgres() -> Iterator[Postgres]:
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Migrated:
+    return Migrated(tmp_path_factory.mktemp("migrated"))
+
+
+def pytest_sessionstart() -> None:
+    """What is collected stays: looking through it for garbage, again and again, is a third of collecting."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -74,11 +74,11 @@ class Postgres:
             raise OSError(done.stderr)
         return done.stdout.strip()
 
-    def database(self) -> str:
-        """The URL of a new, empty one."""
+    def database(self, template: str = "template1") -> str:
+        """The URL of a new one: empty, or a copy of another that nobody is connected to."""
         self.databases += 1
         name = f"test_{os.getpid()}_{self.databases}"
-        self.run(f"CREATE DATABASE {name} STRATEGY file_copy")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return f"postgresql://{USER}:{QUOTED}@127.0.0.1:{self.port}/{name}"
 
 

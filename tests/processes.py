@@ -22,15 +22,17 @@ def alive(pid: int) -> bool:
     return True
 
 
-def eventually(check: Callable[[], object], seconds: float = 8.0, *not_yet: type[Exception]) -> object:
-    """The first true answer of `check`, whose failures count as not yet."""
+def eventually(check: Callable[[], object], seconds: float = 20.0, *not_yet: type[Exception]) -> object:
+    """The first true answer of `check`, whose failures count as not yet. seconds: how long a machine that does five other things may take."""
     end = time.monotonic() + seconds
     failure: Exception | None = None
+    pause = 0.01  # ever longer: a check often asks a process that others wait for, too
     while time.monotonic() < end:
         try:
             if answer := check():
                 return answer
         except (OSError, AssertionError, ValueError, IndexError, *not_yet) as error:
             failure = error
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
     raise AssertionError(f"not within {seconds} s: {failure}")

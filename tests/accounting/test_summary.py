@@ -12,6 +12,7 @@ import pytest
 
 from llm_gateway.accounting.summary import Summary
 from llm_gateway.cli import _moment
+from typed import typed
 
 COMMAND = Path(sys.executable).with_name("llm-gateway")
 
@@ -54,8 +55,7 @@ def test_times_are_written_as_rows_write_them(text: str, moment: str) -> None:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [COMMAND, "journal", "--data-dir", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20, cwd=folder)
+    return typed("journal", "--data-dir", str(folder), *arguments, folder=folder)
 
 
 @pytest.fixture
@@ -78,6 +78,13 @@ def test_since(folder: Path, since: str, count: int) -> None:
     assert len(run(folder, "--since", since).stdout.splitlines()) == count
 
 
+def test_it_is_a_program(folder: Path) -> None:
+    command = [COMMAND, "journal", "--data-dir", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20, cwd=folder)
+    said = run(folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, said.stdout, said.stderr)
+
+
 def test_the_sum_alone(folder: Path) -> None:
     done = run(folder, "--summary")
     assert done.stdout.splitlines()[0].startswith("model")
@@ -98,10 +105,10 @@ def test_a_damaged_journal_is_said_with_its_place(folder: Path) -> None:
 
 
 def test_a_new_key_is_an_entry_that_loads(folder: Path) -> None:
-    command = [COMMAND, "keys", "new", "team a"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, cwd=folder).stdout
-    (folder / "config.yaml").write_text(made)
-    done = subprocess.run([COMMAND, "check", "config.yaml"], capture_output=True, text=True, check=False, timeout=20, cwd=folder)
+    made = typed("keys", "new", "team a", folder=folder)
+    (folder / "config.yaml").write_text(made.stdout)
+    done = typed("check", "config.yaml", folder=folder)
     assert done.returncode == 0, done.stderr
-    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, cwd=folder).stdout
-    assert made != again
+    again = typed("keys", "new", "team a", folder=folder)
+    assert (made.returncode, again.returncode) == (0, 0)
+    assert made.stdout != again.stdout

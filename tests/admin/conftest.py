@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,12 @@ class Plane:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
+@contextmanager
+def planes(folder: Path) -> Iterator[Callable[..., Plane]]:
+    """Starts one in that folder; ends it."""
     started: list[Plane] = []
 
     def start(text: str = "", workers: int = 1) -> Plane:
-        folder = tmp_path
         common = f"workers: {workers}\ndata_dir: {folder / 'data'}\nadmin: {{token: {TOKEN}}}\nkeys: [{{name: a, key: sk-12345678}}]\n"
         (folder / "common").write_text(common)
         (folder / "config.yaml").write_text(common + text)
@@ -135,3 +136,16 @@ def plane(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
         except subprocess.TimeoutExpired:
             running.process.kill()
             running.process.wait(5)
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
+    with planes(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """One with two workers, for tests that leave it as it is: starting one takes two seconds of CPU."""
+    with planes(tmp_path_factory.mktemp("calm")) as start:
+        yield start(workers=2)

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 
+import pytest
+
 from admin.conftest import TOKEN
 from llm_gateway.admin.events import KEPT, Events
 from llm_gateway.admin.notices import Notices
@@ -53,6 +55,7 @@ def test_a_worker_that_joins_late_is_told_what_still_holds(plane):
     eventually(lambda: running.events("?event=worker_restarted")[0]["data"]["worker"] == 0)
 
 
+@pytest.mark.slow
 def test_a_provider_that_the_configuration_changes_starts_afresh(plane):
     running = plane("providers: {echo: {}}\n")
     running.tell(0, DISABLED)

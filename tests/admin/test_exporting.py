@@ -10,21 +10,20 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from databases import Migrated
 from llm_gateway.admin import exporting
 from llm_gateway.admin.exporting import FORMATS, export, writer
 from llm_gateway.stores.sql import booking
 from llm_gateway.stores.sql.asking import Question
 from llm_gateway.stores.sql.engine import connect
-from llm_gateway.stores.sql.migrate import upgrade
 from stores.sql.made import batch, line
 
 ALL = Question(0, 1 << 50)
 
 
 @pytest.fixture
-async def engine(tmp_path) -> AsyncIterator[AsyncEngine]:
-    made = connect(f"sqlite:///{tmp_path}/gateway.db")
-    await upgrade(made)
+async def engine(tmp_path, migrated: Migrated) -> AsyncIterator[AsyncEngine]:
+    made = connect(migrated.sqlite(tmp_path))
     yield made
     await made.dispose()
 

@@ -14,22 +14,21 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from databases import Migrated
 from llm_gateway.accounting.journal import Journal
 from llm_gateway.admin import loading
 from llm_gateway.admin.loading import LINES, Loader
 from llm_gateway.stores.sql import tables
 from llm_gateway.stores.sql.engine import connect, reading
-from llm_gateway.stores.sql.migrate import upgrade
 from stores.sql.made import line, write
 
 DAY = 86_400.0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def engine(request: pytest.FixtureRequest, tmp_path) -> AsyncIterator[AsyncEngine]:
+async def engine(request: pytest.FixtureRequest, tmp_path, migrated: Migrated) -> AsyncIterator[AsyncEngine]:
     postgres = request.param == "postgresql"
-    made = connect(request.getfixturevalue("postgres").database() if postgres else f"sqlite:///{tmp_path}/gateway.db")
-    await upgrade(made)
+    made = connect(migrated.postgres(request.getfixturevalue("postgres")) if postgres else migrated.sqlite(tmp_path))
     yield made
     await made.dispose()
 

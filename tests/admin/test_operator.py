@@ -7,20 +7,25 @@ import os
 import signal
 import time
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from admin.conftest import TOKEN
 from processes import eventually
 
+SECRETIVE = """
+providers:
+  o: {type: openai, base_url: "http://h", api_key: sk-provider-1, headers: {x: header-value-1}, proxy: "http://u:pass-word-2@p"}
+"""
 
-def test_metrics_are_the_sum_of_the_workers_and_parse(plane):
-    running = plane(workers=2)
-    eventually(lambda: running.metric("llm_gateway_open_connections") == 30)
-    text = running.ask("/metrics")[1]
+
+def test_metrics_are_the_sum_of_the_workers_and_parse(calm):
+    eventually(lambda: calm.metric("llm_gateway_open_connections") == 30)
+    text = calm.ask("/metrics")[1]
     names = {family.name for family in prometheus(text)}
     assert {"http_requests", "llm_gateway_config_generation", "llm_gateway_build_info"} <= names
-    assert list(openmetrics(running.ask("/metrics", Accept="application/openmetrics-text")[1]))
+    assert list(openmetrics(calm.ask("/metrics", Accept="application/openmetrics-text")[1]))
 
 
 def test_what_a_killed_worker_counted_stays_counted(plane):
@@ -35,22 +40,25 @@ def test_what_a_killed_worker_counted_stays_counted(plane):
     assert running.metric("llm_gateway_worker_restarts_total") == 1
 
 
-def test_health_is_the_briefs_json(plane):
-    running = plane(workers=2)
-    eventually(lambda: json.loads(running.ask("/health")[1])["status"] == "healthy")
-    body = json.loads(running.ask("/health")[1])
+def test_health_is_the_briefs_json(calm):
+    eventually(lambda: json.loads(calm.ask("/health")[1])["status"] == "healthy")
+    body = json.loads(calm.ask("/health")[1])
     assert list(body) == ["status", "version", "uptime_seconds", "providers", "dependencies"]
     assert body["uptime_seconds"] >= 60
     assert body["providers"] == [{"name": "echo", "healthy": True, "latency_ms": 12}]
     assert body["dependencies"]["disk_space_gb"] > 0
-    assert running.ask("/health/live")[0] == 200
+    assert calm.ask("/health/live")[0] == 200
 
 
-def test_health_degrades_with_redis(plane):
-    running = plane("redis: {url: 'redis://127.0.0.1:1'}")
+def test_health_degrades_with_redis_and_the_shown_configuration_holds_no_secret(plane):
+    running = plane(f"redis: {{url: 'redis://user:pass-word-1@127.0.0.1:1'}}\n{SECRETIVE}")
     body = eventually(lambda: (found := json.loads(running.ask("/health")[1]))["status"] == "degraded" and found)
     assert body["dependencies"]["redis"] is False
     eventually(lambda: running.told("redis")[-1]["redis"] is False)  # for the workers' own /health
+    shown = running.ask("/admin/v1/config", TOKEN)[1]
+    for secret in ("pass-word", "sk-provider", "header-value", "0123456789abcdef", "sk-12345678", TOKEN):
+        assert secret not in shown
+    assert json.loads(shown)["generation"] == 1
 
 
 def test_a_good_file_is_in_force_everywhere_within_seconds(plane):
@@ -78,12 +86,12 @@ def test_a_bad_file_changes_nothing_says_everything_and_counts(plane):
     assert len(running.notices("configuration refused")) == 2  # once for the file, once for the call
 
 
-def test_nothing_new_is_nothing_changed(plane):
-    running = plane()
-    outcome = running.reload()
+def test_nothing_new_is_nothing_changed(calm):
+    outcome = calm.reload()
     assert (outcome["changed"], outcome["generation"], outcome["errors"]) == (False, 1, [])
 
 
+@pytest.mark.slow
 def test_an_emptied_file_takes_nobodys_keys_away(plane):
     running = plane()
     text = running.config.read_text()
@@ -95,6 +103,7 @@ def test_an_emptied_file_takes_nobodys_keys_away(plane):
     assert running.told("load")[0]["journal"] == "continue"
 
 
+@pytest.mark.slow
 def test_a_file_that_is_still_being_written_is_waited_for(plane):
     running = plane()
     text = running.config.read_text()
@@ -106,6 +115,7 @@ def test_a_file_that_is_still_being_written_is_waited_for(plane):
     eventually(lambda: running.told("load"))
 
 
+@pytest.mark.slow
 def test_sighup_reloads(plane):
     running = plane()
     os.kill(running.process.pid, signal.SIGSTOP)  # so that the signal is there before the file watch looks
@@ -129,6 +139,7 @@ def test_what_needs_a_restart_is_kept_and_said(plane):
     assert running.told("load")[0]["port"] == 8080
 
 
+@pytest.mark.slow
 def test_a_saved_file_that_only_a_restart_can_obey_is_answered_in_the_log(plane):
     running = plane()
     running.config.write_text(running.config.read_text().replace("workers: 1", "workers: 3"))
@@ -137,6 +148,7 @@ def test_a_saved_file_that_only_a_restart_can_obey_is_answered_in_the_log(plane)
     assert said["warnings"] == ["workers: changed, in force after a restart"]
 
 
+@pytest.mark.slow
 def test_a_worker_restarted_while_the_operator_is_dead_starts_with_the_newest(plane):
     running = plane()
     running.config.write_text(running.config.read_text() + "journal: {on_error: continue}\n")
@@ -150,31 +162,16 @@ def test_a_worker_restarted_while_the_operator_is_dead_starts_with_the_newest(pl
     eventually(lambda: running.metric("llm_gateway_config_generation") == 2)
 
 
-def test_the_admin_api_wants_the_token(plane):
-    running = plane()
+def test_the_admin_api_wants_the_token(calm):
     for token in (None, "", "wrong", TOKEN[:-1], TOKEN + "x"):
-        assert running.ask("/admin/v1/config", token)[0] == 401
-        assert running.ask("/admin/v1/reload", token, "POST")[0] == 401
-    assert running.ask("/admin/v1/config", TOKEN)[0] == 200
+        assert calm.ask("/admin/v1/config", token)[0] == 401
+        assert calm.ask("/admin/v1/reload", token, "POST")[0] == 401
+    assert calm.ask("/admin/v1/config", TOKEN)[0] == 200
 
 
-def test_the_shown_configuration_holds_no_secret(plane):
-    text = """
-redis: {url: "redis://user:pass-word-1@h"}
-providers:
-  o: {type: openai, base_url: "http://h", api_key: sk-provider-1, headers: {x: header-value-1}, proxy: "http://u:pass-word-2@p"}
-"""
-    running = plane(text)
-    shown = running.ask("/admin/v1/config", TOKEN)[1]
-    for secret in ("pass-word", "sk-provider", "header-value", "0123456789abcdef", "sk-12345678", TOKEN):
-        assert secret not in shown
-    assert json.loads(shown)["generation"] == 1
-
-
-def test_workers_hear_the_mean_of_connections(plane):
-    running = plane(workers=2)
-    eventually(lambda: running.told("mean"))
-    assert running.told("mean")[0]["mean"] == 15.0
+def test_workers_hear_the_mean_of_connections(calm):
+    eventually(lambda: calm.told("mean"))
+    assert calm.told("mean")[0]["mean"] == 15.0
 
 
 def test_the_operator_drains_last_and_says_so(plane):
@@ -188,6 +185,7 @@ def test_the_operator_drains_last_and_says_so(plane):
     assert running.process.wait(8) == 0
 
 
+@pytest.mark.slow
 def test_it_answers_soon_after_it_was_started(plane):
     running = plane()
     os.kill(running.children("operator")[0], signal.SIGKILL)

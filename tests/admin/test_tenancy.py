@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
+from databases import Migrated
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.notices import Notices
@@ -84,7 +85,8 @@ class Api:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
+async def api(tmp_path: Path, migrated: Migrated) -> AsyncIterator[Api]:
+    migrated.sqlite(tmp_path)
     made = Api(tmp_path)
     await made.registry.table.look()
     yield made

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from docs.blocks import PAGES, ROOT, Block, blocks
-from docs.conftest import BIN, Place
+from docs.conftest import Place
+from typed import typed
 
 SHELLS = ("sh", "bash")
 # A failing request fails its block, except where the block looks at the status itself.
@@ -33,7 +35,12 @@ def those(*languages: str, run: bool) -> list[Block]:
     return [block for block in BLOCKS if block.language in languages and (block.reason is None) is run]
 
 
-@pytest.mark.parametrize("block", those(*SHELLS, run=True), ids=str)
+def weighed(found: list[Block]) -> list[Any]:
+    """Blocks that start the program again and again are `make slow`'s: tests/commands has what they say, in less time."""
+    return [pytest.param(each, id=str(each), marks=pytest.mark.slow if each.text.count("llm-gateway ") > 2 else ()) for each in found]
+
+
+@pytest.mark.parametrize("block", weighed(those(*SHELLS, run=True)))
 def test_a_shell_block_succeeds(block: Block, place: Place) -> None:
     if "curl" in block.text and shutil.which("curl") is None:
         pytest.skip("no curl here")
@@ -46,22 +53,23 @@ def test_a_shell_block_succeeds(block: Block, place: Place) -> None:
 
 
 @pytest.mark.parametrize("block", those("python", run=True), ids=str)
-def test_a_python_block_runs(block: Block, place: Place) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", place.here(block.text)],
-        cwd=place.folder, env=place.environ, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_a_python_block_runs(block: Block, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process: importing an SDK takes seconds, and others that are tested here have done so."""
+    monkeypatch.chdir(place.folder)
+    for name in os.environ.keys() - place.environ.keys():
+        monkeypatch.delenv(name)
+    for name, value in place.environ.items():
+        monkeypatch.setenv(name, value)
+    exec(compile(place.here(block.text), str(block), "exec"), {"__name__": "__main__"})  # noqa: S102  a document's, which is ours
     if "print(" in block.text:
-        assert re.search(r"story|Hello", done.stdout), "the echo of what was asked"
+        assert re.search(r"story|Hello", capsys.readouterr().out), "the echo of what was asked"
 
 
 @pytest.mark.parametrize("block", [each for each in those("yaml", run=True) if "scrape_configs" not in each.text], ids=str)
 def test_a_configuration_is_valid(block: Block, place: Place, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(block.text)
     given = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block.text), "sk-made-up-0123456789")
-    command = [BIN / "llm-gateway", "check", "config.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, env=place.environ | given, capture_output=True, text=True, check=False, timeout=20)
+    done = typed("check", "config.yaml", folder=tmp_path, environ=place.environ | given)
     assert done.returncode == 0, done.stderr
     assert "Warnings" not in done.stdout, done.stdout
 

@@ -188,7 +188,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 40
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:

@@ -151,6 +151,7 @@ def test_a_key_has_a_length(asked: Asked) -> None:
     assert (reply.status, json.loads(body)["error"]["param"]) == (400, "Idempotency-Key")
 
 
+@pytest.mark.slow
 def test_a_worker_that_drains_ends_what_it_was_asked_for(loop_thread: Loop, asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("draining")
     config = {

@@ -101,6 +101,7 @@ def test_a_key_made_by_the_api_serves_at_once_and_a_revoked_one_is_refused_by_ev
     eventually(lambda: keyed.code(key["key"]) == "invalid_api_key", 2)
 
 
+@pytest.mark.slow
 def test_no_request_is_refused_while_keys_come_and_go(keyed: Keyed) -> None:
     """Every worker's memory of keys is thrown away thirty times, under load."""
     key, stop, statuses = keyed.made()["key"], threading.Event(), set[int]()

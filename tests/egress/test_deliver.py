@@ -73,6 +73,7 @@ def test_another_provider_answers_and_the_client_is_unaware(gateway: Gateway, fa
     with gateway.connect() as client:
         client.send(request(f"then-good/{fault}", stream=stream, path=path, headers=(f"X-Request-ID: {name}",)))
         reply = client.reply()
+    took = time.monotonic() - began
     assert reply.status == 200, reply
     if fault != "stall_after_head":  # there a heartbeat, which the upstream's 200 allows, has sent the head already
         assert (reply.headers["x-gateway-provider"], reply.headers["x-gateway-fallbacks"]) == ("again", "1")
@@ -86,7 +87,7 @@ def test_another_provider_answers_and_the_client_is_unaware(gateway: Gateway, fa
         assert b"hello" in reply.body
     row = gateway.row(name)
     assert (row["status"], row.get("outcome", "ok"), row["fallbacks"]) == (200, "ok", 1)
-    assert time.monotonic() - began < (2.8 if fault.startswith("stall") else 0.6)
+    assert took < (2.8 if fault.startswith("stall") else 0.9)  # none of the others waits until its provider's second is over
 
 
 def test_a_refused_connect_costs_less_than_a_tenth_of_a_second(gateway: Gateway):

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from formats.sampling import offers, taken
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
+
+
+def pytest_generate_tests(metafunc):
+    """Recorded interactions for tests marked by `formats.sampling.each`."""
+    if metafunc.function.__name__ in (offered := offers(metafunc.module)):
+        interactions = taken(offered, metafunc.function.__name__)
+        metafunc.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
 @pytest.fixture

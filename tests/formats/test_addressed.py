@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from formats.sampling import generated
 from llm_gateway.core.types import Document, Image, Media, Video
 from llm_gateway.formats.addressed import MOST, filled, named
 from llm_gateway.formats.by_value import Named
@@ -102,6 +103,7 @@ JSON = st.recursive(
 )
 
 
+@generated(100)
 @given(JSON, st.sampled_from(["openai_chat", "anthropic_messages"]))
 def test_whatever_the_messages_are_nothing_is_raised_and_without_values_nothing_changes(value: Any, shape: str):
     given = {"messages": Raw(json.dumps(value).encode())}

@@ -7,8 +7,7 @@ import json
 import random
 from itertools import islice
 
-import pytest
-
+from formats.sampling import each
 from formats.shapes import ALL, CALL, MODELS, NOW, asked, other, recorded, request_body, shape_of
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.crossing import Crossing
@@ -59,7 +58,7 @@ def broken(tree, dice):
     return tree
 
 
-@pytest.mark.parametrize("interaction", REQUESTS, ids=[one.id for one in REQUESTS])
+@each(REQUESTS)
 def test_requests(interaction):
     dice = random.Random(interaction.id)
     shape = shape_of(interaction)
@@ -73,7 +72,7 @@ def test_requests(interaction):
             assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
 
 
-@pytest.mark.parametrize("interaction", REPLIES, ids=[one.id for one in REPLIES])
+@each(REPLIES)
 def test_replies(interaction):
     dice = random.Random(interaction.id)
     shape = shape_of(interaction)

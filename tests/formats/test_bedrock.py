@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.bedrock import (
@@ -27,6 +27,7 @@ from formats.bedrock import (
     reply_by_boto,
     request,
 )
+from formats.sampling import generated
 from formats.shapes import CALL, GEMINI, NOW, SHAPES, asked
 from llm_gateway.core import eventstream
 from llm_gateway.core.errors import Fault, Kind
@@ -238,7 +239,7 @@ def test_a_broken_reply_is_a_fault_or_crosses(seed):
                 assert fault.kind is Kind.UPSTREAM_BROKEN  # noqa: PT017
 
 
-@settings(max_examples=300)
+@generated(300)
 @given(st.one_of(st.binary(max_size=80), st.text(max_size=40).map(lambda text: request(system=text))))
 def test_garbage_raises_nothing_but_faults(body):
     for act in (
@@ -270,7 +271,7 @@ BLOCKS = st.dictionaries(
 )
 
 
-@settings(max_examples=300)
+@generated(300)
 @given(st.lists(BLOCKS, max_size=3))
 def test_any_blocks_are_read_or_refused(blocks):
     body = json.dumps(content(*blocks)).encode()
@@ -963,7 +964,7 @@ CALLS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@generated(100, deadline=None)
 @given(USER, CALLS, st.booleans(), WORDS)
 def test_a_conversation_comes_back_from_converse(user, calls, failed, answer):
     messages = (

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from formats.bedrock import CLAUDE, CONVERSE, by_boto, complaints, events, recorded, reply_by_boto
+from formats.sampling import each
 from formats.shapes import CALL, GEMINI, NOW, SHAPES, asked, peeked, request_body, shape_of
 from formats.shapes import recorded as others
 from formats.test_recorded import REFUSED, said, spoken, texts
@@ -23,10 +24,6 @@ STREAMS = [one for one in GOOD if one.row["streaming"]]
 ASKED = [one for one in ALL if isinstance(one.request, dict)]
 FOREIGN = [one for one in others() if one.status < 400 and one.row["api"] in SHAPES]
 SHORT = 8 << 10
-
-
-def each(interactions):
-    return pytest.mark.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
 both = pytest.mark.parametrize("other", [*SHAPES.values(), GEMINI], ids=lambda shape: shape.name)

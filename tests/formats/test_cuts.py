@@ -1,15 +1,13 @@
 """However the network cuts a recorded stream, the client gets the same bytes and we learn the same.
 
-`make test` takes a sample of places and seeds; `make replay`, which CI runs as well, takes all of them.
+`make test` takes a sample of streams, places and seeds; `make replay`, which CI runs as well, takes all of them.
 """
 
 from __future__ import annotations
 
-import os
 import random
 
-import pytest
-
+from formats.sampling import EVERY_CUT, each
 from formats.shapes import CALL, NOW, asked, other, recorded, shape_of
 from llm_gateway.core import sse
 from llm_gateway.formats._incoming import Incoming
@@ -17,10 +15,8 @@ from llm_gateway.formats.crossing import Crossing
 
 STREAMS = [one for one in recorded(streaming=True) if one.status < 400]
 HEAD, FOOT = 4096, 2048
-EVERY_CUT = bool(os.environ.get("EVERY_CUT"))
-STRIDE, SEEDS = (1, 1) if EVERY_CUT else (7, 3)
+STRIDE, SEEDS, BYTES = (1, 1, None) if EVERY_CUT else (7, 5, 16 << 10)
 PEEK = asked()
-each = pytest.mark.parametrize("interaction", STREAMS, ids=[one.id for one in STREAMS])
 
 
 def outcome(passage, pieces):
@@ -57,7 +53,7 @@ def passages(shape):
     )
 
 
-@each
+@each(STREAMS)
 def test_byte_by_byte_and_in_twenty_random_ways(interaction):
     body = interaction.body
     splice, quiet, crossing = passages(shape_of(interaction))
@@ -65,12 +61,13 @@ def test_byte_by_byte_and_in_twenty_random_ways(interaction):
         whole = outcome(passage(), [body])
         for seed in seeds:
             assert outcome(passage(), pieces(body, seed)) == whole, seed
+    body = body[:BYTES]
     assert outcome(splice(), (body[at : at + 1] for at in range(len(body)))) == outcome(splice(), [body])
     short = body[:HEAD]
     assert outcome(crossing(), (short[at : at + 1] for at in range(len(short)))) == outcome(crossing(), [short])
 
 
-@each
+@each(STREAMS)
 def test_at_every_byte_of_its_beginning_and_end(interaction):
     """A cut matters to the event that it is in: each event of the first 4 KiB and the last 2 KiB is cut at every byte,
     through a fresh splice and through the readers' front half."""

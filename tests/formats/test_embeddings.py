@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
+from formats.sampling import generated
 from formats.shapes import NOW
 from llm_gateway.core.embedding import EmbeddingCall, Embeddings, Input
 from llm_gateway.core.errors import Fault, Kind
@@ -214,6 +215,7 @@ def test_a_recorded_error_is_of_its_kind(interaction):
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40)
 
 
+@generated(100)
 @given(FLOATS)
 def test_base64_and_numbers_become_each_other_exactly(vector):
     text = _vectors.text(vector)
@@ -541,6 +543,7 @@ ODD = st.recursive(
 )
 
 
+@generated(100)
 @given(st.dictionaries(st.sampled_from(WORDS), ODD, max_size=8), st.sampled_from(list(SHAPES.values())))
 def test_an_odd_request_is_read_or_refused(members, shape):
     body = json.dumps({"model": "m", **members}).encode()
@@ -558,6 +561,7 @@ def test_an_odd_request_is_read_or_refused(members, shape):
             assert fault.kind is Kind.INVALID  # noqa: PT017
 
 
+@generated(100)
 @given(st.binary(max_size=60) | st.builds(lambda tree: json.dumps(tree).encode(), ODD), st.sampled_from(list(SHAPES.values())))
 def test_an_odd_reply_is_read_or_a_fault(body, shape):
     assert isinstance(shape.read_error(500, body), Fault)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.sampling import each, generated
 from formats.shapes import CALL, GEMINI, MODELS, NOW, SHAPES, asked, peeked, recorded, request_body, shape_of
 from formats.test_recorded import REFUSED, said, spoken, texts
 from llm_gateway.core.errors import Fault, Kind
@@ -21,10 +22,6 @@ OPENAI, ANTHROPIC = SHAPES["chat_completions"], SHAPES["messages"]
 FOREIGN = [one for one in recorded() if one.status < 400 and shape_of(one) is not GEMINI]
 NATIVE_STREAMS = [one for one in recorded(streaming=True) if one.status < 400 and shape_of(one) is GEMINI]
 PIXEL = "iVBORw0KGgo="
-
-
-def each(interactions):
-    return pytest.mark.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
 def request(**members: Any) -> bytes:
@@ -386,6 +383,7 @@ def test_what_holds_the_prompts_beginning_is_refused_elsewhere_and_kept_at_home(
     assert json.loads(GEMINI.write_request(call, "gemini-2.5-flash").body)["cachedContent"] == "cachedContents/1"
 
 
+@generated(100)
 @given(
     st.lists(
         st.one_of(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.sampling import generated
 from formats.shapes import CALL, GEMINI, MODELS, NOW, SHAPES
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.events import Delta, End, Failed, Finish, LogprobsDelta, PartEnd, PartStart, Start, UsageUpdate
@@ -491,6 +492,7 @@ ODD = st.recursive(
 )
 
 
+@generated(100)
 @given(st.dictionaries(st.sampled_from(NAMES), ODD, max_size=8), st.sampled_from([CHAT, GENERATE]))
 def test_an_odd_request_is_read_or_refused(members, shape):
     try:
@@ -505,6 +507,7 @@ def test_an_odd_request_is_read_or_refused(members, shape):
         assert fault.kind is Kind.INVALID  # noqa: PT017
 
 
+@generated(100)
 @given(st.binary(max_size=60) | st.builds(lambda tree: json.dumps(tree).encode(), ODD), st.integers(1, 7))
 def test_odd_replies_and_streams_end_in_faults_only(body, size):
     for look in (CHAT.summarise, CHAT.read_reply):

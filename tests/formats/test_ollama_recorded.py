@@ -10,6 +10,7 @@ from functools import cache
 import ollama
 import pytest
 
+from formats.sampling import each
 from formats.shapes import CALL, GEMINI, MODELS, NOW, SHAPES, recorded, request_body, shape_of
 from formats.test_bad_input import broken
 from formats.test_ollama import ANTHROPIC, ASKED, CHAT, GENERATE, OPENAI, OWN, lines
@@ -39,10 +40,6 @@ def own_traffic() -> tuple[Interaction, ...]:
 
 def shape_here(interaction):
     return OWN[interaction.row["api"]]
-
-
-def each(interactions):
-    return pytest.mark.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
 PLAIN = [one for one in own_traffic() if one.status < 400 and not one.row["streaming"]]

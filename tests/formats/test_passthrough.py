@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.sampling import generated
 from formats.shapes import SHAPES
 from llm_gateway.core.errors import Fault, Kind
 
@@ -66,6 +67,7 @@ def test_peek_refuses_stream_options_that_are_no_object():
 
 
 @BOTH
+@generated(100)
 @given(st.binary(max_size=200))
 def test_peek_answers_any_bytes_with_a_peek_or_a_fault(shape, anything):
     try:
@@ -82,6 +84,7 @@ JSON = st.recursive(
 
 
 @BOTH
+@generated(100)
 @given(
     st.dictionaries(
         st.text(max_size=8).filter(lambda name: name not in {*MINIMAL, "stream", "stream_options"}), JSON, max_size=5

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from formats.sampling import each
 from formats.shapes import CALL, MODELS, NOW, asked, other, peeked, recorded, request_body, shape_of
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.events import Delta, PartStart
@@ -27,10 +28,6 @@ REFUSED = {
 
 # A prompt that Gemini would not answer: a reply without candidates.
 BLOCKED = {"vertex-generateContent-plain-2a55c07b81"}
-
-
-def each(interactions):
-    return pytest.mark.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
 PLAIN = [one for one in recorded(streaming=False) if one.status < 400 and one.id not in BLOCKED]

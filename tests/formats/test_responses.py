@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.sampling import generated
 from formats.shapes import CALL, GEMINI, NOW, SHAPES
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Image, OutputFormat, Reasoning, Text, ToolCall, ToolResult
@@ -131,6 +132,7 @@ def test_a_wrong_value_is_refused_by_its_path(members, param):
     assert refused(**members) == param
 
 
+@generated(100)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_a_fault(anything):
     try:
@@ -157,6 +159,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["input", "tools", "tool_choice", "text", "reasoning", "include", "metadata", "instructions"])
 
 
+@generated(100)
 @given(st.dictionaries(FIELDS, JSON, max_size=3))
 def test_any_values_are_a_request_or_a_fault(members):
     try:
@@ -167,6 +170,7 @@ def test_any_values_are_a_request_or_a_fault(members):
         assert fault.kind is Kind.INVALID  # noqa: PT017
 
 
+@generated(100)
 @given(JSON)
 def test_any_reply_is_read_or_a_fault_of_the_upstreams(value):
     for tree in (value, {"output": [value], "id": "r", "usage": value}, {"output": value}):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from formats.sampling import EVERY_CUT, each
 from formats.shapes import CALL, GEMINI, MODELS, NOW, SHAPES, asked
 from formats.test_recorded import BY_STATUS, near, spoken, texts
 from llm_gateway.core import sse
@@ -19,8 +19,6 @@ from llm_gateway.core.types import Reasoning, Refusal, Text, ToolCall
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.openai_responses import OpenAIResponses, sealed_reply
 from replay.recordings import Interaction, Recordings, load
-
-EVERY_CUT = bool(os.environ.get("EVERY_CUT"))  # minutes more, for `make replay`
 
 RESPONSES = OpenAIResponses()
 RESPONSE, EVENT = TypeAdapter(Response), TypeAdapter(ResponseStreamEvent)
@@ -41,10 +39,6 @@ def recorded(**wanted: object) -> list[Interaction]:
         return list(load().select(api="responses", **wanted))
     except FileNotFoundError:
         return list(Recordings(()).select())
-
-
-def each(interactions):
-    return pytest.mark.parametrize("interaction", interactions, ids=[one.id for one in interactions])
 
 
 PLAIN = [one for one in recorded(streaming=False) if one.status < 400]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from openai import APIError, OpenAI
 
+from formats.sampling import generated
 from formats.shapes import CALL, NOW, SHAPES, asked
 from formats.test_responses import JSON, RESPONSES, USER, event, request
 from llm_gateway.core.errors import Fault, Kind
@@ -247,6 +248,7 @@ def test_a_translated_chunk_costs_few_calls():
         assert calls(crossing.feed, chunk) <= 16
 
 
+@generated(100)
 @given(st.lists(st.tuples(st.sampled_from(sorted({
     "response.created", "response.output_item.added", "response.output_item.done", "response.content_part.added",
     "response.output_text.delta", "response.reasoning_summary_text.delta", "response.function_call_arguments.delta",

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from msgspec import Raw, structs
 
+from formats.sampling import generated
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import (
     Conversation,
@@ -228,7 +229,7 @@ def conversations(draw, *, talks: bool = True) -> Conversation:
     )
 
 
-GENERATED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+GENERATED = generated(25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("name", TALKS)

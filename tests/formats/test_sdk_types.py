@@ -10,6 +10,7 @@ from google.genai.types import GenerateContentResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
+from formats.sampling import each
 from formats.shapes import CALL, GEMINI, NOW, SHAPES, recorded, shape_of
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
@@ -28,7 +29,7 @@ BETA = (b'"mcp_tool', b'"compaction', b'"advisor')
 BETA += (b'"finish_reason":"error"',)  # nor, for OpenAI's, the word that routers have for a model's failure
 
 
-@pytest.mark.parametrize("interaction", PLAIN, ids=[one.id for one in PLAIN])
+@each(PLAIN, one_in=3)
 def test_replies(interaction):
     shape = shape_of(interaction)
     reply = shape.read_reply(interaction.body)
@@ -38,7 +39,7 @@ def test_replies(interaction):
             REPLIES[writer.name].validate_json(told, strict=False)
 
 
-@pytest.mark.parametrize("interaction", STREAMS, ids=[one.id for one in STREAMS])
+@each(STREAMS, one_in=3)
 def test_streams(interaction):
     shape = shape_of(interaction)
     for writer in (*SHAPES.values(), GEMINI):

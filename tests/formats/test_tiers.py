@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.sampling import generated
 from llm_gateway.core.types import Usage
 from llm_gateway.formats import _tiers
 from llm_gateway.formats.anthropic_messages import _usage as anthropic
@@ -146,6 +147,7 @@ def test_what_an_image_job_made_is_images_unless_it_says_more(details: dict[str,
     assert (usage.output, usage.image_output) == (1056, images)
 
 
+@generated(100)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_no_word_is_too_odd(said: object) -> None:
     assert _tiers.word(said) in {None, "flex", "priority", "fast", "batch"}

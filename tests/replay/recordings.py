@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -104,8 +104,12 @@ class Recordings:
 
 
 def load() -> Recordings:
-    """Raises FileNotFoundError where there are no recordings."""
-    base = folder()
+    """Read once: who asks again gets the same. Raises FileNotFoundError where there are no recordings."""
+    return _load(folder())
+
+
+@cache
+def _load(base: Path) -> Recordings:
     lines = (base / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return Recordings(tuple(Interaction(row, base / row["path"]) for row in rows))

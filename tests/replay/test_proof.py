@@ -1,4 +1,4 @@
-"""A stratified 200 of the recorded interactions through every shape; `make replay` takes all. And the proof itself: that it can fail."""
+"""A stratified 140 of the recorded interactions through every shape; `make replay` takes all. And the proof itself: that it can fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replay.report import PAGE, allowed, stratified, unexpected
 from replay.served import CHAT, served
 from replay.told import Told
 
-COUNT = 200
+COUNT = 140
 
 
 @cache

@@ -203,6 +203,7 @@ def test_the_operator_explains_by_what_the_worker_knows(gateway, upstream):
     assert "be passed over" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_one_worker_finds_out_the_others_know(upstream, tmp_path):
     at = {"type": "openai_compatible", "base_url": upstream.url, "max_retries": 0}
     config = {

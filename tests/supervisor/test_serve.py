@@ -1,4 +1,8 @@
-"""`llm-gateway serve` as a person starts it: the real worker, the real operator."""
+"""`llm-gateway serve` as a person starts it: the real worker, the real operator.
+
+Starting one takes two seconds of CPU, so tests that leave it as it is share `calm`. What tests/supervisor/test_parent.py and tests/admin
+prove with lighter children is `make slow`'s here.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ class Gateway:
             )
 
     def wait_ready(self) -> Gateway:
-        eventually(lambda: "/v1/chat/completions" in self.banner(), 15)
+        eventually(lambda: "/v1/chat/completions" in self.banner(), 30)
         return self
 
     def banner(self) -> str:
@@ -69,6 +73,15 @@ class Gateway:
     def chat(self, **options: str) -> tuple[int, dict]:
         return self.ask("/v1/chat/completions", HELLO, **options)
 
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(8)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
@@ -82,20 +95,29 @@ def gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            each.process.send_signal(signal.SIGINT)
-            try:
-                each.process.wait(8)
-            except subprocess.TimeoutExpired:
-                each.process.kill()
-                each.process.wait(5)
+        each.stop()
 
 
-def test_the_printed_curl_line_works_when_pasted(gateway):
-    running = gateway().wait_ready()
-    banner = running.banner()
-    assert running.key() in banner
-    assert f"http://localhost:{running.metrics_port}/metrics" in banner
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One as it starts where nothing is configured."""
+    running = Gateway(tmp_path_factory.mktemp("plain"))
+    yield running.wait_ready()
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One without a configuration, and with secrets of its own, for tests that leave it as it is."""
+    running = Gateway(tmp_path_factory.mktemp("calm"), TOGETHER_API_KEY="sk-very-secret", LLM_GATEWAY_SECRET="pepper-0123456789abcdef")
+    yield running.wait_ready()
+    running.stop()
+
+
+def test_the_printed_curl_line_works_when_pasted(plain):
+    banner = plain.banner()
+    assert plain.key() in banner
+    assert f"http://localhost:{plain.metrics_port}/metrics" in banner
     (line,) = [line for line in banner.splitlines() if line.strip().startswith("curl ")]
     done = subprocess.run(
         ["sh", "-c", line.replace("curl ", "curl -s --noproxy '*' ", 1)], capture_output=True, check=False
@@ -103,48 +125,44 @@ def test_the_printed_curl_line_works_when_pasted(gateway):
     assert json.loads(done.stdout)["choices"][0]["message"]["content"]
 
 
-def test_the_development_key_is_kept(gateway, tmp_path):
-    first = gateway().wait_ready()
-    key = first.key()
-    first.process.send_signal(signal.SIGINT)
-    assert first.process.wait(8) == 0
-    second = gateway(LLM_GATEWAY__DATA_DIR=str(first.folder / "data")).wait_ready()
+def test_a_killed_worker_is_back_and_the_operator_counts_it(plain):
+    assert plain.chat()[0] == 200
+    eventually(lambda: plain.ask("/health", port=plain.metrics_port)[1]["status"] == "healthy")
+    os.kill(plain.children("worker 0")[0], signal.SIGKILL)
+    assert eventually(lambda: plain.chat()[0]) == 200
+    page = f"http://127.0.0.1:{plain.metrics_port}/metrics"
+    eventually(lambda: "llm_gateway_worker_restarts_total 1" in urllib.request.urlopen(page).read().decode())
+
+
+def test_the_development_key_is_kept(plain, gateway):
+    """The last of those that share `plain`, which it ends."""
+    key = plain.key()
+    plain.process.send_signal(signal.SIGINT)
+    assert plain.process.wait(8) == 0
+    second = gateway(LLM_GATEWAY__DATA_DIR=str(plain.folder / "data")).wait_ready()
     assert key in second.banner()
     assert second.chat(key=key)[0] == 200
 
 
-def test_without_the_key_nothing_is_answered(gateway):
-    running = gateway().wait_ready()
-    assert running.chat(key="sk-wrong-key")[0] == 401
+def test_without_the_key_nothing_is_answered(calm):
+    assert calm.chat(key="sk-wrong-key")[0] == 401
 
 
-def test_no_secret_is_in_a_path_an_argument_or_the_log(gateway):
-    running = gateway(OPENAI_API_KEY="sk-very-secret", LLM_GATEWAY_SECRET="pepper-0123456789abcdef").wait_ready()
-    shown = (running.folder / "err").read_text()
-    for pid in (running.process.pid, *running.children("worker 0"), *running.children("operator")):
+def test_no_secret_is_in_a_path_an_argument_or_the_log(calm):
+    shown = (calm.folder / "err").read_text()
+    for pid in (calm.process.pid, *calm.children("worker 0"), *calm.children("operator")):
         cmdline = Path(f"/proc/{pid}/cmdline")
         shown += cmdline.read_text() if cmdline.exists() else ""
     assert "sk-very-secret" not in shown
     assert "pepper-" not in shown
-    assert running.key() not in shown
+    assert calm.key() not in shown
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are looked up in /proc")
-def test_a_worker_holds_no_descriptor_of_the_operators(gateway):
-    running = gateway().wait_ready()
+def test_a_worker_holds_no_descriptor_of_the_operators(calm):
     for child, files in (("worker 0", 1), ("operator", 2)):  # the snapshot; the operator also its own state
-        held = [str(entry.readlink()) for entry in Path(f"/proc/{running.children(child)[0]}/fd").iterdir()]
+        held = [str(entry.readlink()) for entry in Path(f"/proc/{calm.children(child)[0]}/fd").iterdir()]
         assert len([name for name in held if "llm-gateway-boot" in name]) == files, held
-
-
-def test_a_killed_worker_is_back_and_the_operator_counts_it(gateway):
-    running = gateway().wait_ready()
-    assert running.chat()[0] == 200
-    eventually(lambda: running.ask("/health", port=running.metrics_port)[1]["status"] == "healthy")
-    os.kill(running.children("worker 0")[0], signal.SIGKILL)
-    assert eventually(lambda: running.chat()[0]) == 200
-    page = f"http://127.0.0.1:{running.metrics_port}/metrics"
-    eventually(lambda: "llm_gateway_worker_restarts_total 1" in urllib.request.urlopen(page).read().decode())
 
 
 def test_metrics_of_all_workers_are_one_page(gateway):
@@ -161,6 +179,7 @@ def test_metrics_of_all_workers_are_one_page(gateway):
     eventually(lambda: total() == 6)
 
 
+@pytest.mark.slow
 def test_a_reload_changes_what_clients_may_call(gateway, tmp_path):
     config = tmp_path / "c.yaml"
     text = "providers: {echo: {}}\nkeys: [{name: a, key: sk-first-key}]\n"
@@ -184,6 +203,7 @@ def test_a_broken_configuration_is_refused_with_every_problem(gateway, tmp_path)
     assert not (running.folder / "data").exists()
 
 
+@pytest.mark.slow
 def test_health_of_the_api_says_that_redis_is_away_also_after_a_restart(gateway):
     running = gateway(REDIS_URL="redis://127.0.0.1:1").wait_ready()
 
@@ -197,6 +217,7 @@ def test_health_of_the_api_says_that_redis_is_away_also_after_a_restart(gateway)
     eventually(degraded)
 
 
+@pytest.mark.slow
 def test_health_of_every_worker_says_what_probes_found(gateway, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as upstream:  # takes connections and says nothing
         config = tmp_path / "c.yaml"
@@ -220,15 +241,15 @@ def test_health_of_every_worker_says_what_probes_found(gateway, tmp_path):
             assert found() == {"lab": False, "echo": True}, "a reload forgets nothing"
 
 
-def test_a_second_gateway_on_the_same_port_is_refused(gateway):
-    first = gateway().wait_ready()
-    second = gateway(SERVER_PORT=str(first.port))
+def test_a_second_gateway_on_the_same_port_is_refused(calm, gateway):
+    second = gateway(SERVER_PORT=str(calm.port))
     assert second.process.wait(10) == 1
     assert (
         "another process listens there; change it with server.port (SERVER_PORT)" in (second.folder / "err").read_text()
     )
 
 
+@pytest.mark.slow
 def test_sigterm_drains_and_nothing_is_left(gateway):
     running = gateway().wait_ready()
     children = [*running.children("worker 0"), *running.children("operator")]
@@ -237,6 +258,7 @@ def test_sigterm_drains_and_nothing_is_left(gateway):
     assert not [pid for pid in children if alive(pid)]
 
 
+@pytest.mark.slow
 def test_children_leave_when_the_supervisor_is_killed(gateway):
     running = gateway().wait_ready()
     children = [*running.children("worker 0"), *running.children("operator")]

@@ -206,6 +206,10 @@ async def test_scripts_go_where_their_tenant_is_and_never_cross(cluster, form):
     async with store(f"{form}://127.0.0.1:{ports[0]}", patient=True) as one:
         claims = (REQUESTS, Claim("key:1", "tokens", 60_000), Claim("key:1", "concurrent", 100), budget(), budget(period="day", hard=False))
         accounts = [one.bind(*claims, tenant=f"tenant-{form}-{number}") for number in range(60)]
+        # A first one that belongs to another node: it finds out that there are more. A slow machine takes its time to open links to them.
+        assert (await one.bind(REQUESTS, tenant=tenants_on(ports)[ports[1]]).reserve(ask("first"))).refused is None
+        await until(lambda: one.shared.client.cluster and one.shared.ready)
+        one.shared.meter.failures.clear()
         for index in range(2):
             verdicts = await asyncio.gather(*(account.reserve(ask(f"{index}", tokens=5, cost=10)) for account in accounts))
             assert {verdict.refused for verdict in verdicts} == {None}
@@ -219,12 +223,15 @@ async def test_scripts_go_where_their_tenant_is_and_never_cross(cluster, form):
 
 
 async def test_a_slot_that_moves(cluster):
+    """Counted by what neither time nor a slow machine gives back: a bucket's requests are there again while keys move."""
     ports, _ = cluster
     tenant = tenants_on(ports)[ports[0]]
-    number = slot(keys(tenant, REQUESTS)[0])
+    claims = (budget(1000, "total", hard=False), Claim("key:1", "day", 9))
+    number = slot(keys(tenant, claims[0])[0])
     ids = {port: say(port, "CLUSTER", "MYID") for port in ports}
     async with store(f"redis+cluster://127.0.0.1:{ports[1]}", patient=True) as one:
-        account = one.bind(REQUESTS, budget(), tenant=tenant)
+        account = one.bind(*claims, tenant=tenant)
+        failures = one.shared.meter.failures
         assert (await account.reserve(ask("a", cost=1))).left[0] == 999
         say(ports[2], "CLUSTER", "SETSLOT", number, "IMPORTING", ids[ports[0]])
         say(ports[0], "CLUSTER", "SETSLOT", number, "MIGRATING", ids[ports[2]])
@@ -235,12 +242,13 @@ async def test_a_slot_that_moves(cluster):
         rest = say(ports[0], "CLUSTER", "GETKEYSINSLOT", number, 100)
         say(ports[0], "MIGRATE", "127.0.0.1", ports[2], "", 0, 1000, "KEYS", *rest)
         assert (await begun).refused is None
-        assert (await account.reserve(ask("c", cost=1))).refused is None, "ASK"
+        assert failures.keys() <= {"tryagain"}
+        alone = failures.get("tryagain", 0)  # 1 where moving took longer than is waited for: granted without Redis
+        assert (await account.reserve(ask("c", cost=1))).left[0] == 997 + alone, "ASK"
         for port in (ports[2], ports[0], ports[1]):
             say(port, "CLUSTER", "SETSLOT", number, "NODE", ids[ports[2]])
-        left = (await account.reserve(ask("d", cost=1))).left[0]
-        assert left <= 997, "MOVED"
-        assert one.shared.meter.failures.keys() <= {"tryagain"}
+        assert (await account.reserve(ask("d", cost=1))).left[0] == 996 + alone, "MOVED"
+        assert failures.get("tryagain", 0) == alone
         await one.ready()
 
 

@@ -297,7 +297,7 @@ def test_the_scripts_do_what_the_model_does(url):
     with redis.Redis.from_url(url) as client:
         machine = type("BesideOne", (Beside,), {"client": client})
         checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
-        settings_ = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=checks, derandomize=False)
+        settings_ = settings(max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=checks, derandomize=False)
         run_state_machine_as_test(machine, settings=settings_)
 
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from databases import Migrated
 from llm_gateway.stores.sql.engine import connect
-from llm_gateway.stores.sql.migrate import upgrade
 from stores.sql.newer import newer
 
 
@@ -20,12 +20,11 @@ def url(request: pytest.FixtureRequest, tmp_path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "newer"])
-async def engine(request: pytest.FixtureRequest, tmp_path) -> AsyncIterator[AsyncEngine]:
+async def engine(request: pytest.FixtureRequest, tmp_path, migrated: Migrated) -> AsyncIterator[AsyncEngine]:
     """With its tables."""
-    postgres = request.param == "postgresql"
-    made = connect(request.getfixturevalue("postgres").database() if postgres else f"sqlite:///{tmp_path}/gateway.db")
-    await upgrade(made)
-    if request.param == "newer":
-        await upgrade(made, newer(tmp_path / "newer"))
+    if request.param == "postgresql":
+        made = connect(migrated.postgres(request.getfixturevalue("postgres")))
+    else:
+        made = connect(migrated.sqlite(tmp_path, *([newer(tmp_path / "newer")] if request.param == "newer" else [])))
     yield made
     await made.dispose()

@@ -91,7 +91,7 @@ WHERES: list[dict[str, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(None, marks=pytest.mark.slow)])
 async def test_sums_from_days_hours_and_rows_are_those_of_all_rows(engine, count):
     lines = some(1, 200)
     booked = rows(*lines)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from databases import Migrated
 from llm_gateway.core.tenancy import Budget, Grant, Key, Limits, Project, Record, Tenant, User, place, position
 from llm_gateway.stores.sql.directory import MARK, InUseError, MissingError, Register, Stored, TakenError, Wanted
 from llm_gateway.stores.sql.engine import connect
@@ -25,10 +26,10 @@ def key(number: int, **more: object) -> Key:
     return Key(**({"id": f"key_{number}", "name": f"k{number}", "digest": bytes([number]) * 32, "tenant": "acme"} | more))
 
 
-@pytest.fixture
-async def register(url: str) -> AsyncIterator[Register]:
-    engine = connect(url)
-    await upgrade(engine)
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def register(request: pytest.FixtureRequest, tmp_path: Path, migrated: Migrated) -> AsyncIterator[Register]:
+    postgres = request.param == "postgresql"
+    engine = connect(migrated.postgres(request.getfixturevalue("postgres")) if postgres else migrated.sqlite(tmp_path))
     yield Register(engine)
     await engine.dispose()
 
