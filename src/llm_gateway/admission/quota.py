@@ -107,7 +107,7 @@ class Quota:
             if verdict.refused is None and ask.least == ask.cost:  # all of it, as mostly
                 if verdict.left:
                     x.extra += _headers(kept.shown, verdict.left)
-                x.hold = Hold(kept.bound, ask)
+                x.hold = Hold(kept.bound, ask, kept.hard, self.topups)
             else:
                 self._enter(x, kept, ask, verdict, course)
             return None
