@@ -28,7 +28,7 @@ from llm_gateway.admission.auth import aws_secret
 from llm_gateway.commands import audit, database, tenants, usage
 from llm_gateway.commands import keys as key_commands
 from llm_gateway.commands.calls import DEFAULT, INVALID, ConfigOption, address, configuration, load_keyed, running
-from llm_gateway.config import present, schema_json
+from llm_gateway.config import helping, present, schema_json
 from llm_gateway.config.compile import Compiled, compile_snapshot
 from llm_gateway.config.load import Loaded, load
 from llm_gateway.config.material import Material, imagined, prepare
@@ -98,6 +98,7 @@ def serve(config: ConfigOption = None) -> None:
         log_format=snapshot.logging.format,
         quiet=snapshot.logging.level in ("warn", "error"),
         banner=present.banner(snapshot, material, catalogue),
+        helper=_module("llm_gateway.helper") if helping.wanted(loaded.root, snapshot) else (),
     )
     if snapshot.workers > 1 and sys.platform == "darwin":
         print("warning: macOS does not spread connections over workers; use one", file=sys.stderr)

@@ -57,6 +57,7 @@ from llm_gateway.stores.redis.client import Turn
 from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.stores.redis.terms import Terms
 from llm_gateway.supervisor import boot, channel, control
+from llm_gateway.supervisor.counting import HELPER, TokenCounter
 from llm_gateway.telemetry.access import AccessLog
 from llm_gateway.telemetry.garbage import Garbage
 from llm_gateway.telemetry.metrics import Metrics
@@ -87,6 +88,7 @@ class Worker:
         self.seals = Seals(snapshot.secret)
         self.ledger = Ledger(loop, self.journal, self.log, self.metrics)
         self.shadows = Shadows(self.metrics, self.ledger.settle)
+        self.counter = TokenCounter()
         # Whose process it is, and of no other worker in the world, so that its requests' ids are not either.
         prefix = f"{os.getpid():06x}{os.urandom(8).hex()}"
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -112,7 +114,7 @@ class Worker:
         self._listeners: list[asyncio.AbstractServer] = []
         self._lag = 0.0
         self._drain: asyncio.Task[None] | None = None
-        self._linking: asyncio.Task[None] | None = None
+        self._linking: set[asyncio.Task[None]] = set()
         self.line = self._adopt(snapshot, set())
 
     def adopt(self, snapshot: Snapshot) -> None:
@@ -136,7 +138,7 @@ class Worker:
         inlay = wiring.inlay(snapshot, self.fetcher, self.metrics)
         egress = Egress(self.pool, self.formats, self.seals, (self.metrics, self.vitals), local, timing, inlay=inlay)
         egress.relays, egress.overload = relays, self.server.overload
-        egress.shadows = self.shadows
+        egress.shadows, egress.counter = self.shadows, self.counter
         admission = Admission(wiring.keys(snapshot, self.directory, self.tokens), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay, self._shared)
@@ -228,7 +230,9 @@ class Worker:
         self.stopped.set()
 
     def _link(self, index: int, sock: socket.socket) -> None:
-        self._linking = self.loop.create_task(self._hello(sock))
+        reach = self.counter.connect(self.loop, sock) if index == HELPER else self._hello(sock)
+        self._linking.add(linking := self.loop.create_task(reach))
+        linking.add_done_callback(self._linking.discard)
 
     async def _hello(self, sock: socket.socket) -> None:
         self.conditions.doubt()
@@ -377,6 +381,7 @@ class Worker:
             **self.line.routing.gauges(),
             **self.line.quota.report(),
             **self.once.report(),
+            **self.counter.report(),
             **(self._shared.gauges() if self._shared is not None else {}),
             **(self.replay.gauges() if self.replay is not None else {}),
         }

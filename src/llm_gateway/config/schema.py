@@ -317,6 +317,9 @@ class Root(Section):
         default={}, description="Facts of models, by the same names, over the catalogue's; `GET /v1/models` lists them."
     )
     media: Media = Field(default=Media(), description="Media by URL, for targets that take bytes only.")
+    helper: Literal["auto", "off"] = Field(
+        default="auto", description="The process that counts tokens exactly: `auto`, where a provider cannot count itself; `off`: estimates. Read at start."
+    )
     events: Events = Field(default=Events(), description="Who is told what happens.")
 
 

@@ -25,6 +25,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.core.types import Completion, Refusal, Text
 from llm_gateway.egress.absorbed import absorbed, given_up, unheard
+from llm_gateway.egress.counted import Counter, counted
 from llm_gateway.egress.hedge import Lane, Odds, Race, due
 from llm_gateway.egress.local import Local
 from llm_gateway.egress.media import Inlay
@@ -98,6 +99,7 @@ class Egress:
         self._inlay = inlay
         self._odds = Odds()
         self.shadows: Shadows | None = None
+        self.counter: Counter | None = None
 
     def expect(self, x: Exchange, plan: Plan, course: Course) -> None:
         """Sets the request's deadline: the shortest of ours, the alias's and the client's `x-gateway-timeout`.
@@ -122,7 +124,7 @@ class Egress:
         form = self._formats[x.route.format]
         forms = target.forms[x.route.operation]
         if not forms:
-            return self._counted(x, form, target)
+            return await self._counted(x, form, target)
         spoken = form if x.route.format in forms else self._formats[forms[0]]
         x.target = target
         x.upstream_started = x.upstream_ms = 0.0
@@ -302,10 +304,11 @@ class Egress:
         target, owner = x.target, tenant(x)
         return lambda name: self._seals.seal(owner, Opened(target.provider, target.key_id, name))
 
-    def _counted(self, x: Exchange, form: Format, target: Target) -> bytes:
-        """The provider counts no tokens: an estimate, which says that it is one."""
+    async def _counted(self, x: Exchange, form: Format, target: Target) -> bytes:
+        """The provider counts no tokens: we do, where we can."""
         x.target = target
-        return plain(x, form.write_reply(Count(prompt_tokens(x.body)), None), perf_counter(), b"x-gateway-estimated: true\r\n")
+        tokens, exact = await counted(x, form, target.model, self.counter)
+        return plain(x, form.write_reply(Count(tokens), None), perf_counter()) if exact else _estimated(x, form, tokens)
 
     def _passage(self, x: Exchange, form: Format, spoken: Format) -> Passage:
         if form is spoken:
@@ -339,7 +342,7 @@ class Egress:
         if status >= 400:
             refused = target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
             if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
-                return self._counted(x, form, target)
+                return _estimated(x, form, prompt_tokens(x.body))
             raise refused
         headers = relay.headers
         if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
@@ -417,6 +420,11 @@ class Egress:
             condition.good(perf_counter())
         else:
             condition.breaker.good += 1
+
+
+def _estimated(x: Exchange, form: Format, tokens: int) -> bytes:
+    """A count that says that it is none."""
+    return plain(x, form.write_reply(Count(tokens), None), perf_counter(), b"x-gateway-estimated: true\r\n")
 
 
 def _will_not_do(rule: Escalation, course: Course, reply: Completion) -> str:

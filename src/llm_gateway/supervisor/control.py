@@ -6,7 +6,8 @@ The line is a Unix stream socketpair. Down come records of exactly two bytes, an
 descriptor attached; a record is read whole or not at all, so descriptors stay with their record. Up goes `R` once, when
 the child serves. End of file means the supervisor is gone.
 
-How a worker uses it (the operator likewise; its links carry the worker's index, a worker's own link carries 0):
+How a worker uses it (the operator likewise; its links carry the worker's index, a worker's own links carry 0 for the
+operator and 1 for the helper):
 
     control = attach(loop, args.control, on_command, on_link)
     ...                                     # listeners are accepting

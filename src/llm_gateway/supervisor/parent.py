@@ -12,8 +12,9 @@ States, and what moves them on
 
 Invariants
 - A worker's sockets stay open while it is dead: its waiting connections are served by its successor.
-- Each (operator, worker) pair has its own socketpair, made anew when either starts (docs/adr/001).
-- The operator outlives the workers on the way down, so the last metrics can be scraped.
+- Each (operator, worker) and (helper, worker) pair has its own socketpair, made anew when either starts (docs/adr/001).
+- A helper is told nothing and holds no descriptor but its line: it needs neither secrets nor sockets (docs/adr/013).
+- Operator and helper outlive the workers on the way down, so the last metrics can be scraped and the last questions answered.
 - As PID 1 it reaps processes it never started.
 """
 
@@ -40,6 +41,7 @@ FAST = 5.0
 GRACE = 5.0
 ECHO = 0.5  # make, timeout and npm pass on a Ctrl-C that the terminal sent to us as well: the same signal so soon is one
 OPERATOR = "operator"
+HELPER = "helper"
 LOUD = ("killing", "not started", "deaf")  # what is told at logging.level warn and error too
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -99,6 +101,9 @@ class Supervisor:
             for index in range(plan.workers)
         ]
         self._operator = _child(OPERATOR, 0, plan.operator, ("--state", str(plan.state)), plan, metrics)
+        self._aside = [self._operator]  # who serves no clients; a link from here to a worker bears this place as its number there
+        if plan.helper:
+            self._aside.append(Child(HELPER, 0, plan.helper, ()))
 
     def run(self) -> int:
         """The exit code: 0 if everybody left by themselves when told to."""
@@ -127,8 +132,11 @@ class Supervisor:
     def _children_wanted(self) -> bool:
         return self._state is State.RUNNING or any(child.pid is not None for child in self._all())
 
+    def _serves(self, child: Child) -> bool:
+        return all(child is not each for each in self._aside)
+
     def _all(self) -> list[Child]:
-        return [*self._workers, self._operator]
+        return [*self._workers, *self._aside]
 
     def _patience(self) -> float | None:
         """Seconds until something is due; None: until a signal or a child's word."""
@@ -154,7 +162,8 @@ class Supervisor:
         ):
             self._dismissed = True
             self._deadline = now + FAST
-            self._tell(self._operator, b"F")
+            for child in self._aside:
+                self._tell(child, b"F")
 
     def _signalled(self, numbers: bytes) -> None:
         for number in numbers:
@@ -177,7 +186,7 @@ class Supervisor:
         self._deadline = now + (self._plan.lame_duck + self._plan.drain_timeout if slow else FAST) + GRACE
         self._log("draining" if slow else "stopping", signal=number.name)
         for child in self._all():
-            if slow or child is not self._operator:
+            if slow or self._serves(child):
                 self._tell(child, b"D" if slow else b"F")
         for sock in self._listening:
             sock.close()
@@ -208,17 +217,19 @@ class Supervisor:
         child.line, child.started, child.due = ours, now, None
         self._selector.register(ours, selectors.EVENT_READ, child)
         self._log("started", child=child.name, child_pid=child.pid, deaths=child.deaths)
-        for worker in self._workers if child is self._operator else [child]:
-            self._introduce(worker)
+        for number, other in enumerate(self._aside):
+            for worker in self._workers:
+                if child is worker or child is other:
+                    self._introduce(worker, other, number)
 
-    def _introduce(self, worker: Child) -> None:
-        """A fresh channel between a worker and the operator, if both are there."""
-        if worker.line is None or self._operator.line is None:
+    def _introduce(self, worker: Child, aside: Child, number: int) -> None:
+        """A fresh channel between a worker and the operator or the helper, if both are there."""
+        if worker.line is None or aside.line is None:
             return
         one, other = socket.socketpair()
         with one, other:
-            self._tell(worker, b"L", 0, one)
-            self._tell(self._operator, b"L", worker.index, other)
+            self._tell(worker, b"L", number, one)
+            self._tell(aside, b"L", worker.index, other)
 
     def _tell(self, child: Child, opcode: bytes, number: int = 0, attached: socket.socket | None = None) -> None:
         if child.line is None:
@@ -243,7 +254,7 @@ class Supervisor:
         if not word:
             self._selector.unregister(child.line)
             return
-        if child is not self._operator and not self._served:
+        if self._serves(child) and not self._served:
             self._served = True
             self._log("ready", child=child.name)
             self._print_banner()
@@ -280,7 +291,7 @@ class Supervisor:
         child.due = now + PAUSES[min(child.deaths, len(PAUSES)) - 1]
         self._log("exited", child=child.name, code=code, lived=round(lived, 3))
         if self._state is State.RUNNING:
-            if not self._served and child is not self._operator and child.deaths >= HOPELESS:
+            if not self._served and self._serves(child) and child.deaths >= HOPELESS:
                 self._clean = False
                 self._state = State.KILLING
                 self._kill(f"{child.name} died {child.deaths} times before it served anything")

@@ -30,6 +30,7 @@ class Address:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """`worker`, `operator`: argv up to what the supervisor adds. `snapshot`, `state`: inherited boot descriptors.
+    `helper`: its argv; empty: there is none.
 
     Times in seconds. `banner` is printed once, when the first worker serves, with `{port}` and `{metrics_port}` put in; it
     may hold a key, so it is not logged. `quiet`: only what went wrong is logged.
@@ -47,6 +48,7 @@ class Plan:
     log_format: str = "json"
     quiet: bool = False
     banner: str = ""
+    helper: tuple[str, ...] = ()
 
 
 def encode(plan: Plan) -> bytes:
@@ -59,6 +61,7 @@ def decode(data: bytes) -> Plan:
     fields["metrics"] = Address(**fields["metrics"])
     fields["worker"] = tuple(fields["worker"])
     fields["operator"] = tuple(fields["operator"])
+    fields["helper"] = tuple(fields["helper"])
     return Plan(**fields)
 
 

@@ -133,6 +133,10 @@ FAMILIES: dict[str, Family] = {
     "llm_gateway_replica_messages_total": Family(
         "counter", "What replicas told each other by Redis (sent, heard, dropped: Redis was away too long, refused: not of this gateway)."
     ),
+    "llm_gateway_helper_up": Family("gauge", "Workers that have the helper process to ask.", bare=True),
+    "llm_gateway_helper_counts_total": Family(
+        "counter", "Counts of tokens asked of the helper process, by outcome (exact; estimated instead: late, away, full, large)."
+    ),
     "llm_gateway_worker_restarts_total": Family("counter", "Workers restarted.", bare=True),
     "llm_gateway_build_info": Family("gauge", "1, labelled with the version."),
 }
