@@ -45,7 +45,7 @@ class TokenCounter:
     """A worker's end. `outcomes`: exact, late, away, full (of us, or of it), large."""
 
     def __init__(self) -> None:
-        self.outcomes = dict.fromkeys(("exact", "late", "away", "full", "large"), 0)
+        self.outcomes: dict[str, int] = {"exact": 0, "late": 0, "away": 0, "full": 0, "large": 0}
         self._link: Link[Counted, Ask] | None = None
         self._waiting: dict[int, asyncio.Future[int | None]] = {}
         self._serial = 0
