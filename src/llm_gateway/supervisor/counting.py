@@ -66,7 +66,7 @@ class TokenCounter:
     async def count(self, encoding: str, texts: list[str]) -> int | None:
         """Tokens of all texts together, each counted alone; None if the helper did not say in time."""
         tokens, outcome = await self._count(encoding, texts)
-        self.outcomes: dict[str, int] = {"exact": 0, "late": 0, "away": 0, "full": 0, "large": 0}
+        self.outcomes[outcome] += 1
         return tokens
 
     def report(self) -> dict[str, dict[str, int | float | list[float]]]:
