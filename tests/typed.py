@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,4 +31,6 @@ def typed(*words: str, folder: Path, environ: Mapping[str, str] | None = None) -
             main()
         except SystemExit as ended:
             status = ended.code or 0
+        finally:
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # `journal` lets it end the process, which is not its own here
     return subprocess.CompletedProcess(["llm-gateway", *words], status if isinstance(status, int) else 1, out.getvalue(), err.getvalue())
