@@ -32,5 +32,11 @@ if [ "$status" = 1 ] && [ "$failed" -gt 0 ] && [ "$failed" -le 5 ]; then
     .venv/bin/python -m pytest -n 0 -m "${MARK:-not slow}" "@$FAILED_TESTS.names" || status=$?
     [ "$status" = 0 ] && printf '\npassed alone: they depend on how busy the machine is, which is worth a look\n'
 fi
-rm -f "$FAILED_TESTS" "$FAILED_TESTS.names"
+if [ -s "$FAILED_TESTS.died" ]; then
+    # What it had still before it was not run by anybody: whatever passed, this is no run of the tests.
+    printf '\na process of the tests died in\n' >&2
+    cat "$FAILED_TESTS.died" >&2
+    status=1
+fi
+rm -f "$FAILED_TESTS" "$FAILED_TESTS.names" "$FAILED_TESTS.died"
 exit "$status"

@@ -51,3 +51,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if file and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         with Path(file).open("a") as names:
             names.write(f"{report.nodeid}\n")
+        if report.when == "???":  # what xdist says of a test whose process died in it
+            with Path(f"{file}.died").open("a") as died:
+                died.write(f"{report.nodeid}\n")

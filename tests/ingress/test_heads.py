@@ -13,7 +13,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Route
 from llm_gateway.ingress.heads import MOST_HEADS, Heads
 from llm_gateway.ingress.http1 import STRANGER, Connection
-from llm_gateway.ingress.server import Server
+from llm_gateway.ingress.server import FIRST, Server
 
 ROUTE = Route("chat", "openai_chat", "/v1/chat/completions", body=True)
 HELLO = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -120,6 +120,18 @@ def test_a_client_that_never_repeats_itself_is_not_looked_up_for_ever() -> None:
         line.say(connection, HELLO.replace(b"Host: a", b"Host: a\r\ntraceparent: %d" % number))
     assert len(line.server.heads.known) <= STRANGER
     assert line.known == 0
+
+
+def test_an_id_is_nobody_elses_however_many_there_were() -> None:
+    server = Line().server
+    first = server.next_id()
+    seen = {first}
+    for so_many in (1 << 32, 1 << 33, 5 << 32, 1 << 40):  # a worker of 10,000 a second has served the first of these in five days
+        server._serial = FIRST + so_many
+        seen.add(later := server.next_id())
+        assert later > first
+        assert len(later) == len(first)
+    assert len(seen) == 5
 
 
 def test_no_more_heads_are_kept_than_there_is_room_for() -> None:

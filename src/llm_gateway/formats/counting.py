@@ -1,7 +1,7 @@
 """How many tokens a conversation is, asked in Anthropic's shape and in Gemini's. One typed call: the conversation itself.
 
 Sources: https://docs.anthropic.com/en/api/messages-count-tokens, https://ai.google.dev/api/tokens. Nothing is generated, so
-nothing is billed. A target that cannot count is estimated for (`egress`), and the reply says so.
+nothing is billed. For a target that cannot count, `egress` does: exactly where it can, else by an estimate, and the reply says so.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SWEEP = 0.5
 LINGER_SECONDS = 2.0
 SMALL, LARGE = 16 << 10, 256 << 10
-FIRST = 1 << 32  # a request's number is its last eight digits
+FIRST = 1 << 48  # a request's number is the twelve digits behind this one's first: more than a worker ever serves
 SPARE_FILES = 64  # of a worker's own: its listeners, journal, channel, threads' and what is open for a moment
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
