@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def test_shell_scripts_are_plain_posix():
 
 def test_no_file_knows_a_machine_it_was_written_on():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    here = re.compile(re.escape(str(ROOT.parent)) + r"\b/|/home/\w+/|/Users/\w+/")
+    around = ROOT if ROOT.parent == Path(tempfile.gettempdir()) else ROOT.parent  # anybody's files may lie in /tmp, a clone of this too
+    here = re.compile(re.escape(str(around)) + r"\b/|/home/\w+/|/Users/\w+/")
     guilty = [
         name
         for name in tracked
