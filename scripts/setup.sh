@@ -9,21 +9,37 @@ fail() {
     exit 1
 }
 
+usable() {
+    "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# Interpreters that were compiled without profile-guided optimization (pyenv's default) need a third more CPU for the same requests.
+# Distributions' own, conda's and python.org's have it; only configure's arguments tell for the rest.
+optimized() {
+    "$1" -c 'import os, sys, sysconfig
+args, prefix = sysconfig.get_config_var("CONFIG_ARGS") or "", sys.base_prefix
+plain = args and "--enable-optimizations" not in args and prefix != "/usr" and not os.path.isdir(prefix + "/conda-meta")
+sys.exit(bool(plain))'
+}
+
 find_python() {
-    for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    [ -z "${PYTHON:-}" ] || usable "$PYTHON" || fail "$PYTHON is no Python of 3.11 or newer with its venv module."
+    second=
+    for candidate in ${PYTHON:-} python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+        usable "$candidate" || continue
+        if [ "$candidate" = "${PYTHON:-}" ] || optimized "$candidate"; then
             command -v "$candidate"
             return
         fi
+        second=${second:-$candidate}
     done
-    fail "Python 3.11 or newer is needed; \`python3\` here is $(python3 --version 2>&1 || echo missing)." \
+    [ -z "$second" ] || { command -v "$second"; return; }
+    fail "Python 3.11 or newer with its venv module is needed; \`python3\` here is $(python3 --version 2>&1 || echo missing)." \
         "Debian/Ubuntu: apt-get install python3 python3-venv    macOS: brew install python    or: make PYTHON=/path/to/python3.12 run"
 }
 
 make_venv() {
     python=$(find_python)
-    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
-        fail "$python has no venv module." "Debian/Ubuntu: apt-get install python3-venv"
     # An environment whose interpreter is gone or too old is made anew; any other is kept.
     if ! "$1/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
         "$python" -m venv --clear "$1"

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import func, select
 
 from llm_gateway.admin import books as module
-from llm_gateway.admin.books import Books, identity
+from llm_gateway.admin.books import Books
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.notices import Notices
 from llm_gateway.config.snapshot import Database as Terms
@@ -148,10 +148,3 @@ async def test_a_failure_that_nobody_thought_of_ends_nothing(tmp_path, monkeypat
         write(tmp_path / "journal", line(id="1"))
         await made.until(lambda: not made.books.away)
         assert await made.rows() == 1
-
-
-def test_a_gateway_keeps_its_name_and_no_other_has_it(tmp_path):
-    first = identity(tmp_path / "a")
-    assert identity(tmp_path / "a") == first
-    assert identity(tmp_path / "b") != first
-    assert [each.name for each in (tmp_path / "a").iterdir()] == ["replica"]

@@ -1,6 +1,6 @@
 """All rows of the fault matrix against real processes, and what was seen as a page: `make faults` writes docs/faults.md.
 
-    python tests/faults/report.py [pytest's arguments]       with arguments the page is left alone
+    python tests/faults/report.py [pytest's arguments]       with arguments only the rows of the tests that ran are written anew
 
 Law: nothing vanishes. A row that no test is about stands there with the reason, so does one that this machine cannot do; a
 row that failed is called failed. Ends with pytest's status.
@@ -24,11 +24,12 @@ from faults.matrix import MATRIX, OPEN
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "faults.md"
+KEPT = CHECKOUT / "build" / "faults.json"  # what each test saw last
 _INTRO = """\
 # What was seen when things went wrong
 
 Made by `make faults` (`tests/faults/report.py`) on {machine}: the gateway as `llm-gateway serve` starts it, upstreams as
-processes of their own, {tests} tests of {rows} rows. Figures are those of one run on a shared machine. Beside these, `make faults`
+processes of their own, {tests} tests of {rows} rows. Figures are those of each test's last run, on a shared machine. Beside these, `make faults`
 runs the tests of clients and upstreams that break byte by byte (`tests/ingress`, `tests/upstream`, `tests/egress`).
 
 Networks are namespaces without a name, joined by a wire in userspace (`tests/faults/wire.py`) that delays, loses, slows down or
@@ -70,18 +71,28 @@ def _seen(line: Line) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     pytest = [sys.executable, "-m", "pytest", "-q"]
-    if arguments:
-        return subprocess.run([*pytest, "tests/faults", *arguments], cwd=CHECKOUT, check=False).returncode
     others = ["tests/e2e/test_broken.py", "tests/egress", "tests/upstream", "tests/ingress"]
-    first = subprocess.run([*pytest, *others], cwd=CHECKOUT, check=False).returncode
+    first = 0 if arguments else subprocess.run([*pytest, *others], cwd=CHECKOUT, check=False).returncode
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seen"
-        done = subprocess.run([*pytest, "tests/faults"], cwd=CHECKOUT, env={**os.environ, "FAULTS_SEEN": str(file)}, check=False)
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        done = subprocess.run([*pytest, "tests/faults", *arguments], cwd=CHECKOUT, env={**os.environ, "FAULTS_SEEN": str(file)}, check=False)
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    if arguments:
+        lines = replaced(json.loads(KEPT.read_text()) if KEPT.exists() else [], lines)
+    if arguments and not KEPT.exists():
+        return done.returncode
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps(lines))
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
     PAGE.write_text(page(lines, machine))
     print(f"{PAGE.relative_to(CHECKOUT)}: {len(lines)} tests")
     return done.returncode or first
+
+
+def replaced(before: Sequence[Line], after: Sequence[Line]) -> list[Line]:
+    """What was seen before, with what was seen now in the place of the same tests'."""
+    now = {line["test"] for line in after}
+    return [*(line for line in before if line["test"] not in now), *after]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from faults.matrix import MATRIX, OPEN
-from faults.report import page
+from faults.report import page, replaced
 
 HERE = Path(__file__).parent
 
@@ -38,3 +38,10 @@ def test_what_passed_what_failed_what_skipped_and_what_is_missing_all_stand_ther
     assert "no test of it ran" in rows["4"]
     assert len(re.findall(r"^\| \d+ \|", made, re.MULTILINE)) == len(MATRIX)
     assert "| regions |" in made
+
+
+def test_a_test_that_ran_again_takes_its_own_place():
+    before = [line(1, "failed", test="one"), line(2, "passed", test="other")]
+    after = [line(1, "passed", test="one", seen=["now"]), line(3, "passed", test="new")]
+    assert replaced(before, after) == [before[1], *after]  # type: ignore[arg-type]
+    assert replaced([], after) == after  # type: ignore[arg-type]

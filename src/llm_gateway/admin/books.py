@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ import msgspec
 
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.loading import Loader
+from llm_gateway.config.material import replica
 from llm_gateway.config.snapshot import Database as Terms
 from llm_gateway.core.happenings import Kind
 from llm_gateway.core.tenancy import place
@@ -57,7 +56,7 @@ class Books:
         self._joined = True
         self._spend_due = 0.0
         self._spend_rows = -1
-        self._loader = Loader(engine, folder / "journal", identity(folder), self._refused)
+        self._loader = Loader(engine, folder / "journal", replica(folder), self._refused)
         self._purge_due = 0.0
         self._told = 0
 
@@ -172,19 +171,6 @@ class Books:
             "llm_gateway_database_up": {"": int(self.migrated.is_set() and not self.away)},
             "llm_gateway_database_failures_total": {"": self.failures},
         }
-
-
-def identity(folder: Path) -> str:
-    """The name of a gateway in the world, kept in `folder`: under it the database knows the files of its journal."""
-    path = folder / "replica"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".replica.{secrets.token_hex(4)}"
-        draft.write_text(secrets.token_hex(16) + "\n")
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)  # whole, or not at all; and never in the place of another
-        draft.unlink()
-    return path.read_text().strip()
 
 
 def told(error: BaseException) -> str:

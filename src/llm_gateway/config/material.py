@@ -1,6 +1,7 @@
-"""What the gateway keeps for itself in `data_dir`: its secret, an admin token, a development key. Made once, mode 0600.
+"""What the gateway keeps for itself in `data_dir`: its secret, its name, an admin token, a development key. Made once, mode 0600.
 
-Law: the only part of configuration that writes.
+Law: the only part of configuration that writes. All is there before a process of the gateway starts: on a disk that was filled since, they
+start again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import Struct
 from llm_gateway.config.problems import ConfigError, Problem
 from llm_gateway.config.schema import Root
 
-SECRET, ADMIN_TOKEN, DEVELOPMENT_KEY = "secret", "admin.token", "dev.key"
+SECRET, ADMIN_TOKEN, DEVELOPMENT_KEY, REPLICA = "secret", "admin.token", "dev.key", "replica"
 ADMIN_SOCKET = "admin.sock"  # where the operator listens for commands
 
 
@@ -35,11 +36,17 @@ def prepare(root: Root, data_dir: str) -> Material:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         secret = root.secret.get_secret_value() if root.secret else _keep(folder / SECRET, _random_secret)
         token = root.admin.token.get_secret_value() if root.admin.token else _keep(folder / ADMIN_TOKEN, _random_token)
+        replica(folder)
         development = None if root.keys or not root.auth.required else _keep(folder / DEVELOPMENT_KEY, _random_key)
     except OSError as error:
         message = f"{error.filename or folder} cannot be used: {error.strerror}"
         raise ConfigError([Problem("", "data_dir", message, "set data_dir or LLM_GATEWAY__DATA_DIR")]) from error
     return Material(secret.encode(), token, development)
+
+
+def replica(folder: Path) -> str:
+    """The name of this gateway in the world: under it the database knows the files of its journal. OSError where it is not there and cannot be made."""
+    return _keep(folder / REPLICA, _random_name)
 
 
 def imagined(root: Root) -> Material:
@@ -77,6 +84,10 @@ def _content(path: Path) -> str:
 
 def _random_secret() -> str:
     return secrets.token_hex(32)
+
+
+def _random_name() -> str:
+    return secrets.token_hex(16)
 
 
 def _random_token() -> str:
