@@ -52,6 +52,7 @@ class Line:
         self.origins = origins
         self.cors_max_age = cors_max_age
         self.replay = replay
+        self.repeats: Replay | None = None  # where it answers without waiting for anybody
 
 
 def gate(x: Exchange, line: Line) -> None:
@@ -62,6 +63,23 @@ def gate(x: Exchange, line: Line) -> None:
     if x.route.stream or not x.route.body:
         x.route = voiced(x.route, x.headers, x.query)
     line.admission.identify(x)
+
+
+def repeat(x: Exchange, line: Line, replay: Replay) -> bool:
+    """Answers at once, without a task, what was asked before in the very same words; False where it is to be served."""
+    kept = replay.recall(x)
+    if kept is None:
+        return False
+    last = b""
+    try:
+        line.quota.reserve(x, None, None)
+        last = play(x, kept, replay.meter, perf_counter())
+    except Fault as fault:
+        last = line.egress.refuse(x, fault)
+    except Exception as error:  # noqa: BLE001  as in `serve`
+        last = line.egress.crash(x, error)
+    line.ledger.settle(x, last)
+    return True
 
 
 async def serve(x: Exchange, line: Line) -> None:

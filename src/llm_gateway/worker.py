@@ -46,7 +46,7 @@ from llm_gateway.egress.shadow import Shadows
 from llm_gateway.explaining import Asked, explained
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
-from llm_gateway.pipeline import Line, gate, serve
+from llm_gateway.pipeline import Line, gate, repeat, serve
 from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
@@ -145,6 +145,7 @@ class Worker:
         quota = wiring.quota(snapshot, gauges)
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
+        line.repeats = self.replay if self._shared is None else None
         self.server.adopt(snapshot.server, partial(gate, line=line), admission.identify)
         self.pool.forget(wiring.origins(snapshot))
         self.snapshot = snapshot
@@ -191,9 +192,12 @@ class Worker:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def _start(self, x: Exchange) -> asyncio.Task[None]:
+    def _start(self, x: Exchange) -> asyncio.Task[None] | None:
+        line = self.line
+        if line.repeats is not None and x.known is not None and repeat(x, line, line.repeats):
+            return None
         # Not create_task: with a name given, none is formatted; half a microsecond a request.
-        return asyncio.Task(serve(x, self.line), loop=self.loop, name="request")
+        return asyncio.Task(serve(x, line), loop=self.loop, name="request")
 
     # -- commands ----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from processes import eventually
 from replay.faulty import FaultyUpstream, answering, event
 
 LIMITED_KEY = "sk-e2e-limited-01"
+SLOW_KEY = "sk-e2e-slow-0001"
 ASK = [{"role": "user", "content": "hi"}]
 
 
@@ -75,6 +76,7 @@ def cached(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "models": {"cold": {"targets": ["up/m"], "cache": False}, "calm": {"targets": ["up/m"], "cache": {"sampling": False}}},
         "keys": [
             {"name": "e2e", "key": KEY}, {"name": "other", "key": OTHER_KEY, "tenant": "other"},
+            {"name": "slow", "key": SLOW_KEY, "tenant": "slow", "limits": {"requests_per_minute": 3}},
             {"name": "limited", "key": LIMITED_KEY, "models": ["up/allowed"]},
         ],
         "prices": {"up/m": {"input": 100, "output": 200}},
@@ -128,6 +130,34 @@ def test_a_stream_is_played_back_as_a_stream(cached: Cached) -> None:
     (row,) = cached.rows("cache-stream")
     assert (row["cached"], row["stream"], row["cost"]) == (True, True, 0)
     assert cached.said("up/m") == "miss"  # a plain one is another thing
+
+
+def test_what_comes_again_in_every_byte_is_answered_alike(cached: Cached) -> None:
+    """From the second hit on, head and body are not read any more."""
+    for stream in (False, True):
+        made = [cached.openai.chat.completions.with_raw_response.create(model="up/m", messages=ASK, stream=stream, seed=8) for _ in range(5)]
+        assert [each.headers["x-gateway-cache"] for each in made] == ["miss", *["hit"] * 4]
+        assert len({each.http_response.read() for each in made}) == 1
+        told = [{name: value for name, value in each.headers.items() if name not in {"x-request-id", "age"}} for each in made[1:]]
+        assert told == [told[0]] * 4
+        assert {each.headers["x-gateway-cost"] for each in made[1:]} == {"0"}
+        rows = [cached.rows(each.headers["x-request-id"]) for each in made]
+        assert [len(each) for each in rows] == [1] * 5
+        kept = [{name: value for name, value in row.items() if name not in {"ts", "id", "request_id", "ms", "first_token_ms"}} for (row,) in rows[1:]]
+        assert kept == [kept[0]] * 4
+        assert (kept[0]["cached"], kept[0]["stream"] if stream else False, kept[0]["model"]) == (True, stream, "up/m")
+    assert cached.asked() == 2
+
+
+def test_a_key_that_comes_again_in_every_byte_is_looked_at_each_time(cached: Cached) -> None:
+    """Its limit of three requests a minute counts replies from the cache too."""
+    client = openai.OpenAI(base_url=f"{cached.gateway.url}/v1", api_key=SLOW_KEY, max_retries=0, timeout=20)
+    said = [client.chat.completions.with_raw_response.create(model="up/m", messages=ASK, seed=9).headers["x-gateway-cache"] for _ in range(3)]
+    assert said == ["miss", "hit", "hit"]
+    with pytest.raises(openai.RateLimitError, match="3 requests a minute") as refused:
+        client.chat.completions.create(model="up/m", messages=ASK, seed=9)
+    (row,) = cached.rows(refused.value.response.headers["x-request-id"])
+    assert (row["status"], row["outcome"], "cached" in row) == (429, "rate_limit_exceeded", False)
 
 
 def test_a_streams_usage_is_the_true_one_and_its_cost_that_of_the_hit(cached: Cached) -> None:

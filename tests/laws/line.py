@@ -19,7 +19,7 @@ from types import FrameType
 
 import uvloop
 
-from llm_gateway.config.snapshot import Key, Listener, Logging, Provider, ProviderKey, Server, Snapshot
+from llm_gateway.config.snapshot import Caching, Key, Listener, Logging, Provider, ProviderKey, Server, Snapshot
 from llm_gateway.worker import Worker
 
 SECRET, CLIENT_KEY = b"pepper", "sk-counted"
@@ -84,7 +84,7 @@ class _Loop(uvloop.Loop):
         return
 
 
-def snapshot(url: str, data_dir: Path, port: int) -> Snapshot:
+def snapshot(url: str, data_dir: Path, port: int, *, cached: bool = False) -> Snapshot:
     key = ProviderKey("0", "sk-upstream")
     return Snapshot(
         generation=1,
@@ -101,10 +101,11 @@ def snapshot(url: str, data_dir: Path, port: int) -> Snapshot:
         aliases=(),
         keys=(Key(id="counted", name="counted", digest=hmac.digest(SECRET, CLIENT_KEY.encode(), "sha256")),),
         logging=Logging(output=str(data_dir / "access.log")),
+        cache=Caching(enabled=cached),
     )
 
 
-def start(url: str, data_dir: Path, counter: Counter) -> int:
+def start(url: str, data_dir: Path, counter: Counter, *, cached: bool = False) -> int:
     """Starts a worker in a thread; returns its port. It ends with the process."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = int(listening.getsockname()[1])
@@ -114,7 +115,7 @@ def start(url: str, data_dir: Path, counter: Counter) -> int:
     def run() -> None:
         loop = _Loop()
         asyncio.set_event_loop(loop)
-        worker = Worker(0, snapshot(url, data_dir, port), loop)
+        worker = Worker(0, snapshot(url, data_dir, port, cached=cached), loop)
         for _ in range(200):  # what is made ahead between requests is made before they are counted
             worker.line.egress.tick(0.0)
         loop.call_later(0.05, started.set)

@@ -16,6 +16,7 @@ import pytest
 from laws.line import CLIENT_KEY, Counter, Upstream, read_message, start
 
 PYTHON_PER_REQUEST, C_PER_REQUEST = 68, 95
+PYTHON_PER_HIT, C_PER_HIT = 30, 46
 PYTHON_PER_CHUNK = 8
 PYTHON_PER_TRANSLATED = 16
 ROUNDS, CHUNKS = 20, 50
@@ -118,6 +119,20 @@ def test_a_plain_request_costs_few_calls(client: socket.socket, counter: Counter
     print(f"per request: {python} Python calls, {c} C calls")
     assert python <= PYTHON_PER_REQUEST, counter.table(ROUNDS)
     assert c <= C_PER_REQUEST, counter.table(ROUNDS)
+
+
+def test_a_reply_from_the_cache_costs_half_of_that(counter: Counter, tmp_path: Path) -> None:
+    """The very same request as before, on a head that came before."""
+    client = socket.create_connection(("127.0.0.1", start(Upstream(script).url, tmp_path, counter, cached=True)))
+    for _ in range(4):
+        ask(client, "openai/gpt-4o", stream=False)
+    with counter.counting():
+        for _ in range(ROUNDS):
+            ask(client, "openai/gpt-4o", stream=False)
+    python, c = (sum(count // ROUNDS for count in calls.values()) for calls in (counter.python, counter.c))
+    print(f"per hit: {python} Python calls, {c} C calls")
+    assert python <= PYTHON_PER_HIT, counter.table(ROUNDS)
+    assert c <= C_PER_HIT, counter.table(ROUNDS)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Pin, Principal, Route
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Peek
-from llm_gateway.routing.replay import MOST_SPELLED, Replay, Terms
+from llm_gateway.routing.replay import LONGEST_REPEAT, MOST_REPEATS, MOST_SPELLED, Replay, Terms
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.memory import Memory
 from llm_gateway.telemetry.metrics import TargetMeter
@@ -394,3 +394,112 @@ async def test_tags_that_are_none_are_refused_whether_there_is_a_reply_or_not(re
         x = asked()
         await replay.seek(x, routing)
         settle(x)
+
+
+# -- the very same once more ---------------------------------------------------------------------------------------------
+
+HEAD = object()
+CALLER = Principal("key", "a")
+
+
+def same(body: str = "", **more: Any) -> Exchange:
+    x = asked(body, known=HEAD, **more)
+    x.principal = CALLER
+    return x
+
+
+async def answered(replay: Replay, routing: Table, x: Exchange, again: Exchange) -> None:
+    await seek(replay, routing, x)
+    settle(x)
+    assert await seek(replay, routing, again) == "xx"
+
+
+async def test_the_very_same_is_not_read_again(replay: Replay, routing: Table) -> None:
+    assert replay.recall(same()) is None
+    await answered(replay, routing, same(), same())
+    hits, saved = replay.hits, replay.saved
+    x = same(model="")
+    kept = replay.recall(x)
+    assert kept is not None
+    assert (kept.body, x.model, x.stream) == (b"xx", "one", False)
+    assert (replay.hits, replay.saved) == (hits + 1, saved + 7)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"known": object()},
+        {"known": None},
+        {"principal": Principal("key", "a")},  # equal, but another: limits and rights may be others by now
+        {"principal": Principal("key", "b")},
+        {"body": b'{"model": "one", "messages": [{"role": "user", "content": "ho"}]}'},
+        {"body": b""},
+    ],
+)
+async def test_what_differs_in_anything_is_read(replay: Replay, routing: Table, other: dict[str, Any]) -> None:
+    await answered(replay, routing, same(), same())
+    x = same()
+    for name, value in other.items():
+        setattr(x, name, value)
+    assert replay.recall(x) is None
+    assert replay.recall(same()) is not None
+
+
+async def test_what_is_gone_is_not_recalled(replay: Replay, routing: Table) -> None:
+    await answered(replay, routing, same(), same())
+    replay.store.purge("a")
+    assert replay.recall(same()) is None
+    await answered(replay, routing, same(), same())
+    replay.adopt(1 << 20, TERMS, {}, 1e9)
+    assert replay.recall(same()) is None, "another configuration may lead elsewhere"
+    assert await seek(replay, routing, same()) == "xx"
+    assert replay.recall(same()) is not None
+    replay.adopt(1 << 20, replace(TERMS, ttl=0.05), {}, 1e9)
+    replay.store.purge("a")
+    await answered(replay, routing, same(), same())
+    await asyncio.sleep(0.06)
+    assert replay.recall(same()) is None
+
+
+async def test_an_age_that_the_head_asks_for_holds(replay: Replay, routing: Table) -> None:
+    await answered(replay, routing, same(), same())
+    hurried, head = {b"cache-control": b"max-age=1"}, object()
+
+    def in_a_hurry() -> Exchange:
+        x = same(headers=hurried)
+        x.known = head
+        return x
+
+    assert await seek(replay, routing, in_a_hurry()) == "xx"
+    assert replay.recall(in_a_hurry()) is not None
+    await asyncio.sleep(1.05)
+    assert replay.recall(in_a_hurry()) is None
+    assert replay.recall(same()) is not None
+
+
+@pytest.mark.parametrize("case", [{"principal": Principal("key", "a", signs=True)}, {"headers": {b"idempotency-key": b"1"}}, {"body": None}, {"known": None}])
+async def test_what_is_not_to_be_remembered_is_not(replay: Replay, routing: Table, case: dict[str, Any]) -> None:
+    """Signed, idempotent, too long, or with a head that is parsed each time."""
+    body = json.dumps({"model": "one", "messages": [{"role": "user", "content": "y" * LONGEST_REPEAT}]}) if "body" in case else ""
+
+    def made() -> Exchange:
+        x = same(body)
+        for name, value in case.items():
+            if value is not None or name == "known":
+                setattr(x, name, value)
+        return x
+
+    x = made()
+    await seek(replay, routing, x)
+    settle(x)
+    assert await seek(replay, routing, made()) == "xx"
+    assert replay.recall(made()) is None
+
+
+async def test_few_are_remembered(replay: Replay, routing: Table) -> None:
+    await answered(replay, routing, same(), same())
+    for _ in range(MOST_REPEATS + 10):
+        x = same()
+        x.known = object()
+        assert await seek(replay, routing, x) == "xx"
+    assert 0 < len(replay._repeats) <= MOST_REPEATS

@@ -115,6 +115,7 @@ class Exchange(Struct, kw_only=True):
     query: bytes = b""
     params: tuple[str, ...] = ()
     headers: dict[bytes, bytes] = {}
+    known: Any = None  # what was remembered of this very head, if it came before
     peer: str = ""
     request_id: str = ""
     started: float = 0.0

@@ -107,7 +107,7 @@ def begin(connection: Connection, view: memoryview, nbytes: int) -> Exchange | N
     headers[b"content-length"] = length
     x = Exchange(
         id=identity, client=connection, route=head.route, method=head.method, path=head.path, query=head.query, params=head.params,
-        headers=headers, peer=connection.peer, request_id=head.request_id or identity, started=started,
+        headers=headers, known=head, peer=connection.peer, request_id=head.request_id or identity, started=started,
         wall=started + server.epoch, attempts=[], extra=head.extra, body=body,
     )  # fmt: skip
     try:

@@ -70,7 +70,7 @@ class Limits(Protocol):
 
 
 class Server:
-    """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request.
+    """`gate(x)` raises a Fault when the head alone is enough to refuse; `start(x)` begins serving a whole request, or has answered it already (None).
 
     A reply ends its connection while `draining`, `shedding` (`uneven`: more than our share, or too much of something) or with
     more than `crowded` open. While a connection beyond REFUSE is open or the loop is late, requests pass `_guarded` instead of
@@ -80,7 +80,7 @@ class Server:
     def __init__(
         self,
         config: Limits,
-        start: Callable[[Exchange], asyncio.Task[None]],
+        start: Callable[[Exchange], asyncio.Task[None] | None],
         prefix: str,
         *,
         workers: int = 1,

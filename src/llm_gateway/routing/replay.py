@@ -24,6 +24,7 @@ from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.tape import Reply, Tape
 from llm_gateway.formats.contract import Format
 from llm_gateway.routing import ask
+from llm_gateway.routing.once import HEADER
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.memory import Kept, Memory, Place
@@ -34,6 +35,7 @@ CHAT = "chat"
 OPERATIONS = frozenset({CHAT, "embeddings", "moderation", "rerank"})
 MOST_ASKED = 4 << 20  # bytes of a request that is looked up
 MOST_SPELLED = 4096  # requests whose places are kept, by a hash of how they are spelled
+MOST_REPEATS, LONGEST_REPEAT = 1024, 4 << 10  # requests known by every byte of theirs, and bytes of such a body
 MOST_SORTED = 256 << 10  # what is larger is compared as spelled: sorting it would hold up others
 # How a reply ends that is whole, in the words of all shapes. What is not known is not kept.
 WHOLE = frozenset({
@@ -97,6 +99,18 @@ class Spot(Struct, frozen=True):
     purges: int
 
 
+class Repeat(Struct, frozen=True, gc=False):
+    """A request that was answered from memory: the same head, from the same caller, with the same body is not read again. `most`: seconds of
+    age that it accepts."""
+
+    head: object
+    principal: object
+    place: Place
+    most: float
+    model: str
+    stream: bool
+
+
 class Replay:
     """One per worker, as long as its cache is on and kept in the same place; configurations come and go. Reads the time, and the store,
     but never a target's state."""
@@ -112,6 +126,7 @@ class Replay:
         self._by_alias: Mapping[str, Terms] = {}
         self._whole_request = 590.0
         self._spelled: dict[tuple[object, ...], Sought] = {}  # by what a request says, letter by letter
+        self._repeats: dict[tuple[int, int, bytes], Repeat] = {}
         self._heeded = {name: tuple(sorted(form.request_headers)) for name, form in formats.items()}
 
     def adopt(self, room: int, terms: Terms, by_alias: Mapping[str, Terms], whole_request: float) -> None:
@@ -120,6 +135,21 @@ class Replay:
             self.store.resize(room)
         self._terms, self._by_alias, self._whole_request = terms, by_alias, whole_request
         self._spelled.clear()
+        self._repeats.clear()
+
+    def recall(self, x: Exchange) -> Kept | None:
+        """The reply in this worker's memory to a request of which each byte came before, from the same caller. None: it is to be read."""
+        repeat = self._repeats.get((id(x.known), id(x.principal), x.body))
+        if repeat is None or repeat.head is not x.known or repeat.principal is not x.principal or not isinstance(self.store, Memory):
+            return None
+        now = perf_counter()
+        kept = self.store.get(repeat.place, now)
+        if kept is None or now - kept.born > repeat.most:
+            return None
+        self.hits += 1
+        self.saved += kept.cost or 0
+        x.model, x.stream = repeat.model, repeat.stream
+        return kept
 
     async def seek(self, x: Exchange, table: Table) -> Kept | None:
         """The reply, if there is one or one is on its way. None: this request is to be sent; if it should, what comes is then kept.
@@ -142,6 +172,7 @@ class Replay:
         if kept is not None and now - kept.born <= control.most:
             self.hits += 1
             self.saved += kept.cost or 0
+            self._remember(x, place, control)
             return kept
         flight = self._flights.get(place)
         turn: Kept | Turn = Turn.LEAD
@@ -170,6 +201,14 @@ class Replay:
         }
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _remember(self, x: Exchange, place: Place, control: Control) -> None:
+        """Not of signed requests, whose bodies are a matter of their signatures."""
+        if x.known is None or x.principal is None or x.principal.signs or HEADER in x.headers or len(x.body) > LONGEST_REPEAT:
+            return
+        if len(self._repeats) >= MOST_REPEATS:
+            self._repeats.clear()
+        self._repeats[id(x.known), id(x.principal), x.body] = Repeat(x.known, x.principal, place, control.most, x.model, x.stream)
 
     def _pass_by(self, x: Exchange) -> None:
         self.bypassed += 1
