@@ -71,8 +71,9 @@ def serve(config: ConfigOption = None) -> None:
     path = configuration(config)
     catalogue = load_catalogue()
     loaded, material, compiled = _compile(path, catalogue, write=True)
-    for warning in compiled.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    for warning in (*compiled.warnings, present.interpreter()):
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
     snapshot = compiled.snapshot
     operator = Operator(
         str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), compiled.webhooks, compiled.database

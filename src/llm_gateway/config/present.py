@@ -5,7 +5,10 @@ Law: text out; no secret but the development key, which is made to be shown.
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 from llm_gateway.config import clouds
 from llm_gateway.config.load import Loaded
@@ -35,6 +38,22 @@ def banner(snapshot: Snapshot, material: Material, catalogue: Catalogue) -> str:
     body = f'{{"model": "{_example(snapshot, catalogue)}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     curl = f"curl {api}/v1/chat/completions -H 'Content-Type: application/json'{authorization} -d '{body}'"
     return "\n".join([*lines, "  Try", f"    {curl}", ""]) + "\n"
+
+
+def interpreter() -> str:
+    """What is to be said of the Python that runs this; "" for nothing."""
+    if not plainly_built(sysconfig.get_config_var("CONFIG_ARGS"), sys.base_prefix):
+        return ""
+    return (
+        f"{sys.base_prefix} has a Python compiled without optimizations (--enable-optimizations): a request costs it a fourth more CPU than"
+        " your distribution's"
+    )
+
+
+def plainly_built(configure: str | None, prefix: str) -> bool:
+    """Whether a Python was compiled without profile-guided optimization, as pyenv does unless it is told. configure: its arguments;
+    prefix: where it is installed. Distributions optimize in ways of their own, which show in no argument; so do conda's builds."""
+    return bool(configure) and "--enable-optimizations" not in str(configure) and prefix != "/usr" and not Path(prefix, "conda-meta").is_dir()
 
 
 def _host(host: str) -> str:
