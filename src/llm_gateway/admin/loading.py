@@ -25,8 +25,8 @@ from llm_gateway.stores.sql.booking import Batch, Entry
 from llm_gateway.stores.sql.engine import unfit
 from llm_gateway.stores.sql.rows import decode
 
-LINES = 300  # in a batch: some 30 ms
-BYTES = 256 << 10  # read at once
+LINES = 1000  # in a batch: some 30 ms
+BYTES = 1 << 20  # read at once
 LONGEST = 4 << 20  # a line beyond it is no row
 USUAL_LINE = 600  # bytes, before any was seen
 

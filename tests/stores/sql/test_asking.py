@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from llm_gateway.stores.sql import booking
 from llm_gateway.stores.sql.asking import BY, MEASURES, Question, ask, page
@@ -53,13 +53,14 @@ def some(seed: int, count: int) -> list[bytes]:
 def expected(booked: list[Row], question: Question, labels: tuple[str, ...]) -> dict[tuple[Any, ...], Counter[str]]:
     """Added up in the plainest way there is."""
     found: dict[tuple[Any, ...], Counter[str]] = {}
-    for row in booked:
+    for each_ in booked:
+        row = asdict(each_)
         tags = row["tags"].split(",") if row["tags"] else [""]
         if not question.since <= row["at"] < question.until or any(not matches(row, tags, *each) for each in question.where.items()):
             continue
         for tag in tags if "tag" in labels else [""]:
             said = row | {"tag": tag, "day": row["at"] - row["at"] % DAY, "hour": row["at"] - row["at"] % HOUR}
-            found.setdefault(tuple(said[label] for label in labels), Counter()).update(sums(row))
+            found.setdefault(tuple(said[label] for label in labels), Counter()).update(sums([each_]))
     return found
 
 

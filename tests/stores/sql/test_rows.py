@@ -13,10 +13,10 @@ from stores.sql.made import line
 
 def test_a_line_becomes_a_row_with_every_column():
     (row,) = decode(line(tags=["a", "b"], cache_write=7, cache_write_1h=3, tier="flex"))
-    assert set(row) == set(COLUMNS)
-    assert row["at"] == 1_795_741_323_004
-    assert (row["tags"], row["cache_write_5m"], row["cache_write_1h"], row["tier"], row["cost"]) == ("a,b", 4, 3, "flex", 1000)
-    assert (row["tenant"], row["project"], row["user"], row["key_id"], row["key"]) == ("acme", "search", "bob", "k1", "ci")
+    assert row.__struct_fields__ == COLUMNS
+    assert row.at == 1_795_741_323_004
+    assert (row.tags, row.cache_write_5m, row.cache_write_1h, row.tier, row.cost) == ("a,b", 4, 3, "flex", 1000)
+    assert (row.tenant, row.project, row.user, row.key_id, row.key) == ("acme", "search", "bob", "k1", "ci")
 
 
 def test_every_field_that_workers_write_is_known():
@@ -26,7 +26,7 @@ def test_every_field_that_workers_write_is_known():
 
 def test_what_an_older_gateway_did_not_write_has_its_default():
     (row,) = decode(b'{"ts":"2026-11-27T01:02:03.004Z","id":"a","tenant":"acme","key":null}\n')
-    assert (row["tenant"], row["key_id"], row["prices"], row["cost"], row["input"], row["outcome"]) == ("acme", "", "", None, 0, "ok")
+    assert (row.tenant, row.key_id, row.prices, row.cost, row.input, row.outcome) == ("acme", "", "", None, 0, "ok")
 
 
 def test_a_request_that_was_nobodys_is_the_audit_logs():
@@ -35,7 +35,7 @@ def test_a_request_that_was_nobodys_is_the_audit_logs():
 
 def test_what_a_newer_gateway_writes_besides_is_left_out():
     (row,) = decode(line(novelty={"a": 1}))
-    assert set(row) == set(COLUMNS)
+    assert row.__struct_fields__ == COLUMNS
 
 
 def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines_cost():
@@ -46,22 +46,21 @@ def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines
         {"provider": "openai", "model": "gpt-4o", "key": "0", "outcome": "ok", "status": 200, "ms": 7.0},
     ]
     request, sent_back, given_up = decode(line(attempts=attempts, cost=1000))
-    assert sum(row["cost"] for row in (request, sent_back, given_up)) == 1000
-    assert (request["cost"], request["attempts"], request["parent"]) == (650, 4, "")
-    assert (sent_back["id"], sent_back["parent"], sent_back["provider"], sent_back["input"], sent_back["cost"]) == ("a.0", "a", "small", 20, 300)
-    assert (given_up["id"], given_up["estimated"], given_up["outcome"], given_up["tenant"]) == ("a.1", True, "timeout", "acme")
-    assert set(sent_back) == set(COLUMNS)
-
+    assert sum(row.cost for row in (request, sent_back, given_up)) == 1000
+    assert (request.cost, request.attempts, request.parent) == (650, 4, "")
+    assert (sent_back.id, sent_back.parent, sent_back.provider, sent_back.input, sent_back.cost) == ("a.0", "a", "small", 20, 300)
+    assert (given_up.id, given_up.estimated, given_up.outcome, given_up.tenant) == ("a.1", True, "timeout", "acme")
+    
 
 def test_a_request_that_failed_in_the_end_is_unpriced_and_its_attempts_are_not():
     lost = {"provider": "slow", "model": "x", "key": "0", "outcome": "timeout", "status": 0, "ms": 9.0, "input": 20, "cost": 50}
     request, attempt = decode(line(attempts=[lost], cost=None, status=504, outcome="timeout"))
-    assert (request["cost"], attempt["cost"]) == (None, 50)
+    assert (request.cost, attempt.cost) == (None, 50)
 
 
 def test_what_postgresql_does_not_take_is_replaced():
     (row,) = decode(line(error="bad\0news", outcome="upstream_error"))
-    assert row["error"] == "bad\ufffdnews"
+    assert row.error == "bad\ufffdnews"
 
 
 @pytest.mark.parametrize(

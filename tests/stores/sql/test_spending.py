@@ -8,6 +8,11 @@ from llm_gateway.stores.sql import booking
 from llm_gateway.stores.sql.spending import holders, spent
 from stores.sql.made import batch, line, rows
 
+def _whose(said: bytes) -> list[str]:
+    (row,) = rows(said)
+    return holders(row.tenant, row.project, row.user, row.key_id)
+
+
 NOW = timegm((2026, 11, 27, 1, 30, 0))
 
 
@@ -16,8 +21,8 @@ async def book(engine, *lines: bytes, name: str) -> None:
 
 
 def test_whose_money_it_is():
-    assert holders(rows(line())[0]) == ["key:k1", "user:acme/bob", "project:acme/search", "tenant:acme"]
-    assert holders(rows(line(user=None, project=None, key_id=None))[0]) == ["tenant:acme"]
+    assert _whose(line()) == ["key:k1", "user:acme/bob", "project:acme/search", "tenant:acme"]
+    assert _whose(line(user=None, project=None, key_id=None)) == ["tenant:acme"]
 
 
 async def test_every_holder_has_every_window(engine):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, insert, select, update
+from msgspec.structs import astuple
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from llm_gateway.stores.sql import spending, sums
@@ -64,7 +65,7 @@ async def book(engine: AsyncEngine, batch: Batch, now: float) -> int:
             return offset
         fresh = await _fresh(connection, [row for entry in batch.entries for row in entry.rows])
         if fresh:
-            await sums.bulk(connection, insert(usage), fresh)
+            await sums.bulk(connection, sums.plain, usage, Row.__struct_fields__, list(map(astuple, fresh)))
             await sums.add(connection, fresh)
             await spending.book(connection, fresh, int(now * 1000))
         if any(entry.refused for entry in batch.entries):
@@ -86,8 +87,12 @@ async def _fresh(connection: AsyncConnection, rows: list[Row]) -> list[Row]:
     """Those that are not there yet, each once."""
     if not rows:
         return []
-    by_id = {row["id"]: row for row in rows}
-    there = await connection.execute(select(usage.c.id).where(usage.c.id.in_(by_id)))
+    by_id = {row.id: row for row in rows}
+    ids = list(by_id)
+    if connection.dialect.name == "postgresql":
+        there = await connection.exec_driver_sql("SELECT id FROM usage WHERE id = ANY($1)", (ids,))
+    else:
+        there = await connection.exec_driver_sql(f"SELECT id FROM usage WHERE id IN ({','.join('?' * len(ids))})", tuple(ids))  # noqa: S608  marks only
     for (known,) in there:
         del by_id[known]
     return list(by_id.values())

@@ -7,28 +7,71 @@ no database column holds make a line unreadable; a NUL in a text, which PostgreS
 from __future__ import annotations
 
 from calendar import timegm
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
-Row = dict[str, Any]
-TEXTS = (
-    "request_id", "tenant", "project", "user", "key_id", "key", "session", "peer", "method", "route", "outcome", "error", "finish", "model",
-    "provider", "upstream_model", "upstream_key", "upstream_id", "tier", "prices",
-)  # fmt: skip
-SAME = (
-    "status", "ms", "upstream_ms", "first_token_ms", "bytes_in", "bytes_out", "input", "output", "cache_read", "cache_write_1h", "reasoning",
-    "audio_input", "audio_output", "image_input", "image_output", "accepted_prediction", "rejected_prediction", "searches", "stream", "estimated",
-    "cached", "saved", "fallbacks",
-)  # fmt: skip
-_ZEROS: Row = {
-    **dict.fromkeys(TEXTS, ""),
-    **dict.fromkeys(SAME, 0),
-    "stream": False, "estimated": False, "cached": False, "saved": None, "cost": None, "attempts": 0, "cache_write_5m": 0, "parent": "", "tags": "",
-}  # fmt: skip
+NUL = b"\\u0000"  # as JSON has it
+
+
+class Row(Struct, frozen=True, gc=False):
+    """The columns of the table `usage`, in its order."""
+
+    id: str
+    at: int
+    parent: str = ""
+    request_id: str = ""
+    tenant: str = ""
+    project: str = ""
+    user: str = ""
+    key_id: str = ""
+    key: str = ""
+    session: str = ""
+    tags: str = ""
+    peer: str = ""
+    method: str = ""
+    route: str = ""
+    status: int = 0
+    outcome: str = ""
+    error: str = ""
+    finish: str = ""
+    model: str = ""
+    provider: str = ""
+    upstream_model: str = ""
+    upstream_key: str = ""
+    upstream_id: str = ""
+    tier: str = ""
+    prices: str = ""
+    ms: float = 0.0
+    upstream_ms: float = 0.0
+    first_token_ms: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    accepted_prediction: int = 0
+    rejected_prediction: int = 0
+    searches: int = 0
+    cost: int | None = None
+    saved: int | None = None
+    stream: bool = False
+    estimated: bool = False
+    cached: bool = False
+    attempts: int = 0
+    fallbacks: int = 0
 
 
 class Attempt(Struct, frozen=True, gc=False):
@@ -104,7 +147,8 @@ _decode = msgspec.json.Decoder(Line).decode
 
 def decode(line: bytes) -> list[Row]:
     """The request's row first. Raises ValueError, with what is wrong."""
-    return rows(_decode(line))
+    made = rows(_decode(line))
+    return list(map(_clean, made)) if NUL in line else made
 
 
 def rows(line: Line) -> list[Row]:
@@ -112,41 +156,50 @@ def rows(line: Line) -> list[Row]:
     is the audit log's: somebody was refused, and nothing used."""
     if line.tenant is None:
         return []
-    at = moment(line.ts)
-    lost = [(number, each) for number, each in enumerate(line.attempts) if each.cost]
-    absorbed = sum(each.cost for _, each in lost)
-    row: Row = {name: _text(getattr(line, name)) for name in TEXTS}
-    for name in SAME:
-        row[name] = getattr(line, name)
-    row |= {
-        "id": line.id, "at": at, "parent": "", "tags": ",".join(map(_text, line.tags)), "attempts": max(1, len(line.attempts)) if line.provider else 0,
-        "cost": None if line.cost is None else max(0, line.cost - absorbed), "cache_write_5m": max(0, line.cache_write - line.cache_write_1h),
-    }  # fmt: skip
-    return [row, *(_lost(row, number, each, line.prices) for number, each in lost)]
+    attempts, cost = line.attempts, line.cost
+    lost = [(number, each) for number, each in enumerate(attempts) if each.cost] if attempts else []
+    if lost and cost is not None:
+        cost = max(0, cost - sum(each.cost for _, each in lost))
+    row = Row(  # by position: three times as fast as by name
+        line.id, moment(line.ts), "", line.request_id, line.tenant, line.project, line.user, line.key_id, line.key or "", line.session,
+        ",".join(line.tags), line.peer, line.method, line.route, line.status, line.outcome, line.error or "", line.finish or "", line.model,
+        line.provider, line.upstream_model, line.upstream_key, line.upstream_id, line.tier or "", line.prices, line.ms, line.upstream_ms,
+        line.first_token_ms, line.bytes_in, line.bytes_out, line.input, line.output, line.cache_read, max(0, line.cache_write - line.cache_write_1h),
+        line.cache_write_1h, line.reasoning, line.audio_input, line.audio_output, line.image_input, line.image_output, line.accepted_prediction,
+        line.rejected_prediction, line.searches, cost, line.saved, line.stream, line.estimated, line.cached,
+        max(1, len(attempts)) if line.provider else 0, line.fallbacks,
+    )  # fmt: skip
+    return [row, *(_lost(row, number, each) for number, each in lost)] if lost else [row]
 
 
-def _lost(request: Row, number: int, attempt: Attempt, prices: str) -> Row:
-    own = {name: request[name] for name in ("at", "request_id", "tenant", "project", "user", "key_id", "key", "session", "tags", "peer", "method")}
-    return {
-        **_ZEROS, **own, "id": f"{request['id']}.{number}", "parent": request["id"], "route": request["route"], "stream": request["stream"],
-        "model": request["model"], "provider": _text(attempt.provider), "upstream_model": _text(attempt.model), "upstream_key": _text(attempt.key),
-        "outcome": _text(attempt.outcome), "status": attempt.status, "ms": attempt.ms, "upstream_ms": attempt.ms, "input": attempt.input,
-        "output": attempt.output, "cost": attempt.cost, "estimated": attempt.estimated, "attempts": 1, "prices": _text(prices),
-    }  # fmt: skip
+def _lost(request: Row, number: int, attempt: Attempt) -> Row:
+    return Row(
+        id=f"{request.id}.{number}", at=request.at, parent=request.id, request_id=request.request_id, tenant=request.tenant,
+        project=request.project, user=request.user, key_id=request.key_id, key=request.key, session=request.session, tags=request.tags,
+        peer=request.peer, method=request.method, route=request.route, stream=request.stream, model=request.model, provider=attempt.provider,
+        upstream_model=attempt.model, upstream_key=attempt.key, outcome=attempt.outcome, status=attempt.status, ms=attempt.ms,
+        upstream_ms=attempt.ms, input=attempt.input, output=attempt.output, cost=attempt.cost, estimated=attempt.estimated, attempts=1,
+        prices=request.prices,
+    )  # fmt: skip
 
 
 def moment(ts: str) -> int:
     """RFC 3339 in UTC with milliseconds -> Unix milliseconds. Raises ValueError."""
     try:
-        date, clock, rest = (ts[0:4], ts[5:7], ts[8:10]), (ts[11:13], ts[14:16], ts[17:19]), ts[20:23]
-        if len(ts) != 24 or ts[10] != "T" or ts[19] != "." or ts[23] != "Z":
+        if len(ts) != 24 or ts[19] != "." or ts[23] != "Z":
             raise ValueError
-        return timegm((*map(int, date), *map(int, clock))) * 1000 + int(rest)
+        return _second(ts[:19]) + int(ts[20:23])
     except (ValueError, OverflowError):
         raise ValueError(f"no time: {ts[:40]!r}") from None
 
 
-def _text(value: str | None) -> str:
-    if value is None:
-        return ""
-    return value.replace("\0", "\ufffd") if "\0" in value else value
+@lru_cache(64)
+def _second(ts: str) -> int:
+    """The same for thousands of lines, one after another."""
+    if ts[10] != "T":
+        raise ValueError
+    return timegm((int(ts[0:4]), int(ts[5:7]), int(ts[8:10]), int(ts[11:13]), int(ts[14:16]), int(ts[17:19]))) * 1000
+
+
+def _clean(row: Row) -> Row:
+    return Row(**{name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in asdict(row).items()})

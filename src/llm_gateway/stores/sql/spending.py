@@ -7,7 +7,7 @@ names are those of policies/windows.py.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import get_args
+from typing import Any, get_args
 
 from sqlalchemy import and_, case, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -16,15 +16,14 @@ from llm_gateway.core.tenancy import Period, key_id, project_id, tenant_id, user
 from llm_gateway.policies.windows import window
 from llm_gateway.stores.sql.engine import reading
 from llm_gateway.stores.sql.rows import Row
-from llm_gateway.stores.sql.sums import HOUR, bulk, insertion
+from llm_gateway.stores.sql.sums import HOUR, bulk
 from llm_gateway.stores.sql.tables import spend
 
 PERIODS: tuple[Period, ...] = get_args(Period)
 
 
-def holders(row: Row) -> list[str]:
+def holders(tenant: str, project: str, user: str, key: str) -> list[str]:
     """Whose money it was: of key, user, project, tenant those that there are."""
-    tenant, project, user, key = row["tenant"], row["project"], row["user"], row["key_id"]
     found = [key_id(key)] if key else []
     found += [user_id(tenant, user)] if user else []
     found += [project_id(tenant, project)] if project else []
@@ -33,22 +32,26 @@ def holders(row: Row) -> list[str]:
 
 async def book(connection: AsyncConnection, rows: Iterable[Row], now: int) -> None:
     """now: Unix milliseconds."""
-    known: dict[int, list[tuple[Period, str]]] = {}
-    amounts: dict[tuple[str, str, str], int] = {}
+    costs: dict[tuple[int, str, str, str, str], int] = {}
     for row in rows:
-        if row["cost"]:
-            hour = row["at"] - row["at"] % HOUR  # no window is shorter
-            windows = known.get(hour)
-            if windows is None:
-                windows = known[hour] = [(period, window(period, hour / 1000)) for period in PERIODS]
-            for holder in holders(row):
-                for period, name in windows:
-                    amounts[holder, period, name] = amounts.get((holder, period, name), 0) + row["cost"]
+        if row.cost:
+            whose = row.at - row.at % HOUR, row.tenant, row.project, row.user, row.key_id  # no window is shorter
+            costs[whose] = costs.get(whose, 0) + row.cost
+    amounts: dict[tuple[str, str, str], int] = {}
+    for (hour, *whose_), cost in costs.items():
+        for period in PERIODS:
+            name = window(period, hour / 1000)
+            for holder in holders(*whose_):
+                amounts[holder, period, name] = amounts.get((holder, period, name), 0) + cost
     if not amounts:
         return
-    statement = insertion(connection, spend)
+    values = [(*whose, amount, now) for whose, amount in sorted(amounts.items())]
+    await bulk(connection, _spent, spend, ("holder", "period", "window", "amount", "changed"), values)
+
+
+def _spent(statement: Any) -> Any:
     new = statement.excluded
-    statement = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=["holder", "period"],
         set_={
             "amount": case((spend.c.window == new.window, spend.c.amount + new.amount), else_=new.amount),
@@ -57,11 +60,6 @@ async def book(connection: AsyncConnection, rows: Iterable[Row], now: int) -> No
         },
         where=spend.c.window <= new.window,
     )
-    values = [
-        {"holder": holder, "period": period, "window": name, "amount": amount, "changed": now}
-        for (holder, period, name), amount in sorted(amounts.items())
-    ]
-    await bulk(connection, statement, values)
 
 
 async def present(engine: AsyncEngine, now: float) -> AsyncIterator[tuple[str, str, int]]:
