@@ -85,14 +85,13 @@ async def test_one_asks_and_all_know(pair: list[Gateway], upstream: FaultyUpstre
 
 
 async def test_a_hundred_that_miss_at_once_at_both_are_one_call(pair: list[Gateway], upstream: FaultyUpstream) -> None:
-    with ThreadPoolExecutor(100) as pool:
-        asyncio.get_running_loop().set_default_executor(pool)
-        for stream in (False, True):
-            upstream.forget()
-            answers = await asyncio.gather(*(said(pair[at % 2], stream=stream, model="fault-slow_ok:1") for at in range(100)))
-            assert sorted(answer for answer, _ in answers) == ["hit"] * 99 + ["miss"]
-            assert len({body for _, body in answers}) == 1
-            assert len(upstream.received) == 1
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(100))
+    for stream in (False, True):
+        upstream.forget()
+        answers = await asyncio.gather(*(said(pair[at % 2], stream=stream, model="fault-slow_ok:1") for at in range(100)))
+        assert sorted(answer for answer, _ in answers) == ["hit"] * 99 + ["miss"]
+        assert len({body for _, body in answers}) == 1
+        assert len(upstream.received) == 1
 
 
 async def test_the_gateway_that_asks_is_killed_and_the_other_asks_once(pair: list[Gateway], upstream: FaultyUpstream) -> None:
