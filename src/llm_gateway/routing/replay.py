@@ -260,12 +260,12 @@ class Replay:
         found: Kept | Turn | None = None
         try:
             found = await self._agree(place, flight, oldest, deadline, store)
+            return found
         finally:
             if found is None or (isinstance(found, Kept) and not flight.waited):  # others may want it newer
                 self._hand_over(place, flight)
             elif found is not Turn.LEAD:
                 self._tell(place, flight, found)
-        return found
 
     async def _agree(self, place: Place, flight: Flight, oldest: float, deadline: float, store: Replies) -> Kept | Turn:
         """With other workers: LEAD where the lease is ours, or nobody knows; ALONE where the reply waited for is not to be kept. Raises Fault TIMEOUT."""

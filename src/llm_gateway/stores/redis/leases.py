@@ -71,13 +71,15 @@ class Leases:
         self._loop = asyncio.get_running_loop()
         self._held: dict[Lease, None] = {}  # whose turn it is to be renewed comes first
         self._timer: asyncio.TimerHandle | None = None
+        self._name, self._serial = os.urandom(8).hex().encode(), 0
 
     def __repr__(self) -> str:
         return f"<Leases: {len(self._held)} held>"
 
     def lease(self, reply: bytes) -> Lease:
         """Nothing is asked yet. reply: its key."""
-        return Lease(self, reply, b"llmgw:l:{%b}" % reply, slot(reply), os.urandom(8))
+        self._serial += 1
+        return Lease(self, reply, b"llmgw:l:{%b}" % reply, slot(reply), b"%b:%d" % (self._name, self._serial))
 
     def ask(self, lease: Lease, *, anyway: bool = False) -> asyncio.Future[Any]:
         """The reply and the milliseconds it has left, as a list; else whose the lease is, for `word`. anyway: whatever reply there is."""
@@ -106,9 +108,8 @@ class Leases:
 
     def end(self, lease: Lease, value: bytes, seconds: float) -> None:
         """value: what is there in its place, for so long; empty: nothing. Not where it is known to be another's."""
-        asked = lease.asked
-        self._drop(lease)
-        if asked:
+        if lease.asked:
+            self._drop(lease)
             self._swap(lease, value, seconds)
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ class Replies:
     async def get(self, place: Place, now: float) -> Kept | None:
         key = _key(place)
         found, rest, number = self._ask("GET", key), self._ask("PTTL", key), self._ask("HGET", PURGED, LAST)
-        if not await self._heard(await number):
+        last = await number
+        if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
             return None
         shelved, left = await found, await rest
         if not shelved or isinstance(shelved, Failure) or isinstance(left, Failure):
@@ -67,7 +68,8 @@ class Replies:
         """The reply, if it was kept no earlier than `oldest`, by perf_counter; else whose the lease is: ours now if it was nobody's. Where
         there is a reply that does not count, that is a second round trip."""
         asked, number = self.leases.ask(lease), self._ask("HGET", PURGED, LAST)
-        if not await self._heard(await number):
+        last = await number
+        if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
             return Word.UNHEARD
         said = await asked
         if isinstance(said, list):
@@ -122,12 +124,6 @@ class Replies:
 
         self.purges = 0  # what is under way was asked for before
         self._write(name, Call(told))
-
-    async def _heard(self, last: Any) -> bool:
-        """Whether it is known what was purged. last: the last purge's number, as Redis said it."""
-        if isinstance(last, Failure):
-            return False
-        return (last is not None and int(last) == self.purges) or await self._learn(begun=last is not None)
 
     async def _learn(self, *, begun: bool) -> bool:
         """What was purged. begun: there are numbers; else they begin now, and nothing from before counts."""
