@@ -111,26 +111,27 @@ async def test_it_lasts_while_it_is_renewed_and_no_longer(fresh, monkeypatch):
         assert {await other.take(place, lease, -inf) for place, lease in zip(places, wanted, strict=True)} == {Word.MINE}
 
 
-async def test_so_many_are_renewed_at_once(fresh, monkeypatch):
-    monkeypatch.setattr(leases, "RENEWED", 0.1)
+async def test_so_many_are_renewed_at_once_and_then_the_others(fresh, monkeypatch):
     monkeypatch.setattr(leases, "AT_ONCE", 5)
+    monkeypatch.setattr(leases, "EVERY", 0.05)
     async with store(fresh, patient=True) as one:
         made = Replies(one.shared)
         held = [made.lease(Place("acme", b"%d" % number)) for number in range(12)]
         for lease in held:
+            lease.asked = True
             lease.hold()
-        began = [lease.renewed for lease in held]
-        renewed = []
-        while len(renewed) < 3:
-            await asyncio.sleep(0.01)
-            count = sum(lease.renewed != at for lease, at in zip(held, began, strict=True))
-            if count not in (0, *renewed):
-                renewed.append(count)
-        assert renewed == [5, 10, 12]
+            lease.renewed -= 60.0
+        began, renewed = [lease.renewed for lease in held], []
+        for _ in range(4):
+            made.leases._renew()
+            renewed.append(sum(lease.renewed != at for lease, at in zip(held, began, strict=True)))
+        assert renewed == [5, 10, 12, 12]
+        await settled(one)
+        assert len(say(port_of(fresh), "KEYS", "llmgw:l:*")) == 12
         for lease in held:
             lease.free()
-        await asyncio.sleep(0.25)
-        assert made.leases._timer is None, "nobody is looked after any more"
+        await until(lambda: made.leases._timer is None)
+        assert say(port_of(fresh), "KEYS", "llmgw:l:*") == []
 
 
 async def test_whatever_goes_wrong_is_unheard(own):
