@@ -254,7 +254,7 @@ async def test_a_slot_that_moves(cluster):
 
 @pytest.mark.slow
 async def test_a_node_that_is_gone_takes_its_tenants_only(tmp_path):
-    with valkey_cluster(tmp_path) as (ports, processes):
+    with valkey_cluster(tmp_path, patience=1000) as (ports, processes):
         names = tenants_on(ports)
         async with store(f"redis+cluster://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}") as one:
             accounts = {port: one.bind(REQUESTS, tenant=names[port]) for port in ports}
@@ -277,7 +277,7 @@ async def test_a_node_that_is_gone_takes_its_tenants_only(tmp_path):
 @pytest.mark.slow
 async def test_a_replica_takes_over(tmp_path):
     """Its old master is dead for good: the others know who it is now."""
-    with valkey_cluster(tmp_path, 3) as (ports, processes), valkey_cluster_node(tmp_path, ports) as (port, _):
+    with valkey_cluster(tmp_path, patience=1000) as (ports, processes), valkey_cluster_node(tmp_path, ports) as (port, _):
         name = tenants_on(ports)[ports[0]]
         await until(lambda: say(port, "CLUSTER", "INFO") and b"cluster_known_nodes:4" in say(port, "CLUSTER", "INFO"), 10)
         await until(lambda: _replicates(port, ports[0]), 10)

@@ -159,6 +159,30 @@ async def test_ten_thousand_are_delivered_in_no_time_and_requests_find_their_way
                 begun = time.perf_counter()
                 assert (await account.reserve(ask(f"between {len(waits)}", cost=1))).refused is None
                 waits.append(time.perf_counter() - begun)
-            await until(lambda: not one.shared.client.waiting)
+            await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting, 20)
             assert booked(url) == 30_000
             assert sorted(waits)[len(waits) // 2] < 0.2
+
+
+async def test_however_slow_redis_is_no_more_than_so_many_are_under_way(own, tmp_path, monkeypatch):
+    """What is sent faster than it is answered stalls the connection in the end, and is all sent again."""
+    monkeypatch.setattr(outbox, "AT_ONCE", 20)
+    monkeypatch.setattr(outbox, "EVERY", 0.0)
+    url, process = own
+    async with store(url, loss=lambda _: "open", patient=True) as one:
+        account = one.bind(budget())
+        await account.reserve(ask("first", cost=1))
+        process.kill()
+        await until(lambda: not one.shared.ready)
+        for number in range(2000):
+            account.settle(ask(str(number)), 0, 3)
+        most = 0
+        with redis_server(tmp_path, port_of(url)):
+            await one.ready()
+            while len(one.shared.outbox):
+                most = max(most, one.shared.client.waiting)
+                await asyncio.sleep(0)
+            await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
+            assert booked(url) == 6000
+        assert 20 <= most <= 22, "beside them only the look at the server's mark"
+        assert one.shared.outbox.under_way == 0
