@@ -1,6 +1,6 @@
 """Who there is, as the operator's part of it: the database, the API that changes it, and the table that tells workers.
 
-Law: wiring of admin/{database,keytable,roles,tenancy,keys}; decides nothing.
+Law: wiring of admin/{database,keytable,roles,tenancy,secrets,keys}; decides nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from llm_gateway.admin.keys import ClientKeys
 from llm_gateway.admin.keytable import KeyTable, Workers
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.roles import Roles
+from llm_gateway.admin.secrets import ProviderKeys
 from llm_gateway.admin.tenancy import Ground, Members, Tenants
 from llm_gateway.admission.tokens import Tokens
 from llm_gateway.admission.vault import Vault
@@ -50,7 +51,8 @@ class Registry:
             register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall,
             look=self.table.try_to_look if workers is not None else _look_away,
         )  # fmt: skip
-        self._resources = (Tenants(ground, Vault(snapshot.secret)), Members(ground, Project), Members(ground, User), ClientKeys(ground, snapshot.secret))
+        members = (Members(ground, Project), Members(ground, User))
+        self._resources = (Tenants(ground), ProviderKeys(ground, Vault(snapshot.secret)), *members, ClientKeys(ground, snapshot.secret))
 
     def routes(self) -> list[Route]:
         return [route for each in self._resources for route in each.routes()]
