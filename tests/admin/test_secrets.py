@@ -11,6 +11,7 @@ import pytest
 from admin.test_tenancy import SECRET, TOKEN, Api, error
 from databases import Migrated
 from llm_gateway.admission.auth import Keys
+from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.admission.vault import Vault
 from llm_gateway.core.tenancy import Secrets, place
 from llm_gateway.wiring import keys as wired
@@ -45,9 +46,9 @@ async def api(request: pytest.FixtureRequest, tmp_path: Path, migrated: Migrated
     await made.database.close()
 
 
-def opened(api: Api, key: str = "sk-config-01") -> dict[str, str | None]:
+def opened(api: Api, key: str = "sk-config-01", directory: Directory | None = None) -> dict[str, str | None]:
     """What a worker would use of the tenant's own, by provider."""
-    known: Keys = wired(api.snapshot, api.registry.table.directory)
+    known: Keys = wired(api.snapshot, directory or api.registry.table.directory)
     principal = known.principal({b"authorization": f"Bearer {key}".encode()})
     return {provider: Vault(SECRET).open(principal.tenant, provider, sealed) for provider, sealed in principal.secrets}
 
@@ -159,10 +160,15 @@ async def test_who_may(api: Api) -> None:
         assert tuple([(await api.ask(*each, token))[0] for each in asked]) == statuses
 
 
-async def test_the_key_table_holds_them_too(api: Api) -> None:
+async def test_the_key_table_of_the_next_start_holds_them_too(api: Api, tmp_path: Path) -> None:
     await api.good("PUT", f"{PATH}/openai", {"key": "sk-own"})
-    await api.registry.table._write()
-    assert opened(api) == {"openai": "sk-own"}
+    fresh = Directory()  # as the next start reads it, before anybody has asked the database
+    assert fresh.open(tmp_path / KEYS, confirmed=False) == ""
+    assert opened(api, directory=fresh) == opened(api) == {"openai": "sk-own"}
+    await api.good("DELETE", f"{PATH}/openai")
+    fresh.open(tmp_path / KEYS, confirmed=False)
+    assert opened(api, directory=fresh) == opened(api) == {}
+    await api.good("PUT", f"{PATH}/openai", {"key": "sk-own"})
     assert api.registry.table.directory.find("secrets:written") is None, "it is nobody's limits"
     assert place("secrets:written") in (await api.register.since(0))[1]
     assert api.registry.table.directory.secrets("written") == (await api.register.entrusted(["written"]))["written"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from llm_gateway.admission.directory import KEYS, Directory
+
 
 def test_a_tenants_life(shell) -> None:
     made = shell.read("tenants", "create", "acme", "--limit", "concurrent=5", "--budget", "10/day")
@@ -49,7 +51,11 @@ def test_a_tenant_of_the_file_has_keys_of_its_own_too(shell) -> None:
     assert shell.read("tenants", "show", "written")["secrets"] == ["echo"]
     assert shell.read("tenants", "secret", "written") == [{"provider": "echo", "source": "api", "used": True}]
     assert [row.split() for row in shell("tenants", "secret", "written").splitlines()] == [["PROVIDER", "SOURCE", "USED"], ["echo", "api", "true"]]
-    assert "sk-writtens-own" not in "\n".join(sqlite3.connect(shell.file.parent / "data" / "gateway.db").iterdump())
+    data = shell.file.parent / "data"
+    assert "sk-writtens-own" not in "\n".join(sqlite3.connect(data / "gateway.db").iterdump())
+    directory = Directory()  # as workers of the next start read it, before the database was asked
+    assert directory.open(data / KEYS, confirmed=False) == ""
+    assert directory.secrets("written").keys() == {"echo"}
     assert "say of which" in shell("tenants", "secret", "written", "--remove", status=2)
     shell("tenants", "secret", "written", "echo", "--remove")
     assert shell.read("tenants", "secret", "written") == []

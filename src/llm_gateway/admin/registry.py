@@ -47,9 +47,9 @@ class Registry:
         register = Register(database.engine)
         self.table = KeyTable(register, Path(snapshot.data_dir), workers or _Nobody(), notices, ready=database.ready, clock=wall)
         self.roles = Roles(state, self.table.directory, Tokens(want), wall)
+        look, kept = (self.table.try_to_look, self.table.kept) if workers is not None else (_look_away, self.table.write)
         self.ground = ground = Ground(
-            register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall,
-            look=self.table.try_to_look if workers is not None else _look_away,
+            register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall, look=look, kept=kept,
         )  # fmt: skip
         members = (Members(ground, Project), Members(ground, User))
         self._resources = (Tenants(ground), ProviderKeys(ground, Vault(snapshot.secret)), *members, ClientKeys(ground, snapshot.secret))

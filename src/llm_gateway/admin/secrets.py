@@ -68,6 +68,7 @@ class ProviderKeys:
         sealed = self._vault.seal(tenant, provider, body.key.get_secret_value())
         await self._edit(tenant, lambda before: before | {provider: sealed}, made=made)
         await self._ground.changed(caller, "provider key entrusted", tenant=tenant, provider=provider)
+        await self._ground.kept()
         return JSONResponse({"provider": provider})
 
     async def withdraw(self, request: Request, caller: Caller) -> Response:
@@ -84,6 +85,7 @@ class ProviderKeys:
             raise Refusal(409, "defined_in_configuration", f"config.yaml gives {tenant} that key (providers.{provider}): take it out there.", "provider")
         await self._edit(tenant, edit, made=made)
         await self._ground.changed(caller, "provider key withdrawn", tenant=tenant, provider=provider)
+        await self._ground.kept()
         return Response(status_code=204)
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -34,14 +34,16 @@ Asked = Callable[[Request, Caller], Awaitable[Response]]
 
 
 class Ground:
-    """What these resources stand on. ready: returns once the database has its tables. look: has workers told what changed; told: of each
-    change, and by whom."""
+    """What these resources stand on. ready: returns once the database has its tables. look: has workers told what changed; kept: returns once
+    what was entrusted is where the next start finds it; told: of each change, and by whom."""
 
     def __init__(
         self, register: Register, roles: Roles, snapshot: Callable[[], Snapshot], *,
-        ready: Callable[[], Awaitable[None]], look: Callable[[], Awaitable[None]], told: Callable[..., None], clock: Callable[[], float],
+        ready: Callable[[], Awaitable[None]], look: Callable[[], Awaitable[None]], kept: Callable[[], Awaitable[None]],
+        told: Callable[..., None], clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self.register = register
+        self.kept = kept
         self.snapshot = snapshot
         self.clock = clock
         self._roles = roles

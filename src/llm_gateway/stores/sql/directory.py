@@ -179,6 +179,12 @@ class Register:
         async with reading(self._engine) as connection:
             return {row.tenant: _sealed(row) for row in await connection.execute(statement)}
 
+    async def entrusts(self, serial: int) -> bool:
+        """Whether anything of it changed after that."""
+        statement = select(tables.secrets.c.tenant).where(tables.secrets.c.changed > serial).limit(1)
+        async with reading(self._engine) as connection:
+            return (await connection.execute(statement)).first() is not None
+
     async def entrust(self, tenant: str, edit: Callable[[dict[str, str]], dict[str, str]], now: float) -> None:
         """Applies `edit` to what there is of a tenant, {} where that is nothing; nothing is changed where it raises."""
         table = tables.secrets
