@@ -69,6 +69,7 @@ class Settlement:
 
     def set_result(self, result: Any, /) -> None:
         if isinstance(result, Failure):
+            self._asked = False  # what was asked for may not have arrived
             self._errors += result.kind == "error"
             if self._teller.lasting and self._errors < MOST_ERRORS:
                 self._outbox.keep(self)
