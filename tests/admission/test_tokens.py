@@ -171,11 +171,12 @@ def test_a_key_with_a_name_verifies_no_token_that_names_another() -> None:
     one, two, nameless = Signer("one"), Signer("two"), Signer(None)
     nameless.private = one.private
     made = tokens(pinned((one.pem, "one"), (two.pem, None)))
-    for good in (one, two, nameless):  # who names none is tried with all
+    for good in (one, two, nameless):  # where one has a name a token need not say it
         assert made.verify(good.token(), 0.0)
     assert "signature" in refused(made, one.token(headers={"kid": "two"})).message
     assert "signature" in refused(made, two.token(headers={"kid": "one"})).message
     assert "does not list" in refused(tokens(pinned((one.pem, "one"))), two.token()).message
+    assert "does not list" in refused(tokens(pinned((one.pem, "one"), (two.pem, "two"))), nameless.token()).message
 
 
 def test_a_pinned_public_key_is_no_secret_to_sign_with() -> None:

@@ -121,7 +121,7 @@ def test_one_text_is_enough_and_an_address_beside_it_is_fetched_from(compile_tex
         ("[{{pem: {key}, kid: a}}, {{pem: {key}, kid: a}}]", "auth.jwt[0].public_keys[1].kid: is the id of another key"),
         ("[{{pem: {key}, id: a}}]", "auth.jwt[0].public_keys[0].id: unknown option"),
         ("{{pem: {key}}}", "auth.jwt[0].public_keys: expected a list"),
-        ("[{nine}]", "auth.jwt[0].public_keys: expected at most 8 keys, found 9"),
+        ("[{nine}]", "auth.jwt[0].public_keys: expected at most 4 keys without a `kid`, found 9"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_told_with_its_place(problems_of, tmp_path, said, words):

@@ -92,15 +92,16 @@ class ProviderKeys:
 
     async def _kept(self, tenant: str) -> tuple[bool, Sealed]:
         """Whether they stand in a record of its own, and what there is."""
-        register = self._ground.register
-        if not self._defined(tenant):
-            try:
-                record = (await register.get(Tenant, tenant)).record
-            except MissingError:
-                pass
-            else:
-                return True, record.secrets if isinstance(record, Tenant) else {}
-        return False, (await register.entrusted([tenant])).get(tenant, {})
+        if not self._defined(tenant) and (record := await self._made(tenant)) is not None:
+            return True, record.secrets
+        return False, (await self._ground.register.entrusted([tenant])).get(tenant, {})
+
+    async def _made(self, tenant: str) -> Tenant | None:
+        try:
+            record = (await self._ground.register.get(Tenant, tenant)).record
+        except MissingError:
+            return None
+        return record if isinstance(record, Tenant) else None
 
     async def _edit(self, tenant: str, edit: Callable[[Sealed], Sealed], *, made: bool) -> None:
         register = self._ground.register

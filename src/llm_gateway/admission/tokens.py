@@ -132,17 +132,19 @@ class Tokens:
         raise _refused(FORGED if tried else "The token is signed with a key that its issuer does not list.")
 
     def _candidates(self, issuer: Issuer, kid: object, algorithm: str) -> tuple[bool, list[Signing]]:
-        """Whether the token names one of them, and those it may be signed with. Where there is but one a token need not name it; of those
-        that the file gives it need not, nor need they have a name."""
+        """Whether the token names one of them, and those it may be signed with: of a set, and of those that the file gives by name, a token has
+        to name one where there are several."""
         known = self._sets[issuer.issuer]
-        pinned = [each for each in known if each.pinned]
+        nameless = [each for each in known if each.pinned and "kid" not in each.jwk]
         if kid is None:
-            fetched = [each for each in known if not each.pinned]
-            named, found = len(fetched) == 1, pinned if len(fetched) != 1 else [*fetched, *pinned]
+            of_set = [each for each in known if not each.pinned]
+            by_name = [each for each in known if each.pinned and "kid" in each.jwk]
+            named = len(of_set) == 1
+            found = [*(of_set if named else ()), *(by_name if len(by_name) == 1 else ()), *nameless]
         else:
             found = [each for each in known if each.jwk.get("kid") == kid]
             named = bool(found)
-            found = found or [each for each in pinned if "kid" not in each.jwk]
+            found = found or nameless
         return named, [each for each in found if fits(each.jwk, (algorithm,))]
 
     def _made(self, key: Signing, algorithm: str) -> Any:

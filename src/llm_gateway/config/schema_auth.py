@@ -61,7 +61,7 @@ class Jwt(Section):
     jwks: str | None = Field(default=None, description="The issuer's public keys as a JWK set, usually `file:/path`; then nothing is fetched.")
     jwks_url: Url | None = Field(default=None, description="Where to fetch them from; by discovery if neither this nor `public_keys` is set.")
     public_keys: Annotated[tuple[PublicKey, ...], BeforeValidator(one_or_several)] = Field(
-        default=(), max_length=8, description="The issuer's public keys in PEM, beside those of `jwks` or `jwks_url`; alone, nothing is fetched."
+        default=(), max_length=32, description="The issuer's public keys in PEM, beside those of `jwks` or `jwks_url`; alone, nothing is fetched."
     )
     allow_private: bool = Field(default=False, description="Fetch from loopback and private networks too; never from link-local or a cloud's metadata.")
     leeway: Annotated[Seconds, Field(le=600)] = Field(default=60.0, description="By how much clocks may differ.")
