@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from e2e.steady import KEY
-from e2e.whole import OPENER, TOKEN, Gateway
+from e2e.whole import OPENER, TOKEN, Gateway, counting
 from faults.house import descendants
-from redis_server import redis_server, say
+from redis_server import redis_server
 from replay.faulty import FaultyUpstream, refused_port
 
 pytestmark = pytest.mark.slow
@@ -36,12 +36,10 @@ async def pair(upstream: FaultyUpstream, tmp_path: Path) -> AsyncIterator[list[G
     port = refused_port()
     with redis_server(tmp_path, port) as (url, _):
         up = {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk", "max_retries": 0, "health": {"enabled": False}}
-        more = {"providers": {"up": up}, "redis": {"url": url, "timeout_ms": 1000}, "cache": {"enabled": True, "backend": "redis"}}
+        more = {"providers": {"up": up}, "redis": {"url": url, "timeout_ms": 10_000}, "cache": {"enabled": True, "backend": "redis"}}
         made = [Gateway(tmp_path / name, upstream, 2, more) for name in ("one", "two")]
         await asyncio.gather(*(each.start() for each in made))
-        async with asyncio.timeout(10):
-            while len(bytes(say(port, "CLIENT", "LIST")).splitlines()) < 7:  # and who asks
-                await asyncio.sleep(0.05)
+        await counting(port, 4)
         yield made
         await asyncio.gather(*(each.stop(signal.SIGINT) for each in made if each.process is not None and each.process.poll() is None))
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.stores.redis.dial import master, ping
+from llm_gateway.stores.redis.resp import Command, pack
 from llm_gateway.stores.redis.scripts import keys
 from llm_gateway.stores.redis.slots import slot
 from llm_gateway.stores.redis.terms import Login, Tls, parse
@@ -220,6 +221,19 @@ async def test_scripts_go_where_their_tenant_is_and_never_cross(cluster, form):
         assert one.shared.meter.failures == {}
         assert {turn.node for turn in one.turns} == {f"127.0.0.1:{port}" for port in ports}
     assert all(say(port, "DBSIZE") > 50 for port in ports)
+
+
+async def test_what_waits_for_its_slot_is_not_sent_for_somebody_who_left(fresh):
+    """His settlement has overtaken it, and would not be sent again."""
+    async with store(fresh, patient=True) as one:
+        client = one.shared.client
+        for name, left in (("left", True), ("stays", False)):
+            waits = asyncio.get_running_loop().create_future()
+            if left:
+                waits.cancel()
+            client._send_to(client._one, Command(pack("INCR", name), waits))
+        assert await waits == 1
+        assert (say(port_of(fresh), "GET", "left"), say(port_of(fresh), "GET", "stays")) == (None, b"1")
 
 
 async def test_a_slot_that_moves(cluster):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -106,6 +107,32 @@ async def test_what_the_seeds_know_already_is_not_booked_again(own, tmp_path, mo
             one.shared.outbox.resume()
             await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
             assert booked(url) == 1005
+
+
+class Killing(Known):
+    """Redis dies just when it is told what was spent before."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def spent(self, claim: Claim, wall: float) -> int | None:
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        return super().spent(claim, wall)
+
+
+async def test_a_settlement_that_was_lost_on_its_way_with_seeds_is_sent_with_them_again(own, tmp_path):
+    url, process = own
+    seeds = Killing(month=1000)
+    async with store(url, seeds) as one:
+        seeds.process = process
+        one.bind(budget()).settle(ask("a"), 0, 7)
+        await until(lambda: not one.shared.ready)
+        with redis_server(tmp_path, port_of(url)):
+            await one.ready()
+            await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
+            assert booked(url) == 1007
 
 
 @pytest.mark.row(26)

@@ -78,6 +78,7 @@ class Settlement:
             self.late = False
             self._outbox.under_way -= 1
         if isinstance(result, Failure):
+            self._asked = False  # what was asked for may not have arrived
             self._errors += result.kind == "error"
             if self._teller.lasting and self._errors < MOST_ERRORS:
                 self._outbox.keep(self)

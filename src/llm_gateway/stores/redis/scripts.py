@@ -252,8 +252,11 @@ end
 return answer(0, granted)
 """
 
+# More for a request that was settled meanwhile is refused: nobody would give it back. It comes after its settlement where both found a Redis that
+# was emptied, and were sent again with seeds.
 EXTEND = """
 local n = floor((#ARGV - 2) / 2)
+if redis.call('GET', KEYS[2 * n + 1]) then return {1, 1, 0} end
 local request = '#' .. ARGV[2 * n + 1]
 local cost, hold = string.match(ARGV[2 * n + 2], '(%d+) (%d+)')
 cost = tonumber(cost)
