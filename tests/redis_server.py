@@ -46,15 +46,16 @@ def redis_server(folder: Path, port: int | None = None, *options: str) -> Iterat
 
 
 @contextmanager
-def valkey_cluster(folder: Path, nodes: int = 3) -> Iterator[tuple[list[int], list[Process]]]:
-    """Ports and processes; the slots are theirs in equal parts."""
+def valkey_cluster(folder: Path, nodes: int = 3, patience: int = 30_000) -> Iterator[tuple[list[int], list[Process]]]:
+    """Ports and processes; the slots are theirs in equal parts. patience: ms after which they take each other for dead, and the cluster is down for
+    seconds: a busy machine is no reason to."""
     binary = valkey()
     if binary is None:
         pytest.skip("no valkey-server here")
     with ExitStack() as stack:
         ports, processes = [refused_port() for _ in range(nodes)], []
         for port in ports:
-            options = ["--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf", "--cluster-node-timeout", "1000", "--save", ""]
+            options = ["--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf", "--cluster-node-timeout", str(patience), "--save", ""]
             ahead = ["--cluster-port", str(refused_port()), "--cluster-require-full-coverage", "no"]
             processes.append(stack.enter_context(_process(folder, [binary, "--port", str(port), *options, *ahead], port)))
         buses = [ahead_port(port) for port in ports]

@@ -13,7 +13,7 @@ import msgspec
 
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.directory import Directory
-from llm_gateway.admission.holders import Everybody, Find, Holders
+from llm_gateway.admission.holders import Everybody, Holders
 from llm_gateway.admission.quota import Quota
 from llm_gateway.admission.tokens import Tokens
 from llm_gateway.admission.vault import Vault
@@ -85,13 +85,13 @@ def keys(snapshot: Snapshot, directory: Directory | None = None, tokens: Tokens 
     """directory: who was made at run time. tokens: adopts this configuration's issuers."""
     if tokens is not None:
         tokens.adopt(snapshot.issuers)
-    find = directory.find if directory is not None else None
-    return Keys(snapshot.secret, snapshot.keys, holders(snapshot, find), directory=directory, tokens=tokens, required=snapshot.auth_required)
+    found = directory if directory is not None else Directory()
+    return Keys(snapshot.secret, snapshot.keys, holders(snapshot, found), directory=found, tokens=tokens, required=snapshot.auth_required)
 
 
-def holders(snapshot: Snapshot, find: Find | None = None) -> Holders:
+def holders(snapshot: Snapshot, directory: Directory) -> Holders:
     said = snapshot.tenancy
-    return Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), find)
+    return Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), directory.find, directory.secrets)
 
 
 def table(

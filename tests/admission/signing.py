@@ -8,10 +8,13 @@ import time
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 ISSUER, AUDIENCE = "https://issuer.test", "gateway"
+
+CURVES: dict[str, Any] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 
 def wall() -> float:
@@ -24,13 +27,21 @@ class Signer:
 
     def __init__(self, kid: str | None = "one", algorithm: str = "ES256") -> None:
         self.kid, self.algorithm = kid, algorithm
-        self.private: Any = ec.generate_private_key(ec.SECP256R1()) if algorithm == "ES256" else rsa.generate_private_key(65537, 2048)
+        curve = CURVES.get(algorithm)
+        if curve is not None:
+            self.private: Any = ec.generate_private_key(curve)
+        else:
+            self.private = ed25519.Ed25519PrivateKey.generate() if algorithm == "EdDSA" else rsa.generate_private_key(65537, 2048)
 
     @property
     def public(self) -> dict[str, Any]:
-        to_jwk = ECAlgorithm.to_jwk if self.algorithm == "ES256" else RSAAlgorithm.to_jwk
+        to_jwk = {"ES": ECAlgorithm, "Ed": OKPAlgorithm}.get(self.algorithm[:2], RSAAlgorithm).to_jwk
         named = {"kid": self.kid} if self.kid is not None else {}
         return {**to_jwk(self.private.public_key(), as_dict=True), **named, "use": "sig"}
+
+    @property
+    def pem(self) -> str:
+        return self.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
     def token(self, headers: dict[str, Any] | None = None, without: tuple[str, ...] = (), **claims: Any) -> bytes:
         now = int(wall())

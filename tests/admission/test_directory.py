@@ -9,7 +9,7 @@ import pytest
 
 from llm_gateway.admission.directory import Directory
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.tenancy import Key, Project, Record, Tenant, User, place, position
+from llm_gateway.core.tenancy import Key, Project, Record, Secrets, Tenant, User, place, position
 from llm_gateway.stores.tables import write
 
 KEY = Key(id="1", name="ci", digest=bytes(range(32)))
@@ -100,3 +100,13 @@ def test_a_tenant_is_no_key(path: Path) -> None:
     made = Directory()
     made.open(path)
     assert made.key(place("tenant:acme")) is None
+
+
+def test_what_a_tenant_of_the_file_entrusted_is_found_by_its_name(path: Path) -> None:
+    made = Directory()
+    made.open(path)
+    assert made.secrets("acme") == {}
+    entry = Secrets("acme", {"openai": "sealed"})
+    assert made.change(11, {position(entry): msgspec.msgpack.encode(entry)})
+    assert made.secrets("acme") == {"openai": "sealed"}
+    assert (made.find("tenant:acme"), made.find("secrets:acme")) == (ACME, None)

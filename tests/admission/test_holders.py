@@ -79,3 +79,11 @@ def test_what_the_configuration_says_of_a_tenant_wins() -> None:
     made = Holders({tenant_id("acme"): Tenant("acme", ONE)}, Everybody(), {"tenant:acme": Tenant("acme", TWO)}.get)
     assert limited(made, key()) == [("tenant:acme", 1)]
     assert limited(Holders({}, Everybody(), {"tenant:acme": Tenant("acme", TWO)}.get), key()) == [("tenant:acme", 2)]
+
+
+def test_a_tenant_of_the_file_has_what_was_entrusted_under_its_name_and_another_what_is_its_own() -> None:
+    records = {"tenant:made": Tenant("made", secrets={"openai": "its own"})}
+    made = Holders({"tenant:acme": Tenant("acme")}, Everybody(), records.get, lambda name: {"openai": f"of {name}"})
+    assert made.principal(key()).secrets == (("openai", "of acme"),)
+    assert made.principal(key(tenant="made")).secrets == (("openai", "its own"),)
+    assert made.principal(key(tenant="nobody")).secrets == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from admission.signing import AUDIENCE, ISSUER, Signer, jwks, raw, wall
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.holders import Everybody, Holders
 from llm_gateway.admission.tokens import Tokens, record
+from llm_gateway.config import pems
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.issuers import Claims, Issuer
 from llm_gateway.core.tenancy import Grant, Holder, Limits, Tenant, User, tenant_id, user_id
@@ -142,6 +144,101 @@ def test_no_bytes_are_more_than_refused(text: bytes) -> None:
 
 
 MADE = tokens()
+
+
+# -- keys that the file gives ----------------------------------------------------------------------------------------
+
+EVERY = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+
+def pinned(*keys: tuple[str, str | None], **more: Any) -> Issuer:
+    made = [key | ({"kid": kid} if kid is not None else {}) for text, kid in keys for key in pems.read(text)]
+    return issuer(**{"jwks": "", "algorithms": EVERY, "pinned": json.dumps({"keys": made}), **more})
+
+
+@pytest.mark.parametrize("algorithm", EVERY)
+@pytest.mark.parametrize("kid", [None, "whatever"])
+def test_a_key_without_a_name_verifies_tokens_of_its_kind_whatever_they_call_it(algorithm: str, kid: str | None) -> None:
+    signer = Signer(kid, algorithm)
+    asked: list[str] = []
+    made = tokens(pinned((Signer(None, "RS256").pem, None), (EC.pem, None), (signer.pem, None)), asked=asked)
+    assert made.verify(signer.token(), 0.0).user == "bob"
+    assert "signature" in refused(made, Signer(kid, algorithm).token()).message
+    assert asked == []
+
+
+def test_a_key_with_a_name_verifies_no_token_that_names_another() -> None:
+    one, two, nameless = Signer("one"), Signer("two"), Signer(None)
+    nameless.private = one.private
+    made = tokens(pinned((one.pem, "one"), (two.pem, None)))
+    for good in (one, two, nameless):  # where one has a name a token need not say it
+        assert made.verify(good.token(), 0.0)
+    assert "signature" in refused(made, one.token(headers={"kid": "two"})).message
+    assert "signature" in refused(made, two.token(headers={"kid": "one"})).message
+    assert "does not list" in refused(tokens(pinned((one.pem, "one"))), two.token()).message
+    assert "does not list" in refused(tokens(pinned((one.pem, "one"), (two.pem, "two"))), nameless.token()).message
+
+
+def test_a_pinned_public_key_is_no_secret_to_sign_with() -> None:
+    """HS256 by the very text of the file, though somebody had listed it."""
+    made = tokens(pinned((RSA.pem, None), (EC.pem, "ec"), algorithms=(*EVERY, "HS256")))
+    for secret in (RSA.pem, RSA.pem.strip(), EC.pem):
+        for header in ({"alg": "HS256"}, {"alg": "HS256", "kid": "ec"}):
+            unsigned = raw(header, GOOD).rpartition(b".")[0]
+            forged = raw(header, GOOD, hmac.digest(secret.encode(), unsigned, "sha256"))
+            assert refused(made, forged).kind is Kind.UNAUTHENTICATED
+    for algorithm in ("none", "None", ""):
+        assert "not accepted" in refused(made, raw({"alg": algorithm}, GOOD)).message
+
+
+def test_a_key_is_tried_for_algorithms_of_its_kind_alone() -> None:
+    made = tokens(pinned((EC.pem, None)))
+    assert "does not list" in refused(made, RSA.token()).message
+    assert "does not list" in refused(made, Signer(None, "ES384").token()).message
+
+
+def test_pinned_keys_stand_beside_fetched_ones() -> None:
+    asked: list[str] = []
+    own, stranger = Signer(None), Signer("stranger")
+    made = tokens(pinned((own.pem, None), jwks_url="https://issuer.test/keys"), asked=asked)
+    assert made.verify(own.token(), 100.0)  # before anything was fetched
+    assert asked == []
+    assert refused(made, EC.token(), 100.0).code == "signing_keys_unknown"
+    assert asked == [ISSUER]
+    assert made.learn({ISSUER: jwks(EC)})
+    assert made.verify(EC.token(), 101.0)
+    assert made.verify(own.token(), 101.0)
+    assert "signature" in refused(made, stranger.token(), 101.0).message
+    assert asked == [ISSUER]
+
+
+def test_pinned_keys_stand_beside_those_of_a_set_in_the_file() -> None:
+    own = Signer(None)
+    made = tokens(pinned((own.pem, None), jwks=jwks(EC)))
+    assert made.verify(own.token(), 0.0)
+    assert made.verify(EC.token(), 0.0)
+
+
+def test_a_key_that_the_file_took_out_verifies_nothing_any_more() -> None:
+    old, new = Signer(None), Signer(None)
+    made = tokens(pinned((old.pem, None)))
+    made.adopt((pinned((old.pem, None), (new.pem, None)),))
+    assert made.verify(old.token(), 0.0)
+    assert made.verify(new.token(), 0.0)
+    made.adopt((pinned((new.pem, None)),))
+    assert "signature" in refused(made, old.token()).message
+    assert made.verify(new.token(), 0.0)
+
+
+def test_a_set_that_the_file_took_out_verifies_nothing_any_more() -> None:
+    own = Signer(None)
+    for before in (issuer(), issuer(jwks="")):
+        made = tokens(before)
+        made.learn({ISSUER: jwks(EC)})
+        assert made.verify(EC.token(), 0.0)
+        made.adopt((pinned((own.pem, None)),))
+        assert refused(made, EC.token()).code == "invalid_token"
+        assert made.verify(own.token(), 0.0)
 
 
 # -- keys that come and go -------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from llm_gateway.admission.directory import KEYS, Directory
+
 
 def test_a_tenants_life(shell) -> None:
     made = shell.read("tenants", "create", "acme", "--limit", "concurrent=5", "--budget", "10/day")
@@ -42,3 +44,18 @@ def test_its_own_key_at_a_provider_is_read_and_never_shown(shell) -> None:
 
 def test_what_the_file_defines_is_changed_there(shell) -> None:
     assert "config.yaml defines it" in shell("tenants", "set", "written", "--disable", status=1)
+
+
+def test_a_tenant_of_the_file_has_keys_of_its_own_too(shell) -> None:
+    shell("tenants", "secret", "written", "echo", typed="sk-writtens-own\n")
+    assert shell.read("tenants", "show", "written")["secrets"] == ["echo"]
+    assert shell.read("tenants", "secret", "written") == [{"provider": "echo", "source": "api", "used": True}]
+    assert [row.split() for row in shell("tenants", "secret", "written").splitlines()] == [["PROVIDER", "SOURCE", "USED"], ["echo", "api", "true"]]
+    data = shell.file.parent / "data"
+    assert "sk-writtens-own" not in "\n".join(sqlite3.connect(data / "gateway.db").iterdump())
+    directory = Directory()  # as workers of the next start read it, before the database was asked
+    assert directory.open(data / KEYS, confirmed=False) == ""
+    assert directory.secrets("written").keys() == {"echo"}
+    assert "say of which" in shell("tenants", "secret", "written", "--remove", status=2)
+    shell("tenants", "secret", "written", "echo", "--remove")
+    assert shell.read("tenants", "secret", "written") == []

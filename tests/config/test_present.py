@@ -12,8 +12,8 @@ from llm_gateway.config.present import plainly_built
 @pytest.mark.parametrize(
     ("configure", "prefix", "plain"),
     [
-        ("'--prefix=/home/me/.pyenv/versions/3.11.7' '--enable-shared'", "/home/me/.pyenv/versions/3.11.7", True),
-        ("'--prefix=/home/me/.pyenv/versions/3.13.1' '--enable-optimizations' '--with-lto'", "/home/me/.pyenv/versions/3.13.1", False),
+        ("'--prefix=/opt/pyenv/versions/3.11.7' '--enable-shared'", "/opt/pyenv/versions/3.11.7", True),
+        ("'--prefix=/opt/pyenv/versions/3.13.1' '--enable-optimizations' '--with-lto'", "/opt/pyenv/versions/3.13.1", False),
         ("'--prefix=/usr' '--enable-shared' 'LDFLAGS=-g -fwrapv -O2'", "/usr", False),
         (None, "C:\\\\Python311", False),
         ("", "/opt/python", False),

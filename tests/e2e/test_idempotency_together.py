@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from e2e.steady import KEY
-from e2e.whole import Gateway
-from redis_server import redis_server, say
+from e2e.whole import PATIENCE, Gateway, counting
+from redis_server import redis_server
 from replay.faulty import FaultyUpstream, refused_port
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ class Pair:
         """Status, whether it was replayed, body; status 0 where the connection broke. A connection of its own: any worker may have it."""
 
         def ask() -> tuple[int, bool, bytes]:
-            client = http.client.HTTPConnection("127.0.0.1", self.gateways[which].port, timeout=25)
+            client = http.client.HTTPConnection("127.0.0.1", self.gateways[which].port, timeout=PATIENCE)
             body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]})
             try:
                 client.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}", "Idempotency-Key": key})
@@ -50,14 +50,12 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     def provider(fault: str) -> dict[str, object]:
         return {"type": "openai_compatible", "base_url": f"{upstream.url}/fault/{fault}", "api_key": "sk", "max_retries": 0, "health": {"enabled": False}}
 
-    places = {"up": provider("ok"), "late": provider("slow_ok:1.0"), "later": provider("slow_ok:3"), "broken": provider("status:500")}
+    places = {"up": provider("ok"), "late": provider("slow_ok:1.0"), "later": provider("slow_ok:5"), "broken": provider("status:500")}
     with redis_server(tmp_path, port) as (url, _):
-        more = {"providers": places, "redis": {"url": url, "timeout_ms": 1000}, "secret": "a secret of both gateways"}
+        more = {"providers": places, "redis": {"url": url, "timeout_ms": 10_000}, "secret": "a secret of both gateways"}
         made = [Gateway(tmp_path / name, upstream, 2, more) for name in ("one", "two")]
         await asyncio.gather(*(each.start() for each in made))
-        async with asyncio.timeout(10):
-            while len(bytes(say(port, "CLIENT", "LIST")).splitlines()) < 7:  # and who asks
-                await asyncio.sleep(0.05)
+        await counting(port, 4)
         yield Pair(made, upstream)
         await asyncio.gather(*(each.stop(signal.SIGINT) for each in made))
     await upstream.stop()
@@ -81,7 +79,7 @@ async def test_what_failed_at_one_is_sent_anew_by_the_other(pair: Pair) -> None:
 
 async def test_a_killed_owner_frees_its_key(pair: Pair) -> None:
     first = asyncio.ensure_future(pair.ask(0, "killed", "later/m"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not pair.upstream.received:
             await asyncio.sleep(0.02)
     second = asyncio.ensure_future(pair.ask(1, "killed", "later/m"))
@@ -90,7 +88,7 @@ async def test_a_killed_owner_frees_its_key(pair: Pair) -> None:
     for pid in pair.gateways[0].workers().values():
         os.kill(pid, signal.SIGKILL)
     assert (await first)[0] == 0
-    async with asyncio.timeout(13):
+    async with asyncio.timeout(PATIENCE):  # a lease of ten seconds, and what a busy machine adds
         while len(pair.upstream.received) < 2:
             await asyncio.sleep(0.05)
     assert (await second)[0] == 200

@@ -16,6 +16,7 @@ from e2e.test_keys import ASK, TOKEN, Keyed
 from processes import eventually
 
 FIRST, SECOND = Signer("first"), Signer("second", "RS256")
+OLD, NEW = Signer(None, "EdDSA"), Signer("of another name", "RS256")
 
 
 class Trusting(Keyed):
@@ -38,8 +39,9 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
         "keys": [{"name": "cfg", "key": "sk-config-0123456"}],
         "auth": {"jwt": [{
             "issuer": provider.url, "audience": "gateway", "allow_private": True, "claims": {"roles": "realm_access.roles"}, "roles": roles,
-        }]},
+        }, {"issuer": "ci", "audience": "gateway", "algorithms": ["EdDSA", "RS256"], "public_keys": f"file:{place}/ci.pem"}]},
     }  # fmt: skip
+    (place / "ci.pem").write_text(OLD.pem)
     with running(place, config) as gateway:
         made = Trusting(gateway, metrics_port, provider)
         eventually(lambda: made.admin("GET", "keys")[0] == 200, 20)
@@ -103,7 +105,24 @@ def test_a_role_administers_its_own_tenant(trusting: Trusting) -> None:
     assert trusting.admin("GET", "tenants", token=trusting.token(exp=int(wall()) - 100, **ADMIN))[0] == 401
 
 
-@pytest.mark.slow
+def test_keys_of_the_file_rotate_by_a_reload_in_every_worker(trusting: Trusting) -> None:
+    old, new = (trusting.token(signer, iss="ci") for signer in (OLD, NEW))
+    file = trusting.gateway.log.with_name("ci.pem")
+    assert (trusting.statuses(old), trusting.code(new)) == ({200}, "invalid_token")
+    answer = trusting.client(old).chat.completions.create(model="echo/x", messages=ASK)
+    assert "hi" in (answer.choices[0].message.content or "")
+    for text, statuses in ((OLD.pem + NEW.pem, ({200}, {200})), (NEW.pem, ({401}, {200})), (OLD.pem, ({200}, {401}))):
+        file.write_text(text)
+        assert trusting.admin("POST", "reload")[0] == 200
+        eventually(lambda statuses=statuses: (trusting.statuses(old), trusting.statuses(new)) == statuses, 5)
+    file.write_text("no key")
+    status, refused = trusting.admin("POST", "reload")
+    assert status >= 400
+    assert "auth.jwt[1].public_keys[0]: expected PEM" in json.dumps(refused)
+    assert trusting.statuses(old) == {200}, "what was in force stays"
+    file.write_text(OLD.pem)
+
+
 @pytest.mark.slow
 def test_keys_rotate_and_nobody_who_tries_again_is_refused(trusting: Trusting) -> None:
     old, new = trusting.token(**USER), trusting.token(SECOND, **USER)

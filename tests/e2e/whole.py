@@ -16,12 +16,16 @@ from typing import Any
 
 from e2e.conftest import free_port
 from e2e.steady import KEY
+from redis_server import say
 from replay.faulty import FaultyUpstream
 
 COMMAND = os.environ.get("LLM_GATEWAY", str(Path(sys.executable).parent / "llm-gateway"))
 TOKEN = "admin-token-of-the-tests"
 ENVIRON = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^LLM_GATEWAY|_(PORT|HOST|URL)$", name)}
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+PATIENCE = 90.0  # seconds for what takes two where nobody else uses the machine
 
 
 class Gateway:
@@ -54,7 +58,7 @@ class Gateway:
         with (self.folder / "log").open("ab") as log:
             command = [COMMAND, "serve", "--config", str(self.folder / "config.json")]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRON)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await self.ready() != 200 or (await self.ask("/health/ready"))[0] != 200:
                 await asyncio.sleep(0.05)
 
@@ -82,6 +86,17 @@ class Gateway:
             for line in lines
             if line["event"] == "started" and line["child"].startswith("worker")
         }
+
+
+async def counting(port: int, workers: int) -> None:
+    """Returns when so many workers, of all gateways, count on this Redis. Being connected is not enough: until its scripts are loaded a worker
+    does without. The first thing that one says after that is what nobody says before: GET."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            said = bytes(await asyncio.to_thread(say, port, "CLIENT", "LIST")).decode()
+            if sum(" cmd=get " in line for line in said.splitlines()) >= workers:
+                return
+            await asyncio.sleep(0.05)
 
 
 def _ask(url: str, method: str) -> tuple[int, str]:

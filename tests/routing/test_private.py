@@ -81,3 +81,13 @@ def test_a_key_that_cannot_be_read_is_not_replaced_by_the_gateways(table: Callab
     for token in (stolen, "nonsense"):
         fault = refused(made, "shared/m", Principal("k", "acme", secrets=(("shared", token),)))
         assert (fault.kind, fault.code) == (Kind.UNAVAILABLE, "secret_unreadable")
+
+
+def test_a_key_that_the_file_gives_a_tenant_is_not_replaced_by_another(table: Callable[..., Table]) -> None:
+    more = TEXT.replace("models:", '  keyless: {type: vllm, base_url: "http://c", tenants: [acme]}\n  two: {type: vllm, base_url: "http://d", api_key: k, '
+                        "tenants: [acme, other]}\nmodels:")
+    made = table(more.replace("api_key: none, tenants: [acme]", "api_key: sk-file, tenants: [acme]"))
+    vault = Vault(b"imagined")
+    mine = Principal("k", "acme", secrets=tuple((name, vault.seal("acme", name, "sk-mine")) for name in ("theirs", "keyless", "two")))
+    keys = {name: made.course(asked(f"{name}/m", principal=mine))[1].target.account.key for name in ("theirs", "keyless", "two")}
+    assert keys == {"theirs": "sk-file", "keyless": "sk-mine", "two": "sk-mine"}

@@ -61,7 +61,7 @@ class Keysets:
 
     def adopt(self, issuers: tuple[Issuer, ...]) -> None:
         """Fetches for these from now on, and for no others."""
-        wanted = {each.issuer: each for each in issuers if not each.jwks}
+        wanted = {each.issuer: each for each in issuers if each.fetched}
         for name in [*self._entries]:
             if self._entries[name].issuer != wanted.get(name):
                 self._end(name)

@@ -1,8 +1,9 @@
 """Brings to the workers what the database says of who may do what: the key table, and what changed since it was written.
 
 Law: the database is asked once a second, and at once after a change of our own; what other gateways change arrives by the same way, so a
-revoked key is refused everywhere within two seconds. The table is written when it is not there, not of this database, or when more has
-changed than workers ought to carry in their memory.
+revoked key is refused everywhere within two seconds. The table is written when it is not there, not of this database, when more has
+changed than workers ought to carry in their memory, and when a tenant of config.yaml entrusted or withdrew a key of its own: such a tenant's keys are
+good from the first moment of a start, and until the database was asked only the table says with whose key they are served.
 
 While the database is away workers keep what they know. If it is away when the gateway starts, the table of the last run serves, and that
 is said: a key that was revoked elsewhere meanwhile works until the database is back; the other way round nobody's would.
@@ -56,6 +57,7 @@ class KeyTable:
         self._clock = clock
         self._serial = -1  # that workers know of; -1: none
         self._sound = False  # the table is of this database
+        self._due = False  # it lacks what a tenant entrusted
         self._looking = asyncio.Lock()
         self._writing: asyncio.Task[None] | None = None
         self.failures = 0
@@ -96,9 +98,21 @@ class KeyTable:
                 except BehindError:  # away for longer than it is remembered who was removed
                     await self._anew()
                 else:
+                    self._due = self._due or await self._register.entrusts(self._serial)
                     self._differ(newest, entries)
-        if self._workers.differences > MOST_DIFFERENCES and self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._rewrite())
+        if self._due or self._workers.differences > MOST_DIFFERENCES:
+            self._begin_writing()
+
+    async def kept(self) -> None:
+        """Returns when what a tenant entrusted is in the table too, or cannot be written there."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        if self._due:
+            await asyncio.wait([self._begin_writing()])
+
+    async def write(self) -> None:
+        """Where no gateway runs: for the next start. Raises as `look`."""
+        await self._register.export(self._path, self._clock())
 
     async def close(self) -> None:
         if self._writing is not None:
@@ -118,19 +132,25 @@ class KeyTable:
         if table is not None and table.get(MARK) == await self._register.mark():
             self._publish(table.serial)
         else:
-            await self._write()
+            await self._publish_anew()
         self._sound = True
 
     async def _anew(self) -> None:
         self._sound = False
-        await self._write()
+        await self._publish_anew()
         self._sound = True
 
-    async def _write(self) -> None:
+    async def _publish_anew(self) -> None:
         self._publish(await self._register.export(self._path, self._clock()))
+
+    def _begin_writing(self) -> asyncio.Task[None]:
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._rewrite())
+        return self._writing
 
     async def _rewrite(self) -> None:
         """Beside looking, which goes on meanwhile."""
+        due, self._due = self._due, False
         try:
             serial = await self._register.export(self._path, self._clock())
             async with self._looking:
@@ -140,6 +160,7 @@ class KeyTable:
                 self.directory.change(newest, entries)
         except (SQLAlchemyError, OSError) as error:
             self.failures += 1
+            self._due = due
             self._notices.say("error", "key table not written", error=_told(error))
         finally:
             self._writing = None

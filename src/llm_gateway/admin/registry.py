@@ -1,6 +1,6 @@
 """Who there is, as the operator's part of it: the database, the API that changes it, and the table that tells workers.
 
-Law: wiring of admin/{database,keytable,roles,tenancy,keys}; decides nothing.
+Law: wiring of admin/{database,keytable,roles,tenancy,secrets,keys}; decides nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from llm_gateway.admin.keys import ClientKeys
 from llm_gateway.admin.keytable import KeyTable, Workers
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.roles import Roles
+from llm_gateway.admin.secrets import ProviderKeys
 from llm_gateway.admin.tenancy import Ground, Members, Tenants
 from llm_gateway.admission.tokens import Tokens
 from llm_gateway.admission.vault import Vault
@@ -46,11 +47,12 @@ class Registry:
         register = Register(database.engine)
         self.table = KeyTable(register, Path(snapshot.data_dir), workers or _Nobody(), notices, ready=database.ready, clock=wall)
         self.roles = Roles(state, self.table.directory, Tokens(want), wall)
+        look, kept = (self.table.try_to_look, self.table.kept) if workers is not None else (_look_away, self.table.write)
         self.ground = ground = Ground(
-            register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall,
-            look=self.table.try_to_look if workers is not None else _look_away,
+            register, self.roles, lambda: state()[1], ready=database.ready, told=notices.say, clock=wall, look=look, kept=kept,
         )  # fmt: skip
-        self._resources = (Tenants(ground, Vault(snapshot.secret)), Members(ground, Project), Members(ground, User), ClientKeys(ground, snapshot.secret))
+        members = (Members(ground, Project), Members(ground, User))
+        self._resources = (Tenants(ground), ProviderKeys(ground, Vault(snapshot.secret)), *members, ClientKeys(ground, snapshot.secret))
 
     def routes(self) -> list[Route]:
         return [route for each in self._resources for route in each.routes()]

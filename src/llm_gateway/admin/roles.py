@@ -101,7 +101,8 @@ class Roles:
         kept, changes = self._keys, self._directory.changes
         if kept is None or kept[0] is not snapshot or kept[1] != changes:
             said = snapshot.tenancy
-            holders = Holders(said.records(), Everybody(said.each_tenant, said.each_user, said.each_key), self._directory.find)
+            everybody = Everybody(said.each_tenant, said.each_user, said.each_key)
+            holders = Holders(said.records(), everybody, self._directory.find, self._directory.secrets)
             self._tokens.adopt(snapshot.issuers)
             keys = Keys(snapshot.secret, snapshot.keys, holders, directory=self._directory, tokens=self._tokens)
             kept = self._keys = snapshot, changes, keys

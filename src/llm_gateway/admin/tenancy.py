@@ -21,9 +21,7 @@ from starlette.routing import Route
 from llm_gateway.admin import answers, shown
 from llm_gateway.admin.answers import Answer, Refusal
 from llm_gateway.admin.roles import Caller, Roles
-from llm_gateway.admission.vault import Vault
-from llm_gateway.config.problems import nearest
-from llm_gateway.config.schema_admin import HolderBody, SecretBody, TenantBody
+from llm_gateway.config.schema_admin import HolderBody, TenantBody
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.tenancy import Grant, Limits, Project, Record, Tenant, User, project_id, tenant_id, user_id
 from llm_gateway.stores.sql.directory import MissingError, Register, Stored
@@ -36,14 +34,16 @@ Asked = Callable[[Request, Caller], Awaitable[Response]]
 
 
 class Ground:
-    """What these resources stand on. ready: returns once the database has its tables. look: has workers told what changed; told: of each
-    change, and by whom."""
+    """What these resources stand on. ready: returns once the database has its tables. look: has workers told what changed; kept: returns once
+    what was entrusted is where the next start finds it; told: of each change, and by whom."""
 
     def __init__(
         self, register: Register, roles: Roles, snapshot: Callable[[], Snapshot], *,
-        ready: Callable[[], Awaitable[None]], look: Callable[[], Awaitable[None]], told: Callable[..., None], clock: Callable[[], float],
+        ready: Callable[[], Awaitable[None]], look: Callable[[], Awaitable[None]], kept: Callable[[], Awaitable[None]],
+        told: Callable[..., None], clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self.register = register
+        self.kept = kept
         self.snapshot = snapshot
         self.clock = clock
         self._roles = roles
@@ -102,15 +102,12 @@ def defined() -> Refusal:
 
 
 class Tenants:
-    def __init__(self, ground: Ground, vault: Vault) -> None:
+    def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._vault = vault
 
     def routes(self) -> list[Route]:
         at, one = self._ground.route, f"{PREFIX}/{{tenant}}"
-        own = [*at(PREFIX, GET=self.page, POST=self.create), *at(one, GET=self.show, PATCH=self.change, DELETE=self.delete)]
-        secrets = at(f"{one}/secrets/{{provider}}", PUT=self.entrust, DELETE=self.withdraw)
-        return [*own, *at(f"{one}/secrets", GET=self.secrets), *secrets]
+        return [*at(PREFIX, GET=self.page, POST=self.create), *at(one, GET=self.show, PATCH=self.change, DELETE=self.delete)]
 
     async def page(self, request: Request, caller: Caller) -> Response:
         answers.known(request, "limit", "after")
@@ -118,7 +115,8 @@ class Tenants:
         if caller.tenant is not None:
             rows = [row for row in await self._own(caller.tenant) if row["name"] > asked.after]
             return answers.listed(rows, asked, "name")
-        written = {each.name: shown.stored_tenant(each) for each in self._ground.snapshot().tenancy.tenants if each.name > asked.after}
+        said = await self._written([each for each in self._ground.snapshot().tenancy.tenants if each.name > asked.after])
+        written = {each.name: shown.stored_tenant(each) for each in said}
         made = await self._ground.register.page(Tenant, after=asked.after, most=asked.most + 1)
         rows = [*written.values(), *(row for row in map(shown.stored_tenant, made) if row["name"] not in written)]
         return answers.listed(sorted(rows, key=lambda row: row["name"]), asked, "name")
@@ -134,12 +132,11 @@ class Tenants:
         return JSONResponse(shown.stored_tenant(Stored(record, now)), 201)
 
     async def show(self, request: Request, caller: Caller) -> Response:
-        tenant = _seen(request, caller)
-        found = self._ground.written(tenant_id(tenant)) or await self._ground.register.get(Tenant, tenant)
-        return JSONResponse(shown.stored_tenant(found))  # type: ignore[arg-type]  # what stands there is one
+        tenant = seen(request, caller)
+        return JSONResponse(shown.stored_tenant(await self._found(tenant)))
 
     async def change(self, request: Request, caller: Caller) -> Response:
-        tenant = _changed(request, caller)
+        tenant = changed(request, caller)
         self._ground.unwritten(tenant_id(tenant))
         patch = await answers.fields(request)
         if caller.tenant is not None:
@@ -164,51 +161,26 @@ class Tenants:
         await self._ground.changed(caller, "tenant deleted", tenant=tenant)
         return Response(status_code=204)
 
-    async def secrets(self, request: Request, caller: Caller) -> Response:
-        """Of which providers it has keys of its own; never those."""
-        tenant = _seen(request, caller)
-        self._ground.unwritten(tenant_id(tenant))
-        stored = await self._ground.register.get(Tenant, tenant)
-        return JSONResponse({"data": [{"provider": each} for each in shown.stored_tenant(stored)["secrets"]]})
-
-    async def entrust(self, request: Request, caller: Caller) -> Response:
-        tenant, provider = _changed(request, caller), request.path_params["provider"]
-        self._ground.unwritten(tenant_id(tenant))
-        providers = [each.name for each in self._ground.snapshot().providers]
-        if provider not in providers:
-            hint = nearest(provider, providers)
-            raise Refusal(404, "not_found", f"There is no such provider{f'; {hint}' if hint else ''}", "provider")
-        body = answers.judged(SecretBody, await answers.fields(request))
-        sealed = self._vault.seal(tenant, provider, body.key.get_secret_value())
-        await self._ground.register.change(Tenant, (tenant,), lambda before: replace(before, secrets=before.secrets | {provider: sealed}))
-        await self._ground.changed(caller, "provider key entrusted", tenant=tenant, provider=provider)
-        return JSONResponse({"provider": provider})
-
-    async def withdraw(self, request: Request, caller: Caller) -> Response:
-        tenant, provider = _changed(request, caller), request.path_params["provider"]
-        self._ground.unwritten(tenant_id(tenant))
-
-        def edit(before: Tenant) -> Tenant:
-            if provider not in before.secrets:
-                raise MissingError
-            return replace(before, secrets={name: token for name, token in before.secrets.items() if name != provider})
-
-        await self._ground.register.change(Tenant, (tenant,), edit)
-        await self._ground.changed(caller, "provider key withdrawn", tenant=tenant, provider=provider)
-        return Response(status_code=204)
-
     def _countable(self, before: Tenant, after: Tenant) -> None:
         self._ground.countable(before.grant, after.grant)
         self._ground.countable(before.each_user, after.each_user, "each_user.")
         self._ground.countable(before.each_key, after.each_key, "each_key.")
 
     async def _own(self, tenant: str) -> list[dict[str, Any]]:
-        written = self._ground.written(tenant_id(tenant))
         try:
-            found = written or await self._ground.register.get(Tenant, tenant)
+            return [shown.stored_tenant(await self._found(tenant))]
         except MissingError:
             return []
-        return [shown.stored_tenant(found)]  # type: ignore[arg-type]  # what stands there is one
+
+    async def _found(self, tenant: str) -> Stored | Tenant:
+        """Raises MissingError."""
+        written = self._ground.written(tenant_id(tenant))
+        return (await self._written([written]))[0] if isinstance(written, Tenant) else await self._ground.register.get(Tenant, tenant)
+
+    async def _written(self, tenants: list[Tenant]) -> list[Tenant]:
+        """With what they entrusted to the gateway."""
+        found = await self._ground.register.entrusted([each.name for each in tenants])
+        return [replace(each, secrets=found.get(each.name, {})) for each in tenants]
 
 
 class Members:
@@ -227,7 +199,7 @@ class Members:
 
     async def page(self, request: Request, caller: Caller) -> Response:
         answers.known(request, "limit", "after")
-        tenant, asked = _seen(request, caller), answers.page(request)
+        tenant, asked = seen(request, caller), answers.page(request)
         said = self._ground.snapshot().tenancy
         of_it = said.projects if self._kind is Project else said.users
         written = {each.name: shown.stored_holder(each) for each in of_it if each.tenant == tenant and each.name > asked.after}
@@ -236,7 +208,7 @@ class Members:
         return answers.listed(sorted(rows, key=lambda row: row["name"]), asked, "name")
 
     async def create(self, request: Request, caller: Caller) -> Response:
-        tenant = _changed(request, caller)
+        tenant = changed(request, caller)
         record = shown.as_holder(self._kind, tenant, answers.judged(HolderBody, await answers.fields(request)))
         if not await self._ground.exists(tenant):
             raise Refusal(404, "not_found", "There is no such tenant; create it first.", "tenant")
@@ -248,12 +220,12 @@ class Members:
         return JSONResponse(shown.stored_holder(Stored(record, now)), 201)
 
     async def show(self, request: Request, caller: Caller) -> Response:
-        tenant, name = _seen(request, caller), request.path_params["name"]
+        tenant, name = seen(request, caller), request.path_params["name"]
         found = self._ground.written(self._id(tenant, name)) or await self._ground.register.get(self._kind, tenant, name)
         return JSONResponse(shown.stored_holder(found))  # type: ignore[arg-type]  # what stands there is one
 
     async def change(self, request: Request, caller: Caller) -> Response:
-        tenant, name = _changed(request, caller), request.path_params["name"]
+        tenant, name = changed(request, caller), request.path_params["name"]
         self._ground.unwritten(self._id(tenant, name))
         patch = await answers.fields(request)
 
@@ -268,7 +240,7 @@ class Members:
         return JSONResponse(shown.stored_holder(stored))
 
     async def delete(self, request: Request, caller: Caller) -> Response:
-        tenant, name = _changed(request, caller), request.path_params["name"]
+        tenant, name = changed(request, caller), request.path_params["name"]
         self._ground.unwritten(self._id(tenant, name))
         cascade = answers.flag(request, "cascade") or False
         await self._ground.register.remove(self._kind, (tenant, name), self._ground.clock(), cascade=cascade)
@@ -276,13 +248,13 @@ class Members:
         return Response(status_code=204)
 
 
-def _seen(request: Request, caller: Caller) -> str:
+def seen(request: Request, caller: Caller) -> str:
     tenant: str = request.path_params["tenant"]
     caller.sees(tenant)
     return tenant
 
 
-def _changed(request: Request, caller: Caller) -> str:
+def changed(request: Request, caller: Caller) -> str:
     tenant: str = request.path_params["tenant"]
     caller.changes(tenant)
     return tenant

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.tenancy import Key, Record, place
+from llm_gateway.core.tenancy import Entry, Key, Record, Secrets, place, secrets_id
 from llm_gateway.stores.tables import Table, TableError, identity
 
 KEYS = "keys.table"  # in data_dir
@@ -29,7 +29,7 @@ class Directory:
         self.changes = 0  # since it was made: whoever remembers what was found here looks again when that has grown
         self._table: Table | None = None
         self._delta: dict[bytes, bytes | None] = {}
-        self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+        self._decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)
 
     def __repr__(self) -> str:
         return f"<Directory: {self._table!r}, {len(self._delta)} since, {'' if self.confirmed else 'not '}confirmed>"
@@ -64,9 +64,15 @@ class Directory:
 
     def find(self, holder: str) -> Record | None:
         """The tenant, project or user of that id."""
-        return self._record(place(holder))
+        record = self._record(place(holder))
+        return record if not isinstance(record, Secrets) else None
 
-    def _record(self, at: bytes) -> Record | None:
+    def secrets(self, tenant: str) -> dict[str, str]:
+        """Of a tenant that config.yaml defines, its own keys at providers, sealed; {} where it has none."""
+        record = self._record(place(secrets_id(tenant)))
+        return record.secrets if isinstance(record, Secrets) else {}
+
+    def _record(self, at: bytes) -> Entry | None:
         value = self._delta[at] if at in self._delta else self._stored(at)
         return self._decoder.decode(value) if value is not None else None
 

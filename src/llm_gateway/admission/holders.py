@@ -1,6 +1,7 @@
 """From a key to its principal: whose limits its requests count against, and all that they allow together.
 
-Law: records in, values out. What the configuration says of a holder wins over what was made at run time. Where several holders restrict
+Law: records in, values out. What the configuration says of a holder wins over what was made at run time; its own keys at providers a tenant of the
+configuration has from there all the same. Where several holders restrict
 models, all must allow one; of regions and output caps the narrowest holds. A tenant, project or user that nobody wrote down is one without
 limits of its own, but for those of everybody.
 """
@@ -29,6 +30,7 @@ from llm_gateway.core.tenancy import (
 )
 
 Find = Callable[[str], Record | None]
+Entrusted = Callable[[str], Mapping[str, str]]
 NOBODY_ELSE = frozenset({"\0"})  # models that no request names: what two disjoint lists have in common
 
 
@@ -41,12 +43,16 @@ class Everybody(Struct, frozen=True):
 
 
 class Holders:
-    """`written`: the configuration's records, by holder's id; `find`: those made at run time."""
+    """`written`: the configuration's records, by holder's id; `find`: those made at run time. `entrusted`: own keys at providers of a tenant
+    that is among the written."""
 
-    def __init__(self, written: Mapping[str, Record], everybody: Everybody, find: Find | None = None) -> None:
+    def __init__(
+        self, written: Mapping[str, Record], everybody: Everybody, find: Find | None = None, entrusted: Entrusted | None = None
+    ) -> None:
         self._written = written
         self._everybody = everybody
         self._find = find
+        self._entrusted = entrusted
 
     def record(self, holder: str) -> Record | None:
         written = self._written.get(holder)
@@ -68,7 +74,12 @@ class Holders:
         if isinstance(project, Project):
             holders.append(Holder(project_id(key.tenant, key.project), project.grant))
         holders.append(Holder(tenant_id(key.tenant), of_tenant.grant))
-        return principal(key, tuple(holders), tuple(sorted(of_tenant.secrets.items())))
+        return principal(key, tuple(holders), tuple(sorted(self._secrets(of_tenant).items())))
+
+    def _secrets(self, tenant: Tenant) -> Mapping[str, str]:
+        if self._entrusted is not None and tenant_id(tenant.name) in self._written:
+            return self._entrusted(tenant.name)
+        return tenant.secrets
 
     def barred(self, key: Key) -> str:
         """Which of them is disabled: key, user, project or tenant; "" none."""

@@ -1,8 +1,9 @@
 """Principals by JWT (RFC 7519): who vouches for whom, checked with the issuers' public keys.
 
 Law: what a token says of itself chooses nothing but which issuer's rules it is judged by: the algorithm must be one that the configuration
-lists (RFC 8725 section 3.1), the key one of the issuer's own set, found by `kid`; `jku`, `jwk` and `x5u` are never looked at, and no symmetric key
-is ever a key here. `exp`, `iss` and `aud` are required. No token stands in a message.
+lists (RFC 8725 section 3.1), the key one of the issuer's own and of that algorithm's kind, found by `kid`, or one of the few that the file gives
+without; `jku`, `jwk` and `x5u` are never looked at, and no symmetric key is ever a key here. `exp`, `iss` and `aud` are required. No token
+stands in a message.
 
 Verifying takes 100 us or so, so that `auth.Keys` remembers what was found, until the token's end or a change of keys.
 """
@@ -18,9 +19,10 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.issuers import Issuer
+from llm_gateway.core.issuers import Issuer, fits
 from llm_gateway.core.tenancy import INFERENCE, Key, Scope
 
 BEGINNING = b"eyJ"  # of every JWT: `{"` in base64
@@ -41,21 +43,28 @@ def load_jwt() -> ModuleType:
     return jwt
 
 
+class Signing(Struct):
+    """A public key of an issuer. `pinned`: the file gives it; `made`: what the library made of it, by algorithm."""
+
+    jwk: Jwk
+    pinned: bool
+    made: dict[str, Any] = {}
+
+
 class Tokens:
     """ask: told of an issuer whose newest keys are wanted."""
 
     def __init__(self, ask: Callable[[str], object]) -> None:
         self._ask = ask
         self._issuers: dict[str, Issuer] = {}
-        self._sets: dict[str, list[Jwk]] = {}
+        self._sets: dict[str, list[Signing]] = {}
         self._said: dict[str, str] = {}  # the sets as they were told
-        self._made: dict[tuple[str, str, str], Any] = {}  # by issuer, kid and algorithm
         self._asked: dict[str, float] = {}
         self._waiting: set[str] = set()  # issuers whose newest keys are on their way
         self._jwt: ModuleType | None = None
 
     def __repr__(self) -> str:
-        return f"<Tokens of {len(self._issuers)} issuers, {len(self._sets)} with keys>"
+        return f"<Tokens of {len(self._issuers)} issuers, {sum(map(bool, self._sets.values()))} with keys>"
 
     @property
     def issuers(self) -> int:
@@ -67,16 +76,17 @@ class Tokens:
         return self._jwt
 
     def adopt(self, issuers: tuple[Issuer, ...]) -> None:
-        """Judges by these from now on. Keys that were told stay, of issuers that are there still."""
-        self._issuers = {each.issuer: each for each in issuers}
+        """Judges by these from now on. Keys that were fetched stay, of issuers whose keys still are."""
+        before, self._issuers = self._issuers, {each.issuer: each for each in issuers}
         static = {each.issuer: each.jwks for each in issuers if each.jwks}
-        self._said = {name: said for name, said in self._said.items() if name in self._issuers} | static
+        fetched = {each.issuer for each in issuers if each.fetched and each.issuer in before and before[each.issuer].fetched}
+        self._said = {name: said for name, said in self._said.items() if name in fetched} | static
         self._read()
 
     def learn(self, sets: Mapping[str, str]) -> bool:
         """Issuer -> its JWK set, as it is now. False where nothing is new."""
         self._waiting -= sets.keys()
-        fresh = {name: said for name, said in sets.items() if name in self._issuers and not self._issuers[name].jwks and self._said.get(name) != said}
+        fresh = {name: said for name, said in sets.items() if name in self._issuers and self._issuers[name].fetched and self._said.get(name) != said}
         self._said |= fresh
         if fresh:
             self._read()
@@ -93,45 +103,58 @@ class Tokens:
         algorithm = header.get("alg")
         if algorithm not in issuer.algorithms:
             raise _refused("The token is signed in a way that is not accepted here.")
-        key = self._key(issuer, header.get("kid"), algorithm, wall)
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token, key, algorithms=[algorithm], audience=list(issuer.audience), issuer=issuer.issuer, leeway=issuer.leeway,
-                options={"require": ["exp", "iss", "aud"]},
-            )  # fmt: skip
-        except jwt.ExpiredSignatureError:
-            raise _refused("The token has expired; get a new one.", "expired_token") from None
-        except jwt.InvalidTokenError as error:
-            raise _refused(_WRONG.get(type(error).__name__, "The token's signature is not its issuer's.")) from None
-        return record(issuer, claims)
+        return record(issuer, self._claims(token, issuer, header.get("kid"), algorithm, wall))
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._made.clear()
-        self._sets = {}
-        for name, said in self._said.items():
-            found = msgspec.json.decode(said).get("keys", ())
-            self._sets[name] = [each for each in found if isinstance(each, dict) and each.get("kty") in PUBLIC and each.get("use", "sig") == "sig"]
+        self._sets = {name: [*_signing(self._said.get(name, ""), pinned=False), *_signing(of.pinned, pinned=True)] for name, of in self._issuers.items()}
 
-    def _key(self, issuer: Issuer, kid: object, algorithm: str, wall: float) -> Any:
-        """The issuer's key of that id; where there is but one, a token need not name it."""
-        made = self._made.get((issuer.issuer, str(kid), algorithm))
-        if made is not None:
-            return made
-        found = self._sets.get(issuer.issuer)
-        named = [each for each in found or () if (each.get("kid") == kid if kid is not None else len(found or ()) == 1)]
-        fitting = [each for each in named if each.get("alg", algorithm) == algorithm]
-        if not named and not issuer.jwks:
-            self._want(issuer.issuer, wall)
-        if not fitting:
-            raise _refused("The token is signed with a key that its issuer does not list.")
+    def _claims(self, token: bytes, issuer: Issuer, kid: object, algorithm: str, wall: float) -> dict[str, Any]:
+        """What it says, if one of the issuer's keys that it may be signed with says that it is."""
         jwt = self.load()
-        try:
-            made = jwt.PyJWK(fitting[0], algorithm)
-        except (jwt.InvalidKeyError, jwt.PyJWKError):
-            raise _refused("The token is signed with a key that cannot be used.") from None
-        self._made[issuer.issuer, str(kid), algorithm] = made
+        named, tried = self._candidates(issuer, kid, algorithm)
+        for key in tried:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token, self._made(key, algorithm), algorithms=[algorithm], audience=list(issuer.audience), issuer=issuer.issuer,
+                    leeway=issuer.leeway, options={"require": ["exp", "iss", "aud"]},
+                )  # fmt: skip
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.ExpiredSignatureError:
+                raise _refused("The token has expired; get a new one.", "expired_token") from None
+            except jwt.InvalidTokenError as error:
+                raise _refused(_WRONG.get(type(error).__name__, FORGED)) from None
+            return claims
+        if not named and issuer.fetched:
+            self._want(issuer.issuer, wall)
+        raise _refused(FORGED if tried else "The token is signed with a key that its issuer does not list.")
+
+    def _candidates(self, issuer: Issuer, kid: object, algorithm: str) -> tuple[bool, list[Signing]]:
+        """Whether the token names one of them, and those it may be signed with: of a set, and of those that the file gives by name, a token has
+        to name one where there are several."""
+        known = self._sets[issuer.issuer]
+        nameless = [each for each in known if each.pinned and "kid" not in each.jwk]
+        if kid is None:
+            of_set = [each for each in known if not each.pinned]
+            by_name = [each for each in known if each.pinned and "kid" in each.jwk]
+            named = len(of_set) == 1
+            found = [*(of_set if named else ()), *(by_name if len(by_name) == 1 else ()), *nameless]
+        else:
+            found = [each for each in known if each.jwk.get("kid") == kid]
+            named = bool(found)
+            found = found or nameless
+        return named, [each for each in found if fits(each.jwk, (algorithm,))]
+
+    def _made(self, key: Signing, algorithm: str) -> Any:
+        made = key.made.get(algorithm)
+        if made is None:
+            jwt = self.load()
+            try:
+                made = key.made[algorithm] = jwt.PyJWK(key.jwk, algorithm)
+            except (jwt.InvalidKeyError, jwt.PyJWKError):
+                raise _refused("The token is signed with a key that cannot be used.") from None
         return made
 
     def _want(self, issuer: str, wall: float) -> None:
@@ -145,6 +168,12 @@ class Tokens:
         elif issuer not in self._waiting:
             return
         raise Fault(Kind.OVERLOADED, "The keys of the token's issuer are being fetched; try again.", code="signing_keys_unknown", retry_after=1.0)
+
+
+def _signing(said: str, *, pinned: bool) -> list[Signing]:
+    """Of a JWK set, those that signatures are verified with."""
+    found = msgspec.json.decode(said).get("keys", ()) if said else ()
+    return [Signing(each, pinned) for each in found if isinstance(each, dict) and each.get("kty") in PUBLIC and each.get("use", "sig") == "sig"]
 
 
 def record(issuer: Issuer, claims: dict[str, Any]) -> Key:
@@ -213,6 +242,7 @@ def _nobody(message: str) -> Fault:
     return Fault(Kind.FORBIDDEN, f"The token is good, but says nobody who may be here. {message}", code="token_not_sufficient")
 
 
+FORGED = "The token's signature is not its issuer's."
 _WRONG = {
     "ImmatureSignatureError": "The token is not valid yet.",
     "InvalidIssuedAtError": "The token is not valid yet.",

@@ -28,6 +28,7 @@ from llm_gateway.commands.grants import (
 
 PATH = "/admin/v1/tenants"
 COLUMNS = ("name", "enabled", "limits", "budgets", "models", "source")
+SECRET_COLUMNS = ("provider", "source", "used")
 
 NameArgument = Annotated[str, typer.Argument(metavar="TENANT", help="Its name.")]
 ProjectOption = Annotated[str | None, typer.Option("--project", help="This project of it, instead of itself.")]
@@ -111,12 +112,22 @@ def delete(
 
 def secret(
     tenant: NameArgument,
-    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="As it is called in config.yaml.")],
+    provider: Annotated[str | None, typer.Argument(metavar="[PROVIDER]", help="As it is called in config.yaml.")] = None,
+    *,
     remove: Annotated[bool, typer.Option("--remove", help="Take it back.")] = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Entrust the gateway with a tenant's own key at a provider (asked for, or on standard input). It is kept encrypted."""
-    path = f"{PATH}/{tenant}/secrets/{provider}"
+    """Entrust the gateway with a tenant's own key at a provider (asked for, or on standard input). It is kept encrypted. Without PROVIDER, list
+    where it has some."""
+    path = f"{PATH}/{tenant}/secrets"
+    if provider is None:
+        if remove:
+            raise typer.BadParameter("say of which provider")
+        found = call(config, "GET", path)["data"]
+        print(json.dumps(found, indent=2) if as_json else table(found, SECRET_COLUMNS))
+        return
+    path = f"{path}/{provider}"
     if remove:
         call(config, "DELETE", path)
         return

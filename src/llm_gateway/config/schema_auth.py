@@ -39,14 +39,30 @@ class Claims(Section):
     roles: Claim | None = Field(default=None, description="Holds roles: a list, or text with spaces between.")
 
 
+class PublicKey(Section):
+    pem: str = Field(min_length=1, description="A public key or a certificate in PEM, or several without `kid`; usually `file:/path`.")
+    kid: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="Its id: tokens with another one are not tried with it. Unset: all are that name none of the others."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"pem": value} if isinstance(value, str) else value
+
+
 class Jwt(Section):
-    """Keys come from `jwks`, else from `jwks_url`, else from where `issuer`'s /.well-known/openid-configuration says."""
+    """Keys come from `public_keys`, and from `jwks`, else from `jwks_url`, else, where none of those stands, from where `issuer`'s
+    /.well-known/openid-configuration says."""
 
     issuer: str = Field(min_length=1, description="What `iss` must be, exactly.")
     audience: Words = Field(min_length=1, description="What `aud` must be or contain; one of these.")
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256"), min_length=1, description="The only ones that are accepted.")
     jwks: str | None = Field(default=None, description="The issuer's public keys as a JWK set, usually `file:/path`; then nothing is fetched.")
-    jwks_url: Url | None = Field(default=None, description="Where to fetch them from; by discovery if unset.")
+    jwks_url: Url | None = Field(default=None, description="Where to fetch them from; by discovery if neither this nor `public_keys` is set.")
+    public_keys: Annotated[tuple[PublicKey, ...], BeforeValidator(one_or_several)] = Field(
+        default=(), max_length=32, description="The issuer's public keys in PEM, beside those of `jwks` or `jwks_url`; alone, nothing is fetched."
+    )
     allow_private: bool = Field(default=False, description="Fetch from loopback and private networks too; never from link-local or a cloud's metadata.")
     leeway: Annotated[Seconds, Field(le=600)] = Field(default=60.0, description="By how much clocks may differ.")
     required_claims: dict[Claim, str] = Field(default={}, description="Claims that must be this, or contain it.")
@@ -71,8 +87,8 @@ class Jwt(Section):
     def _whole(self) -> Jwt:
         if self.roles and self.claims.roles is None:
             raise ValueError("`roles` needs `claims.roles`, which says where they stand")
-        if self.jwks is None and self.jwks_url is None and not self.issuer.startswith(("https://", "http://")):
-            raise ValueError("expected `jwks` or `jwks_url`, since `issuer` is no address to discover them from")
+        if self.jwks is None and self.jwks_url is None and not self.public_keys and not self.issuer.startswith(("https://", "http://")):
+            raise ValueError("expected `jwks`, `jwks_url` or `public_keys`, since `issuer` is no address to discover them from")
         return self
 
 

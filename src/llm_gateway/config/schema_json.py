@@ -52,6 +52,9 @@ def _admit_short_forms(definitions: dict[str, Any]) -> None:
     """What a section may be written as, shorter."""
     definitions["Target"] = {"anyOf": [{"type": "string"}, definitions["Target"]]}
     definitions["ProviderKey"] = {"anyOf": [{"type": "string"}, definitions["ProviderKey"]]}
+    definitions["PublicKey"] = {"anyOf": [{"type": "string"}, definitions["PublicKey"]]}
+    several = definitions["Jwt"]["properties"]["public_keys"]
+    definitions["Jwt"]["properties"]["public_keys"] = {"anyOf": [{"type": "string"}, several], "description": several.pop("description")}
     definitions["AliasTimeout"] = {"anyOf": [{"type": ["number", "string"]}, definitions["AliasTimeout"]]}
     definitions["Entra"] = {"anyOf": [{"type": "boolean"}, REFERENCE, definitions["Entra"]]}
     short = [{"type": "string"}, {"type": "array", "items": {"$ref": "#/$defs/Target"}}]

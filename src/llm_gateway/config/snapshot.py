@@ -168,6 +168,10 @@ class Provider(Struct, frozen=True, kw_only=True):
     model_limits: dict[str, RateLimit] = {}
     health: Health = Health()
 
+    def owned(self, tenant: str) -> bool:
+        """Whether the file gives this tenant, and nobody else, a key here."""
+        return {*self.tenants} == {tenant} and bool(self.keys or self.cloud)
+
 
 class Target(Struct, frozen=True):
     """`region`, `zone`: None where the provider's hold."""

@@ -89,7 +89,15 @@ class Key(Struct, frozen=True, omit_defaults=True, kw_only=True, tag="key"):
     disabled: bool = False
 
 
+class Secrets(Struct, frozen=True, omit_defaults=True, tag="secrets"):
+    """Own keys at providers, by provider, sealed, of a tenant that config.yaml defines: such a one has no record of its own to hold them."""
+
+    tenant: str
+    secrets: dict[str, str] = {}
+
+
 Record = Tenant | Project | User | Key
+Entry = Record | Secrets  # all that is made at run time
 
 
 class Holder(Struct, frozen=True, gc=False):
@@ -132,6 +140,10 @@ def key_id(key: str) -> str:
     return f"key:{key}"
 
 
+def secrets_id(tenant: str) -> str:
+    return f"secrets:{tenant}"
+
+
 def place(name: str) -> bytes:
     """Where a record or an amount stands in a table, 32 bytes: of a holder's id, a signer (`aws:AKGW...`) or a claim's name. Keys
     themselves stand at their digest."""
@@ -143,7 +155,7 @@ def signer(access_key: str) -> str:
     return f"aws:{access_key}"
 
 
-def position(record: Record) -> bytes:
+def position(record: Entry) -> bytes:
     """Where a record stands."""
     match record:
         case Tenant():
@@ -152,5 +164,7 @@ def position(record: Record) -> bytes:
             return place(project_id(record.tenant, record.name))
         case User():
             return place(user_id(record.tenant, record.name))
+        case Secrets():
+            return place(secrets_id(record.tenant))
         case Key():
             return record.digest or place(signer(record.aws))

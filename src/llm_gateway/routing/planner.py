@@ -120,10 +120,11 @@ class Planner:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _keyed(self, stop: Stop, owner: Owner, vault: Vault) -> Stop:
-        """With the tenant's own key in the place of all of ours. Raises Fault UNAVAILABLE if it cannot be read: ours must not stand in."""
+        """With the tenant's own key in the place of all of ours, unless the file gives it one. Raises Fault UNAVAILABLE if it cannot be read: ours
+        must not stand in."""
         first = stop.keys[0]
         sealed = dict(owner.secrets).get(first.provider)
-        if sealed is None:
+        if sealed is None or self.seats[first.provider].owned(owner.tenant):
             return stop
         key = vault.open(owner.tenant, first.provider, sealed)
         if key is None:

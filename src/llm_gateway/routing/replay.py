@@ -3,12 +3,14 @@
 Law: off, it is not there. Nothing of a tenant's is ever another's. Only good, whole replies are kept: no error, nothing truncated, filtered
 or cut. Of those who miss the same at once one asks (`Flight`); the others wait for its reply, each until its own deadline. A leader that
 fails or leaves hands over to one of them; where its reply is good but not to be kept, all go on by themselves: waiting for each other would
-only put one after the other.
+only put one after the other. Where replies are in Redis the same holds of all workers and replicas: who leads here has the place's lease, or
+looks again until there is a reply or nobody has the lease (`_seek_there`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -28,6 +30,7 @@ from llm_gateway.routing.once import HEADER
 from llm_gateway.routing.plan import Plan
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.memory import Kept, Memory, Place
+from llm_gateway.stores.redis.leases import Lease, Word
 from llm_gateway.stores.redis.replies import Replies
 from llm_gateway.telemetry.metrics import TargetMeter
 
@@ -45,6 +48,7 @@ NESTED = ("generationConfig", "generation_config", "inferenceConfig", "options")
 ONE = (b"1", b"null")
 CONTROL, TAGS = b"cache-control", b"x-gateway-tags"
 NO_TAGS: frozenset[str] = frozenset()
+SOON, LATER, SLOWER = 0.02, 0.25, 1.5  # seconds between two looks at what another worker has under way: the first, the longest, times
 MISS, BYPASS = b"x-gateway-cache: miss\r\n", b"x-gateway-cache: bypass\r\n"
 
 
@@ -75,9 +79,11 @@ class Turn(Enum):
 
 
 class Flight(Struct, eq=False):
-    """One request under way whose reply others wait for."""
+    """One request under way whose reply others wait for. `lease`: of its place, where other workers look too; `waited`: for one of theirs."""
 
     waiting: deque[asyncio.Future[Kept | Turn]]
+    lease: Lease | None = None
+    waited: bool = False
 
 
 class Sought(Struct, frozen=True):
@@ -168,24 +174,27 @@ class Replay:
             return None
         now = perf_counter()
         store = self.store
-        kept = store.get(place, now) if isinstance(store, Memory) else await store.get(place, now)
-        if kept is not None and now - kept.born <= control.most:
-            self.hits += 1
-            self.saved += kept.cost or 0
-            self._remember(x, place, control)
-            return kept
-        flight = self._flights.get(place)
         turn: Kept | Turn = Turn.LEAD
-        if flight is None:
-            flight = self._flights[place] = Flight(deque())
+        if isinstance(store, Memory):
+            kept = store.get(place, now)
+            if kept is not None and now - kept.born <= control.most:
+                self.hits += 1
+                self.saved += kept.cost or 0
+                self._remember(x, place, control)
+                return kept
+            flight = self._flights.get(place)
+            if flight is None:
+                self._flights[place] = Flight(deque())
+            else:
+                turn = await self._wait(place, flight, _deadline(x, sought))
         else:
-            turn = await self._wait(x, place, sought, flight)
+            turn = await self._seek_there(place, now - control.most, _deadline(x, sought), store)
         if isinstance(turn, Kept):
             self.hits += 1
             self.saved += turn.cost or 0
             return turn
         if turn is Turn.LEAD:
-            self._listen(x, Spot(place, sought.terms.ttl, tags, store.purges), flight)
+            self._listen(x, Spot(place, sought.terms.ttl, tags, store.purges), self._flights[place])
         self.misses += 1
         x.extra += MISS
         return None
@@ -236,16 +245,59 @@ class Replay:
             mark = _mark(x, plan, self._formats[x.route.format], {name: raw for name, raw in members.items() if name not in terms.ignore})
         return Sought(plan, Place(tenant, mark) if mark else None, terms, min(self._whole_request, plan.timeout or self._whole_request))
 
-    async def _wait(self, x: Exchange, place: Place, sought: Sought, flight: Flight) -> Kept | Turn:
+    async def _seek_there(self, place: Place, oldest: float, deadline: float, store: Replies) -> Kept | Turn:
+        """Where the store is all workers'. Of each worker one asks whose the lease is; the others wait for it as they do for a reply, after a look
+        at what there is. oldest, deadline: by perf_counter; oldest: of a reply that will do."""
+        if place in self._flights:
+            kept = await store.get(place, perf_counter())
+            if kept is not None and kept.born >= oldest:
+                return kept
+        flight = self._flights.get(place)
+        if flight is None:
+            flight = self._flights[place] = Flight(deque(), store.lease(place))
+        elif (turn := await self._wait(place, flight, deadline)) is not Turn.LEAD:
+            return turn
+        found: Kept | Turn | None = None
+        try:
+            found = await self._agree(place, flight, oldest, deadline, store)
+            return found
+        finally:
+            if found is None or (isinstance(found, Kept) and not flight.waited):  # others may want it newer
+                self._hand_over(place, flight)
+            elif found is not Turn.LEAD:
+                self._tell(place, flight, found)
+
+    async def _agree(self, place: Place, flight: Flight, oldest: float, deadline: float, store: Replies) -> Kept | Turn:
+        """With other workers: LEAD where the lease is ours, or nobody knows; ALONE where the reply waited for is not to be kept. Raises Fault TIMEOUT."""
+        lease = flight.lease = flight.lease or store.lease(place)
+        word = await store.take(place, lease, oldest)
+        if word is Word.TAKEN:
+            flight.waited, pause = True, SOON
+            try:
+                async with asyncio.timeout(max(0.0, deadline - perf_counter())):
+                    while word is Word.TAKEN:
+                        await asyncio.sleep(pause * (0.5 + os.urandom(1)[0] / 510))
+                        pause = min(pause * SLOWER, LATER)
+                        word = await store.take(place, lease, oldest)
+            except TimeoutError:
+                raise _too_long() from None
+        if isinstance(word, Kept):
+            return word
+        if word is Word.LOOSE and flight.waited:
+            return Turn.ALONE
+        if word is Word.MINE:
+            lease.hold()
+        return Turn.LEAD
+
+    async def _wait(self, place: Place, flight: Flight, deadline: float) -> Kept | Turn:
         turn: asyncio.Future[Kept | Turn] = asyncio.get_running_loop().create_future()
         flight.waiting.append(turn)
         try:
-            whole_request = min(sought.whole_request, _asked(x.headers.get(b"x-gateway-timeout")))
-            async with asyncio.timeout(max(0.0, x.started + whole_request - perf_counter())):
+            async with asyncio.timeout(max(0.0, deadline - perf_counter())):
                 return await turn
         except TimeoutError:
             self._forgo(place, flight, turn)
-            raise Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout") from None
+            raise _too_long() from None
         except asyncio.CancelledError:
             self._forgo(place, flight, turn)
             raise
@@ -270,10 +322,9 @@ class Replay:
         if not good:
             self._hand_over(spot.place, flight)
             return
-        self._leave(spot.place, flight)
-        for turn in flight.waiting:
-            if not turn.done():
-                turn.set_result(Turn.ALONE if kept is None else kept)
+        if flight.lease is not None and (kept is None or not self.store.purges):
+            flight.lease.loosen()
+        self._tell(spot.place, flight, Turn.ALONE if kept is None else kept)
 
     def _keep(self, spot: Spot, x: Exchange, reply: Reply) -> Kept:
         now, target = perf_counter(), x.target
@@ -292,9 +343,17 @@ class Replay:
                 return
         self._leave(place, flight)
 
+    def _tell(self, place: Place, flight: Flight, outcome: Kept | Turn) -> None:
+        self._leave(place, flight)
+        for turn in flight.waiting:
+            if not turn.done():
+                turn.set_result(outcome)
+
     def _leave(self, place: Place, flight: Flight) -> None:
         if self._flights.get(place) is flight:
             del self._flights[place]
+        if flight.lease is not None:
+            flight.lease.free()
 
 
 def _mark(x: Exchange, plan: Plan, form: Format, members: dict[str, Raw]) -> bytes:
@@ -351,6 +410,15 @@ def _control(header: bytes) -> Control:
     ages = [int(number) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
     stores = b"no-store" not in said
     return Control(stores and b"no-cache" not in said, stores, float(min(ages)) if ages else float("inf"))
+
+
+def _deadline(x: Exchange, sought: Sought) -> float:
+    """By perf_counter."""
+    return x.started + min(sought.whole_request, _asked(x.headers.get(b"x-gateway-timeout")))
+
+
+def _too_long() -> Fault:
+    return Fault(Kind.TIMEOUT, "The request took longer than it may in all.", code="request_timeout")
 
 
 def _asked(header: bytes | None) -> float:

@@ -71,6 +71,10 @@ class Seat(Struct, frozen=True):
     seals: Mapping[str, Field] = {}
     tenants: frozenset[str] = frozenset()
 
+    def owned(self, tenant: str) -> bool:
+        """Whether the file gives this tenant, and nobody else, a key here."""
+        return self.tenants == {tenant} and any(each.key or each.token for each in self.accounts)
+
 
 class Target:
     """Law: immutable in effect; `_heads` only remembers what `address` would say again. `sloped_until`: until when what `slopes` said holds,

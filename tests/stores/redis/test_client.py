@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.stores.redis.dial import master, ping
+from llm_gateway.stores.redis.resp import Command, pack
 from llm_gateway.stores.redis.scripts import keys
 from llm_gateway.stores.redis.slots import slot
 from llm_gateway.stores.redis.terms import Login, Tls, parse
@@ -222,6 +223,19 @@ async def test_scripts_go_where_their_tenant_is_and_never_cross(cluster, form):
     assert all(say(port, "DBSIZE") > 50 for port in ports)
 
 
+async def test_what_waits_for_its_slot_is_not_sent_for_somebody_who_left(fresh):
+    """His settlement has overtaken it, and would not be sent again."""
+    async with store(fresh, patient=True) as one:
+        client = one.shared.client
+        for name, left in (("left", True), ("stays", False)):
+            waits = asyncio.get_running_loop().create_future()
+            if left:
+                waits.cancel()
+            client._send_to(client._one, Command(pack("INCR", name), waits))
+        assert await waits == 1
+        assert (say(port_of(fresh), "GET", "left"), say(port_of(fresh), "GET", "stays")) == (None, b"1")
+
+
 async def test_a_slot_that_moves(cluster):
     """Counted by what neither time nor a slow machine gives back: a bucket's requests are there again while keys move."""
     ports, _ = cluster
@@ -254,7 +268,7 @@ async def test_a_slot_that_moves(cluster):
 
 @pytest.mark.slow
 async def test_a_node_that_is_gone_takes_its_tenants_only(tmp_path):
-    with valkey_cluster(tmp_path) as (ports, processes):
+    with valkey_cluster(tmp_path, patience=1000) as (ports, processes):
         names = tenants_on(ports)
         async with store(f"redis+cluster://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}") as one:
             accounts = {port: one.bind(REQUESTS, tenant=names[port]) for port in ports}
@@ -277,7 +291,7 @@ async def test_a_node_that_is_gone_takes_its_tenants_only(tmp_path):
 @pytest.mark.slow
 async def test_a_replica_takes_over(tmp_path):
     """Its old master is dead for good: the others know who it is now."""
-    with valkey_cluster(tmp_path, 3) as (ports, processes), valkey_cluster_node(tmp_path, ports) as (port, _):
+    with valkey_cluster(tmp_path, patience=1000) as (ports, processes), valkey_cluster_node(tmp_path, ports) as (port, _):
         name = tenants_on(ports)[ports[0]]
         await until(lambda: say(port, "CLUSTER", "INFO") and b"cluster_known_nodes:4" in say(port, "CLUSTER", "INFO"), 10)
         await until(lambda: _replicates(port, ports[0]), 10)

@@ -63,7 +63,7 @@ async def test_no_claims_no_redis(fresh):
         verdict = one.bind().reserve(ask("a"))
         assert verdict.refused is None
         await until(lambda: not one.shared.client.waiting)
-        assert sum(one.shared.meter.seconds.counts) == 8, "what was said on connecting"
+        assert sum(one.shared.meter.seconds.counts) == len(one.shared.scripts.all) + 3, "what was said on connecting"
 
 
 async def test_a_budget_grants_what_is_left_and_says_who_holds_the_rest(fresh):
@@ -147,6 +147,65 @@ async def test_who_leaves_while_redis_answers_settles_like_others(own):
         os.kill(process.pid, signal.SIGCONT)
         assert (await account.reserve(ask("b", cost=DOLLAR, least=1))).cost == DOLLAR
         assert say(port_of(url), "ZCARD", "llmgw:{" + _tag() + "}:key:1 concurrent") == 1
+
+
+class Freezing(Known):
+    """Redis stands still just when it is told what was spent before."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def spent(self, claim: Claim, wall: float) -> int | None:
+        process, self.process = self.process, None
+        if process is not None:
+            os.kill(process.pid, signal.SIGSTOP)
+        return super().spent(claim, wall)
+
+
+@pytest.mark.parametrize("loss", ["closed", "open"])
+@pytest.mark.parametrize("left", [True, False], ids=["left", "waits"])
+async def test_what_was_granted_too_late_for_its_request_is_given_back_at_once(own, loss, left):
+    """A reservation that was sent again with seeds, whose answer came after its time, and whose client may have left."""
+    url, process = own
+    seeds = Freezing(month=5)
+    async with store(url, seeds, loss=lambda _: loss) as one:
+        account, late = one.bind(SLOTS, budget()), ask("late", cost=100)
+        seeds.process = process
+        task = asyncio.ensure_future(account.reserve(late))
+        await until(lambda: seeds.process is None)
+        if left:
+            await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if left or (await task).refused is None:
+            account.settle(late, 0, 0)
+        await until(lambda: not one.shared.ready)
+        os.kill(process.pid, signal.SIGCONT)
+        await one.ready()
+        await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
+        assert held(url) == (5, 0, 0)
+        assert say(port_of(url), "EXISTS", "llmgw:{" + _tag() + "}:!late") == 1, "it was asked to"
+
+
+async def test_more_money_that_comes_after_the_settlement_is_held_by_nobody(fresh):
+    """A stream asks for more, and ends; Redis was emptied, so both are sent again with seeds, the settlement first."""
+    async with store(fresh, Known(month=5), patient=True) as one:
+        account = one.bind(budget())
+        assert (await account.reserve(ask("a", cost=100))).refused is None
+        say(port_of(fresh), "FLUSHALL")
+        more = asyncio.ensure_future(account.extend(ask("a", cost=50)))
+        await asyncio.sleep(0)
+        account.settle(ask("a", cost=100), 0, 7)
+        assert (await more).refused == budget()
+        await until(lambda: not one.shared.client.waiting)
+        assert held(fresh) == (12, 0, 0)
+
+
+def held(url: str) -> tuple[int, int, int]:
+    """What was spent, what is reserved, how many slots are taken."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        kept = client.hgetall("llmgw:{" + _tag() + "}:tenant:acme budget month")
+        return int(kept["s"]), int(kept["r"]), client.zcard("llmgw:{" + _tag() + "}:key:1 concurrent")
 
 
 def _tag() -> str:

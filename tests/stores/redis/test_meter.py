@@ -31,7 +31,7 @@ async def test_a_page(fresh):
         merger.feed(Report(families))
         page = merger.render({})
         samples = {sample.name: sample.value for family in text_string_to_metric_families(page) for sample in family.samples if "redis" in sample.name}
-        assert samples["redis_operations_total"] == samples["llm_gateway_redis_latency_seconds_count"] == 10
+        assert samples["redis_operations_total"] == samples["llm_gateway_redis_latency_seconds_count"] == len(one.shared.scripts.all) + 5
         assert samples["llm_gateway_redis_unavailable"] == 0
         assert 'llm_gateway_redis_errors_total{kind="timeout"} 3' in page
 

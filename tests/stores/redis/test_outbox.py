@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -108,6 +109,32 @@ async def test_what_the_seeds_know_already_is_not_booked_again(own, tmp_path, mo
             assert booked(url) == 1005
 
 
+class Killing(Known):
+    """Redis dies just when it is told what was spent before."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def spent(self, claim: Claim, wall: float) -> int | None:
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        return super().spent(claim, wall)
+
+
+async def test_a_settlement_that_was_lost_on_its_way_with_seeds_is_sent_with_them_again(own, tmp_path):
+    url, process = own
+    seeds = Killing(month=1000)
+    async with store(url, seeds) as one:
+        seeds.process = process
+        one.bind(budget()).settle(ask("a"), 0, 7)
+        await until(lambda: not one.shared.ready)
+        with redis_server(tmp_path, port_of(url)):
+            await one.ready()
+            await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
+            assert booked(url) == 1007
+
+
 @pytest.mark.row(26)
 async def test_what_was_settled_just_before_redis_was_emptied_is_not_lost(own, monkeypatch):
     """The spend table does not know it yet; two stores, of which only one seeds."""
@@ -159,6 +186,30 @@ async def test_ten_thousand_are_delivered_in_no_time_and_requests_find_their_way
                 begun = time.perf_counter()
                 assert (await account.reserve(ask(f"between {len(waits)}", cost=1))).refused is None
                 waits.append(time.perf_counter() - begun)
-            await until(lambda: not one.shared.client.waiting)
+            await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting, 20)
             assert booked(url) == 30_000
             assert sorted(waits)[len(waits) // 2] < 0.2
+
+
+async def test_however_slow_redis_is_no_more_than_so_many_are_under_way(own, tmp_path, monkeypatch):
+    """What is sent faster than it is answered stalls the connection in the end, and is all sent again."""
+    monkeypatch.setattr(outbox, "AT_ONCE", 20)
+    monkeypatch.setattr(outbox, "EVERY", 0.0)
+    url, process = own
+    async with store(url, loss=lambda _: "open", patient=True) as one:
+        account = one.bind(budget())
+        await account.reserve(ask("first", cost=1))
+        process.kill()
+        await until(lambda: not one.shared.ready)
+        for number in range(2000):
+            account.settle(ask(str(number)), 0, 3)
+        most = 0
+        with redis_server(tmp_path, port_of(url)):
+            await one.ready()
+            while len(one.shared.outbox):
+                most = max(most, one.shared.client.waiting)
+                await asyncio.sleep(0)
+            await until(lambda: not len(one.shared.outbox) and not one.shared.client.waiting)
+            assert booked(url) == 6000
+        assert 20 <= most <= 22, "beside them only the look at the server's mark"
+        assert one.shared.outbox.under_way == 0

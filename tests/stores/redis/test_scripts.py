@@ -142,6 +142,8 @@ class Model:
 
     def extend(self, claims, request, cost, hold, now, seed):
         budgets = [claim for claim in claims if claim.measure == "budget"]
+        if request in self.settled:
+            return "refused", budgets[0].name, 0.0
         for claim in budgets:
             one = self.purse(claim, now)
             if one is None and seed is not None:
@@ -234,7 +236,7 @@ class Beside(RuleBasedStateMachine):
             return
         request = next(reversed(self.asked))
         wanted = self.model.extend(self.claims, request, cost, hold, self.now, self.seed)
-        code, *rest = self.call("extend", budgets, request, f"{cost} {hold * 1000}")
+        code, *rest = self.call("extend", budgets, request, f"{cost} {hold * 1000}", marker=True)
         self.compare(wanted, code, rest, budgets)
 
     @rule(back=st.integers(0, 3), tokens=st.sampled_from([-500, 0, 300]), cost=st.sampled_from([0, 90, 5000]), age=st.sampled_from([0, 3, 30]))

@@ -11,7 +11,20 @@ import pytest
 from msgspec.structs import replace
 
 from databases import Migrated
-from llm_gateway.core.tenancy import Budget, Grant, Key, Limits, Project, Record, Tenant, User, place, position
+from llm_gateway.core.tenancy import (
+    Budget,
+    Entry,
+    Grant,
+    Key,
+    Limits,
+    Project,
+    Record,
+    Secrets,
+    Tenant,
+    User,
+    place,
+    position,
+)
 from llm_gateway.stores.sql.directory import MARK, InUseError, MissingError, Register, Stored, TakenError, Wanted
 from llm_gateway.stores.sql.engine import connect
 from llm_gateway.stores.sql.migrate import upgrade
@@ -227,3 +240,39 @@ async def test_the_key_table_holds_what_is_alive(register: Register, tmp_path: P
 
 def entries_of(*records: Record) -> dict[bytes, Record]:
     return {position(each): each for each in records}
+
+
+async def test_what_is_entrusted_comes_changes_goes_and_is_heard_of(register: Register, tmp_path: Path) -> None:
+    assert await register.entrusted(["acme", "other"]) == {}
+    await register.entrust("acme", lambda before: before | {"openai": "one"}, NOW)
+    await register.entrust("acme", lambda before: before | {"groq": "two"}, NOW)
+    await register.entrust("other", lambda before: {"openai": "three"}, NOW)
+    kept = {"openai": "one", "groq": "two"}
+    assert await register.entrusted(["acme", "nobody"]) == {"acme": kept}
+    serial, entries = await register.since(0)
+    assert serial == 3
+    assert msgspec.msgpack.decode(entries[place("secrets:acme")], type=Entry) == Secrets("acme", kept)
+    await register.export(tmp_path / "keys.table", NOW)
+    assert Table(tmp_path / "keys.table").get(place("secrets:acme")) == entries[place("secrets:acme")]
+    await register.entrust("acme", lambda _: {}, NOW + 1)
+    assert await register.entrusted(["acme", "other"]) == {"other": {"openai": "three"}}
+    assert (await register.since(serial))[1] == {place("secrets:acme"): None}
+    await register.export(tmp_path / "keys.table", NOW)
+    assert Table(tmp_path / "keys.table").get(place("secrets:acme")) is None
+    await register.entrust("acme", lambda before: before | {"openai": "again"}, NOW + 2)
+    assert await register.entrusted(["acme"]) == {"acme": {"openai": "again"}}
+
+
+async def test_an_edit_of_what_is_entrusted_that_refuses_changes_nothing(register: Register) -> None:
+    def refuse(_: dict[str, str]) -> dict[str, str]:
+        raise MissingError
+
+    with pytest.raises(MissingError):
+        await register.entrust("acme", refuse, NOW)
+    assert (await register.serial(), await register.entrusted(["acme"])) == (0, {})
+
+
+async def test_of_many_that_entrust_at_once_none_is_lost(register: Register) -> None:
+    names = [f"p{number}" for number in range(8)]
+    await asyncio.gather(*(register.entrust("acme", lambda before, name=name: before | {name: "sealed"}, NOW) for name in names))
+    assert sorted((await register.entrusted(["acme"]))["acme"]) == names

@@ -115,3 +115,16 @@ async def test_one_that_is_made_again_is_not_forgotten(engine):
     await register.remove(User, ("acme", "bob"), NOW, cascade=False)
     await register.create(User("acme", "bob"), NOW + DAY)
     assert await forget(engine, 1, NOW + 100 * DAY) == 0
+
+
+async def test_the_row_of_keys_that_were_all_withdrawn_is_forgotten(engine):
+    register = Register(engine)
+    for tenant in ("acme", "other"):
+        await register.entrust(tenant, lambda _: {"openai": "sealed"}, NOW)
+    await register.entrust("acme", lambda _: {}, NOW)
+    behind = await register.serial() - 1
+    assert await forget(engine, 30, NOW + 30 * DAY) == 0
+    assert await forget(engine, 30, NOW + 30 * DAY + 1) == 1
+    assert await register.entrusted(["acme", "other"]) == {"other": {"openai": "sealed"}}
+    with pytest.raises(BehindError):
+        await register.since(behind)

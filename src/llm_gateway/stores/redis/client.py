@@ -151,7 +151,10 @@ class Client:
             self._link(node)
 
     def _send_to(self, link: Link, command: Command) -> None:
-        """To a link that may just be opening: a few milliseconds more are better than none."""
+        """To a link that may just be opening: a few milliseconds more are better than none. Not for somebody who left meanwhile: what he took
+        is given back already, and would be taken after that."""
+        if command.sink.done():
+            return
         if link.gate is not None:
             link.gate.send(command)
         elif command.hops < 4 and not self._closed:

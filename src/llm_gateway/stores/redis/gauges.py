@@ -93,7 +93,7 @@ class Account:
         self._correcting = bool(settling)
         scripts = ties.scripts
         self._reserve = Template(scripts.reserve, tenant, claims)
-        self._extend = Template(scripts.extend, tenant, self._budgets)
+        self._extend = Template(scripts.extend, tenant, self._budgets, marker=True)
         self._settle = Template(scripts.settle, tenant, settling, marker=bool(self._budgets))
         self.slot = slot_of(keys(tenant, claims[0])[0]) if claims else 0
         self._known = tuple(claim.limit for claim in claims)  # what was left when Redis was last heard of

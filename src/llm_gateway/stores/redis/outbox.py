@@ -19,7 +19,7 @@ from llm_gateway.stores.redis.resp import Command, Failure
 from llm_gateway.stores.redis.scripts import UNSEEDED
 
 MOST = 50_000
-AT_ONCE = 500  # settlements in one go when Redis is back, so that requests find their way between
+AT_ONCE = 250  # settlements under way at once when Redis is back: no request waits behind more, however slow it is
 EVERY = 0.02
 RECENT = 12.0  # seconds: of what seeds may not know (scripts.LAG), and until an empty server is noticed
 MOST_ERRORS = 3  # of a kind that another attempt will not cure
@@ -40,9 +40,10 @@ class Teller(Protocol):
 
 
 class Settlement:
-    """One request's truth; the sink of its own command. `tokens`: beyond what was reserved; `cost`: nano-USD; `at`: perf_counter."""
+    """One request's truth; the sink of its own command. `tokens`: beyond what was reserved; `cost`: nano-USD; `at`: perf_counter; `late`: it was kept,
+    and is on its way now."""
 
-    __slots__ = ("_asked", "_errors", "_outbox", "_teller", "at", "cost", "done_", "request", "tokens", "wall")
+    __slots__ = ("_asked", "_errors", "_outbox", "_teller", "at", "cost", "done_", "late", "request", "tokens", "wall")
 
     def __init__(self, outbox: Outbox, teller: Teller, request: str, tokens: int, cost: int, wall: float) -> None:
         self.request = request
@@ -50,7 +51,7 @@ class Settlement:
         self.cost = cost
         self.wall = wall
         self.at = perf_counter()
-        self.done_ = False
+        self.done_ = self.late = False
         self._outbox = outbox
         self._teller = teller
         self._errors = 0
@@ -68,15 +69,20 @@ class Settlement:
         return self.done_
 
     def set_result(self, result: Any, /) -> None:
+        unseeded = not isinstance(result, Failure) and result[0] == UNSEEDED
+        if unseeded and not self._asked:
+            self._asked = True
+            self._outbox.send(self.command(late=True, seeded=True))
+            return
+        if self.late:
+            self.late = False
+            self._outbox.under_way -= 1
         if isinstance(result, Failure):
+            self._asked = False  # what was asked for may not have arrived
             self._errors += result.kind == "error"
             if self._teller.lasting and self._errors < MOST_ERRORS:
                 self._outbox.keep(self)
-        elif result[0] == UNSEEDED:
-            if not self._asked:
-                self._asked = True
-                self._outbox.send(self.command(late=True, seeded=True))
-        else:
+        elif not unseeded:
             self.done_ = True
             self._teller.settled(result[1:])
             if self.cost:
@@ -102,6 +108,7 @@ class Outbox:
         self._recent: deque[Settlement] = deque(maxlen=MOST)
         self._owed: dict[Teller, tuple[int, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.under_way = 0  # of those that were kept
         self._passed = 0  # in a row, of those whose server is away
         self._loop = asyncio.get_running_loop()
 
@@ -159,11 +166,13 @@ class Outbox:
         if self._owed and len(self._kept) < MOST:
             owed, self._owed = self._owed, {}
             self._kept.extend(Settlement(self, teller, f"owed-{os.urandom(8).hex()}", 0, cost, wall) for teller, (cost, wall) in owed.items())
-        for _ in range(min(AT_ONCE, len(self._kept))):
+        for _ in range(min(AT_ONCE - self.under_way, len(self._kept))):
             settlement = self._kept.popleft()
             if self._reaches(settlement.teller.slot):
                 self._meter.booked += 1
                 self._passed = 0
+                settlement.late = True
+                self.under_way += 1
                 self.send(settlement.command(late=True))
             else:
                 self._passed += 1

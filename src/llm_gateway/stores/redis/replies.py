@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 from hashlib import blake2b
 from itertools import product
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import Any
 
 import msgspec
 
 from llm_gateway.stores.memory import Kept, Place
 from llm_gateway.stores.redis.gauges import Shared
+from llm_gateway.stores.redis.leases import Lease, Leases, Word
 from llm_gateway.stores.redis.resp import Call, Command, Failure, Nobody, pack
 from llm_gateway.stores.redis.scripts import EVERYTHING
 from llm_gateway.stores.redis.slots import slot
@@ -40,6 +41,7 @@ class Replies:
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         self.purges = 0
+        self.leases = Leases(shared)
         self._numbers: dict[Named, int] = {}
         self._pending: dict[bytes, None] = {}  # purges that Redis has not confirmed
         self._slot = slot(PURGED)
@@ -55,9 +57,28 @@ class Replies:
         if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
             return None
         shelved, left = await found, await rest
-        if not shelved or isinstance(shelved, Failure) or isinstance(left, Failure) or left <= 0 or self._pending:
+        if not shelved or isinstance(shelved, Failure) or isinstance(left, Failure):
             return None
         return self._standing(place, shelved, now, left / 1000)
+
+    def lease(self, place: Place) -> Lease:
+        return self.leases.lease(_key(place))
+
+    async def take(self, place: Place, lease: Lease, oldest: float) -> Kept | Word:
+        """The reply, if it was kept no earlier than `oldest`, by perf_counter; else whose the lease is: ours now if it was nobody's. Where
+        there is a reply that does not count, that is a second round trip."""
+        asked, number = self.leases.ask(lease), self._ask("HGET", PURGED, LAST)
+        last = await number
+        if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
+            return Word.UNHEARD
+        said = await asked
+        if isinstance(said, list):
+            kept = self._standing(place, said[0], perf_counter(), said[1] / 1000)
+            if kept is not None and kept.born >= oldest:
+                lease.asked = lease.renewed > 0
+                return kept
+            said = await self.leases.ask(lease, anyway=True)
+        return self.leases.word(lease, said)
 
     def put(self, place: Place, kept: Kept) -> None:
         """Nobody waits for it. Not kept where nobody knows what was purged."""
@@ -122,6 +143,8 @@ class Replies:
     def _standing(self, place: Place, shelved: bytes, now: float, left: float) -> Kept | None:
         """The reply, by this process' clock; None if it was purged, or is of a gateway that keeps others. left: seconds that Redis will have it;
         how old it is only that tells, since the clocks of replicas may differ."""
+        if left <= 0 or self._pending:
+            return None
         try:
             asked, _, kept = _shelved.decode(shelved)
         except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -252,8 +252,11 @@ end
 return answer(0, granted)
 """
 
+# More for a request that was settled meanwhile is refused: nobody would give it back. It comes after its settlement where both found a Redis that
+# was emptied, and were sent again with seeds.
 EXTEND = """
 local n = floor((#ARGV - 2) / 2)
+if redis.call('GET', KEYS[2 * n + 1]) then return {1, 1, 0} end
 local request = '#' .. ARGV[2 * n + 1]
 local cost, hold = string.match(ARGV[2 * n + 2], '(%d+) (%d+)')
 cost = tonumber(cost)
@@ -352,7 +355,21 @@ return last
 """.replace("EVERYTHING", EVERYTHING.decode()).replace("MOST", str(MOST_PURGES))
 
 
-# One value for another, or for none, where it is still the caller's or nobody's (claims.py).
+# A reply of the cache with the milliseconds it has left; where there is none, or ARGV[3] is 1, whose lease it is (leases.py): the caller's if it was
+# nobody's. A server that is full or read-only still has its replies.
+LOOK = """
+if ARGV[3] ~= '1' then
+  local reply = redis.call('GET', KEYS[1])
+  if reply then return {reply, redis.call('PTTL', KEYS[1])} end
+end
+local held = redis.call('GET', KEYS[2])
+if held then return held end
+local said = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return not said.err and ARGV[1]
+"""
+
+
+# One value for another, or for none, where it is still the caller's or nobody's (claims.py, leases.py).
 SWAP = """
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
@@ -375,11 +392,11 @@ class Scripts:
 
     def __init__(self, clock: str = CLOCK) -> None:
         self.reserve, self.extend, self.settle = (script(body, clock) for body in (RESERVE, EXTEND, SETTLE))
-        self.purge, self.swap = plain(PURGE), plain(SWAP)
+        self.purge, self.look, self.swap = plain(PURGE), plain(LOOK), plain(SWAP)
 
     @property
     def all(self) -> tuple[Script, ...]:
-        return (self.reserve, self.extend, self.settle, self.purge, self.swap)
+        return (self.reserve, self.extend, self.settle, self.purge, self.look, self.swap)
 
 
 def tag(owner: str) -> str:

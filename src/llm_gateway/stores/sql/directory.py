@@ -1,4 +1,4 @@
-"""Tenants, projects, users and keys in the operator's database, and what of them workers are to know.
+"""Tenants, projects, users and keys in the operator's database, what config.yaml's tenants entrusted to it, and what of all that workers are to know.
 
 Law: every change is one transaction that first takes the next serial of `revision`, and holds it: changes are seen in the order of their
 serials, by this gateway and by every other, and who asks for all that is newer than a serial misses none. Rows stay when their record goes, for
@@ -10,7 +10,7 @@ that id, until its time is over; whatever changes of the key changes of that row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from llm_gateway.core.tenancy import Grant, Key, Project, Record, Scope, Tenant, User, place, position
+from llm_gateway.core.tenancy import Entry, Grant, Key, Project, Record, Scope, Secrets, Tenant, User, place, position
 from llm_gateway.stores import tables as files
 from llm_gateway.stores.sql import tables
 from llm_gateway.stores.sql.engine import reading, writing
@@ -30,7 +30,7 @@ Named = TypeVar("Named", bound=Tenant | Project | User)
 Kind = type[Tenant] | type[Project] | type[User]
 Entries = dict[bytes, bytes | None]
 
-TABLES: dict[type, Table] = {Tenant: tables.tenants, Project: tables.projects, User: tables.users, Key: tables.keys}
+TABLES: dict[type, Table] = {Tenant: tables.tenants, Project: tables.projects, User: tables.users, Key: tables.keys, Secrets: tables.secrets}
 MARK = place("mark")  # where a key table says of what it was made
 AT_ONCE = 1000  # rows read before others have their turn
 
@@ -170,6 +170,34 @@ class Register:
                 await connection.execute(update(each).where(each.c.tenant == names[0], each.c.removed.is_(None)).values(gone))
             await connection.execute(update(TABLES[kind]).where(_named(kind, names)).values(gone))
 
+    # -- own keys at providers, of tenants that config.yaml defines ----------------------------------------------------
+
+    async def entrusted(self, tenants: Collection[str]) -> dict[str, dict[str, str]]:
+        """By tenant, of those that have any: provider -> key, sealed."""
+        table = tables.secrets
+        statement = select(table).where(table.c.tenant.in_(tenants), table.c.removed.is_(None))
+        async with reading(self._engine) as connection:
+            return {row.tenant: _sealed(row) for row in await connection.execute(statement)}
+
+    async def entrusts(self, serial: int) -> bool:
+        """Whether anything of it changed after that."""
+        statement = select(tables.secrets.c.tenant).where(tables.secrets.c.changed > serial).limit(1)
+        async with reading(self._engine) as connection:
+            return (await connection.execute(statement)).first() is not None
+
+    async def entrust(self, tenant: str, edit: Callable[[dict[str, str]], dict[str, str]], now: float) -> None:
+        """Applies `edit` to what there is of a tenant, {} where that is nothing; nothing is changed where it raises."""
+        table = tables.secrets
+        async with writing(self._engine) as connection:
+            serial = await _next(connection)
+            row = (await connection.execute(select(table).where(table.c.tenant == tenant))).first()
+            kept = edit(_sealed(row) if row is not None and row.removed is None else {})
+            values = {"secrets": _json(kept), "changed": serial, "removed": None if kept else now}
+            if row is None:
+                await connection.execute(insert(table).values(values | {"tenant": tenant, "created": now}))
+            else:
+                await connection.execute(update(table).where(table.c.tenant == tenant).values(values))
+
     # -- keys --------------------------------------------------------------------------------------------------------
 
     async def key(self, key: str, now: float) -> Stored:
@@ -307,7 +335,7 @@ def _named(kind: Kind, names: tuple[str, ...]) -> ColumnElement[bool]:
 
 
 def _stored(kind: type, row: Row[Any], overlaps: tuple[float, ...] = ()) -> Stored:
-    return Stored(_record(kind, row), row.created, row.created_by if kind is Key else "", overlaps)
+    return Stored(cast("Record", _record(kind, row)), row.created, row.created_by if kind is Key else "", overlaps)
 
 
 def _values(record: Record) -> dict[str, Any]:
@@ -324,7 +352,7 @@ def _values(record: Record) -> dict[str, Any]:
             return {name: getattr(record, name) for name in same} | written | {"digest": record.digest or None, "aws": record.aws or None}
 
 
-def _record(kind: type, row: Row[Any]) -> Record:
+def _record(kind: type, row: Row[Any]) -> Entry:
     """Of a rotated key's secret of before: the key itself, by that secret."""
     if kind is Key:
         grant = _grant(row.grant) if row.grant is not None else None
@@ -335,9 +363,14 @@ def _record(kind: type, row: Row[Any]) -> Record:
         )  # fmt: skip
     if kind is Tenant:
         each_user, each_key = (_grant(text) if text is not None else None for text in (row.each_user, row.each_key))
-        secrets = msgspec.json.decode(row.secrets, type=dict[str, str])
-        return Tenant(row.name, _grant(row.grant), each_user, each_key, row.disabled, secrets)
+        return Tenant(row.name, _grant(row.grant), each_user, each_key, row.disabled, _sealed(row))
+    if kind is Secrets:
+        return Secrets(row.tenant, _sealed(row))
     return (Project if kind is Project else User)(row.tenant, row.name, _grant(row.grant), row.disabled)
+
+
+def _sealed(row: Row[Any]) -> dict[str, str]:
+    return msgspec.json.decode(row.secrets, type=dict[str, str])
 
 
 def _grant(text: str) -> Grant:

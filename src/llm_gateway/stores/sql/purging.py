@@ -13,7 +13,18 @@ from sqlalchemy import BigInteger, Delete, and_, bindparam, delete, or_, select,
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from llm_gateway.stores.sql.engine import writing
-from llm_gateway.stores.sql.tables import daily, hourly, keys, projects, revision, tag_sets, tenants, usage, users
+from llm_gateway.stores.sql.tables import (
+    daily,
+    hourly,
+    keys,
+    projects,
+    revision,
+    secrets,
+    tag_sets,
+    tenants,
+    usage,
+    users,
+)
 
 ROWS = 500
 DAY = 86_400_000
@@ -37,12 +48,12 @@ async def step(engine: AsyncEngine, terms: Terms, now: float) -> int:
 
 
 async def forget(engine: AsyncEngine, days: int, now: float) -> int:
-    """Takes out some hundreds of the tenants, projects, users and keys that were removed that long before `now` (Unix seconds), and of the secrets
-    that rotated keys had before; returns how many, 0 when nothing is left."""
+    """Takes out some hundreds of the tenants, projects, users and keys that were removed that long before `now` (Unix seconds), of the rows of
+    tenants whose provider keys were all withdrawn, and of the secrets that rotated keys had before; returns how many, 0 when nothing is left."""
     before = now - days * DAY / 1000
     async with writing(engine) as connection:
         gone: list[int] = []
-        for table in (tenants, projects, users, keys):
+        for table in (tenants, projects, users, keys, secrets):
             over = table.c.removed < before
             if table is keys:
                 over = or_(over, and_(keys.c.successor.is_not(None), keys.c.expires > 0, keys.c.expires < before))

@@ -10,6 +10,8 @@ core/tenancy.py. Money is nano-USD.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,7 +28,7 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
-REVISION = "002"  # the newest of migrations/versions
+REVISION = "003"  # the newest of migrations/versions
 VERSION = "schema_version"  # the table that says which a database is at
 NONE, NOBODY, NO, NIL = text("''"), text("'[]'"), text("false"), text("0")
 
@@ -39,9 +41,12 @@ def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default=NIL)
 
 
-def _life() -> tuple[Column[bool], Column[float], Column[float], Column[int]]:
+def _life() -> tuple[Column[Any], ...]:
+    return (Column("disabled", Boolean, nullable=False, server_default=NO), *_times())
+
+
+def _times() -> tuple[Column[Any], ...]:
     return (
-        Column("disabled", Boolean, nullable=False, server_default=NO),
         Column("created", Double, nullable=False, server_default=NIL),
         Column("removed", Double),
         Column("changed", BigInteger, nullable=False, server_default=NIL, index=True),
@@ -72,6 +77,16 @@ tenants = Table(
     Column("each_key", Text),
     Column("secrets", Text, nullable=False, server_default=text("'{}'")),
     *_life(),
+)
+
+# Own keys at providers, sealed, of tenants that config.yaml defines, who have no row in `tenants`, or one that does not count. A tenant that the
+# file does not name any more keeps its row here, unused.
+secrets = Table(
+    "tenant_secrets",
+    METADATA,
+    _word("tenant", primary=True),
+    Column("secrets", Text, nullable=False, server_default=text("'{}'")),
+    *_times(),
 )
 
 projects = Table("projects", METADATA, _word("tenant", primary=True), _word("name", primary=True), _grant(), *_life())
