@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,6 +21,7 @@ from llm_gateway.admin import loading
 from llm_gateway.admin.loading import LINES, Loader
 from llm_gateway.stores.sql import tables
 from llm_gateway.stores.sql.engine import connect, reading
+from llm_gateway.stores.sql.rows import Row
 from stores.sql.made import line, write
 
 DAY = 86_400.0
@@ -112,9 +114,9 @@ async def test_a_broken_line_is_put_aside_and_no_other_waits_for_it(engine, fold
 async def test_a_line_that_the_database_will_not_take_is_found_and_put_aside(engine, folder, loader, told, monkeypatch):
     decode = loading.decode
 
-    def unfit(text: bytes) -> list[dict[str, object]]:
+    def unfit(text: bytes) -> list[Row]:
         rows = decode(text)
-        return [row | {"at": None} if row["id"] == "13" else row for row in rows]
+        return [replace(row, at=None) if row.id == "13" else row for row in rows]
 
     monkeypatch.setattr(loading, "decode", unfit)
     write(folder, *(line(id=str(number)) for number in range(40)))

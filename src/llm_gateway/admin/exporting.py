@@ -17,8 +17,7 @@ from sqlalchemy import BigInteger, Boolean, Double, Integer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from llm_gateway.admin import questions
-from llm_gateway.stores.sql.asking import COLUMNS, Question, page
-from llm_gateway.stores.sql.rows import Row
+from llm_gateway.stores.sql.asking import COLUMNS, Found, Question, page
 from llm_gateway.stores.sql.tables import usage
 
 Format = Literal["csv", "jsonl", "parquet"]
@@ -32,7 +31,7 @@ class Writer(Protocol):
     """Bytes of a file, in order."""
 
     def begin(self) -> bytes: ...
-    def rows(self, rows: list[Row]) -> bytes: ...
+    def rows(self, rows: list[Found]) -> bytes: ...
     def end(self) -> bytes: ...
 
 
@@ -59,7 +58,7 @@ class Csv:
     def begin(self) -> bytes:
         return (",".join(self.names) + "\r\n").encode()
 
-    def rows(self, rows: list[Row]) -> bytes:
+    def rows(self, rows: list[Found]) -> bytes:
         sheet = io.StringIO()
         written = csv.writer(sheet)
         for row in rows:
@@ -75,7 +74,7 @@ class Jsonl:
     def begin(self) -> bytes:
         return b""
 
-    def rows(self, rows: list[Row]) -> bytes:
+    def rows(self, rows: list[Found]) -> bytes:
         return b"".join(msgspec.json.encode(questions.row(row)) + b"\n" for row in rows)
 
     def end(self) -> bytes:
@@ -94,7 +93,7 @@ class Parquet:
     def begin(self) -> bytes:
         return self._sink.drain()
 
-    def rows(self, rows: list[Row]) -> bytes:
+    def rows(self, rows: list[Found]) -> bytes:
         columns = [[_value(name, row[name]) for row in rows] for name in COLUMNS]
         arrays = [self._arrow.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_table(self._arrow.table(arrays, schema=self._schema))

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from llm_gateway.stores.sql.asking import BY, FILTERS, LENGTHS, MEASURES, Answer, Question
-from llm_gateway.stores.sql.rows import Row
+from llm_gateway.stores.sql.asking import BY, FILTERS, LENGTHS, MEASURES, Answer, Found, Question
 from llm_gateway.stores.sql.sums import DAY
 
 NANO = 1_000_000_000
@@ -91,7 +90,7 @@ def sums(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _group(found: Row) -> dict[str, Any]:
+def _group(found: Found) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in found.items():
         if name in LENGTHS:
@@ -103,7 +102,7 @@ def _group(found: Row) -> dict[str, Any]:
     return shown
 
 
-def row(found: Row) -> dict[str, Any]:
+def row(found: Found) -> dict[str, Any]:
     """A row as people read it: times and tags written out, money in nano-USD and USD (null: unpriced)."""
     shown: dict[str, Any] = {"ts": stamp(found["at"])}
     for name, value in found.items():
@@ -116,7 +115,7 @@ def row(found: Row) -> dict[str, Any]:
     return shown
 
 
-def cursor(found: Row) -> str:
+def cursor(found: Found) -> str:
     """Of the last row of a page: where the next one begins."""
     return base64.urlsafe_b64encode(f"{found['at']} {found['id']}".encode()).decode()
 

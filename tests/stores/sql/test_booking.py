@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
@@ -66,7 +67,7 @@ async def test_two_who_load_one_file_take_it_once(engine):
 
 async def test_a_batch_that_fails_leaves_nothing_of_itself(engine):
     broken = batch(*LINES)
-    broken.entries[3].rows[0]["at"] = None
+    broken.entries[3].rows[0] = replace(broken.entries[3].rows[0], at=None)
     with pytest.raises(DBAPIError) as found:
         await booking.book(engine, broken, 1.0)
     assert unfit(found.value)

@@ -7,7 +7,7 @@ import pytest
 
 from llm_gateway.accounting.ledger import Row as Written
 from llm_gateway.stores.sql.asking import COLUMNS
-from llm_gateway.stores.sql.rows import Line, decode, moment
+from llm_gateway.stores.sql.rows import Line, Row, decode, moment
 from stores.sql.made import line
 
 
@@ -50,7 +50,7 @@ def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines
     assert (request.cost, request.attempts, request.parent) == (650, 4, "")
     assert (sent_back.id, sent_back.parent, sent_back.provider, sent_back.input, sent_back.cost) == ("a.0", "a", "small", 20, 300)
     assert (given_up.id, given_up.estimated, given_up.outcome, given_up.tenant) == ("a.1", True, "timeout", "acme")
-    
+
 
 def test_a_request_that_failed_in_the_end_is_unpriced_and_its_attempts_are_not():
     lost = {"provider": "slow", "model": "x", "key": "0", "outcome": "timeout", "status": 0, "ms": 9.0, "input": 20, "cost": 50}
@@ -74,3 +74,7 @@ def test_what_postgresql_does_not_take_is_replaced():
 def test_what_cannot_be_read_says_why(broken):
     with pytest.raises(ValueError, match=r"."):
         decode(broken) if broken != line(ts="2026-13-27T01:02:03.004Z") else moment("2026-13-27T01:02:03.004Z")
+
+
+def test_rows_are_as_the_table_has_them():
+    assert tuple(Row.__struct_fields__) == COLUMNS, "they go to the driver by position"

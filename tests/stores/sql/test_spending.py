@@ -8,6 +8,7 @@ from llm_gateway.stores.sql import booking
 from llm_gateway.stores.sql.spending import holders, spent
 from stores.sql.made import batch, line, rows
 
+
 def _whose(said: bytes) -> list[str]:
     (row,) = rows(said)
     return holders(row.tenant, row.project, row.user, row.key_id)

@@ -30,7 +30,6 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from llm_gateway.stores.sql.engine import reading
-from llm_gateway.stores.sql.rows import Row
 from llm_gateway.stores.sql.sums import DAY, HOUR, PLAIN
 from llm_gateway.stores.sql.tables import SUMS, daily, hourly, tag_sets, usage
 
@@ -43,6 +42,7 @@ LENGTHS = {"day": DAY, "hour": HOUR}
 FILTERS = ("tenant", "project", "user", "key", "model", "provider", "upstream_model", "tag", "status", "outcome", "request_id", "session")
 OF_ROWS_ALONE = frozenset({"status", "outcome", "request_id", "session"})
 MEASURES = (*SUMS, "ms")
+Found = dict[str, Any]  # a row, or a group and its sums, by name
 COLUMNS = tuple(column.name for column in usage.c)
 
 
@@ -90,8 +90,8 @@ class Answer(Struct, frozen=True):
     """`groups`: of the labels asked by, then of MEASURES; `more`: there are others behind them."""
 
     question: Question
-    groups: list[Row]
-    total: Row
+    groups: list[Found]
+    total: Found
     more: bool
 
 
@@ -103,7 +103,7 @@ async def ask(engine: AsyncEngine, question: Question) -> Answer:
     return Answer(question, groups[: question.limit], _whole(total), len(groups) > question.limit)
 
 
-async def page(engine: AsyncEngine, question: Question, after: tuple[int, str] | None, *, newest_first: bool = True) -> list[Row]:
+async def page(engine: AsyncEngine, question: Question, after: tuple[int, str] | None, *, newest_first: bool = True) -> list[Found]:
     """At most `limit` rows, behind the one with that time and id."""
     key = tuple_(usage.c.at, usage.c.id)
     chosen = select(usage).where(usage.c.at >= question.since, usage.c.at < question.until, *_conditions(usage, question))
@@ -116,7 +116,7 @@ async def page(engine: AsyncEngine, question: Question, after: tuple[int, str] |
         return [dict(each) for each in found.mappings()]
 
 
-async def _groups(connection: AsyncConnection, question: Question) -> list[Row]:
+async def _groups(connection: AsyncConnection, question: Question) -> list[Found]:
     labels = tuple(dict.fromkeys(label for each in question.by for label in BY[each]))
     if not labels:
         return []
@@ -201,6 +201,6 @@ def _status(value: str) -> ColumnElement[bool]:
     return usage.c.status == int(value)
 
 
-def _whole(found: Any) -> Row:
+def _whole(found: Any) -> Found:
     """Sums of PostgreSQL are decimals."""
     return {name: float(value) if name == "ms" else int(value) if name in SUMS or name in LENGTHS else value for name, value in found.items()}

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
@@ -202,4 +202,4 @@ def _second(ts: str) -> int:
 
 
 def _clean(row: Row) -> Row:
-    return Row(**{name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in asdict(row).items()})
+    return replace(row, **{name: value.replace("\0", "\ufffd") for name, value in asdict(row).items() if isinstance(value, str)})
