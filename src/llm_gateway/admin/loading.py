@@ -111,13 +111,12 @@ class Loader:
         return end
 
     def _count(self, batch: Batch) -> None:
-        for entry in batch.entries:
-            if entry.refused:
-                self.refused += 1
-                self._on_refused(batch.name, entry.offset, entry.refused)
-            else:
-                self.rows += 1
-                self._bytes += len(entry.line)
+        refused = batch.refused
+        for entry in refused:
+            self._on_refused(batch.name, entry.offset, entry.refused)
+        self.refused += len(refused)
+        self.rows += len(batch.entries) - len(refused)
+        self._bytes += batch.end - batch.start - sum([len(entry.line) for entry in refused])
 
     async def _remove(self, keep: float, offsets: dict[str, int]) -> None:
         done = [name for name in offsets if name in self._sizes]

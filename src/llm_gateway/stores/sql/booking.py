@@ -18,7 +18,7 @@ from llm_gateway.stores.sql.rows import Row
 from llm_gateway.stores.sql.tables import journal_files, journal_refused, usage
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One line: from `offset` to `end` (bytes), and the rows that it says; or why nobody can read it."""
 
     offset: int
@@ -36,6 +36,10 @@ class Batch(Struct, frozen=True):
     start: int
     end: int
     entries: list[Entry]
+
+    @property
+    def refused(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.refused]
 
     def halves(self) -> tuple[Batch, Batch]:
         middle = len(self.entries) // 2
@@ -68,7 +72,7 @@ async def book(engine: AsyncEngine, batch: Batch, now: float) -> int:
             await sums.bulk(connection, sums.plain, usage, Row.__struct_fields__, list(map(astuple, fresh)))
             await sums.add(connection, fresh)
             await spending.book(connection, fresh, int(now * 1000))
-        if any(entry.refused for entry in batch.entries):
+        if batch.refused:
             await _set_aside(connection, batch, now)
         place = (journal_files.c.replica == batch.replica) & (journal_files.c.name == batch.name)
         await connection.execute(update(journal_files).where(place).values(offset=batch.end, loaded=now))
@@ -100,7 +104,7 @@ async def _fresh(connection: AsyncConnection, rows: list[Row]) -> list[Row]:
 
 async def _set_aside(connection: AsyncConnection, batch: Batch, now: float) -> None:
     place = {"replica": batch.replica, "name": batch.name, "at": now}
-    values = [{**place, "offset": each.offset, "line": each.line, "reason": each.refused[:500]} for each in batch.entries if each.refused]
+    values = [{**place, "offset": each.offset, "line": each.line, "reason": each.refused[:500]} for each in batch.refused]
     await connection.execute(sums.insertion(connection, journal_refused).on_conflict_do_nothing(), values)
 
 
