@@ -56,7 +56,7 @@ fuzz: $(VENV)/.stamp-dev ## requests and streams damaged at random, for minutes 
 	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -n auto tests/ingress/test_fuzz.py tests/formats/test_fuzz.py $(ARGS)
 
 clients: $(VENV)/.stamp-dev $(CLIENTS_VENV)/.stamp ## LiteLLM, LangChain, pydantic-ai, the Node SDKs and Vercel's AI SDK against the gateway
-	LLM_GATEWAY=$(CURDIR)/$(BIN)/llm-gateway $(CLIENTS_VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/clients $(ARGS)
+	LLM_GATEWAY=$(CURDIR)/$(BIN)/llm-gateway $(CLIENTS_VENV)/bin/python -m pytest -q -n auto --dist loadscope --confcutdir=tests/clients tests/clients $(ARGS)
 
 soak: $(VENV)/.stamp-dev ## flat memory over 300,000 requests and 20,000 cancelled streams (long)
 	$(BIN)/python bench/soak.py $(ARGS)
