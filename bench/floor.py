@@ -32,16 +32,15 @@ ROOT = Path(__file__).parents[1]
 KINDS = {"relay": "bytes copied", "parse": "both messages parsed and written", "task": "the same in a task"}
 
 
-class Server:
-    """The upstream connection: told whose reply it reads."""
+class End:
+    """One connection, and the message that is read from it."""
+
+    parser: httptools.HttpRequestParser | httptools.HttpResponseParser
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.client: Client | None = None
         self.body = b""
         self.headers: dict[bytes, bytes] = {}
-        self.done: asyncio.Future[None] | None = None
-        self.parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
@@ -52,10 +51,13 @@ class Server:
     def buffer_updated(self, count: int) -> None:
         data = self.line.view[:count]
         if self.line.kind == "relay":
-            self.give(bytes(data))
+            self.copy(bytes(data))
         else:
             self.headers = {}
             self.parser.feed_data(data)
+
+    def copy(self, data: bytes) -> None:
+        raise NotImplementedError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.lower()] = value
@@ -63,63 +65,55 @@ class Server:
     def on_body(self, body: bytes) -> None:
         self.body = body
 
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Nothing is to be let go."""
+
+
+class Server(End):
+    """The upstream's: told whose reply it reads."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(line)
+        self.client: Client | None = None
+        self.done: asyncio.Future[None] | None = None
+        self.parser = httptools.HttpResponseParser(self)
+
     def on_message_complete(self) -> None:
         if self.done is not None:
             self.done.set_result(None)
         else:
-            self.give(reply(self.body))
+            self.copy(reply(self.body))
 
-    def give(self, data: bytes) -> None:
+    def copy(self, data: bytes) -> None:
         client, self.client = self.client, None
         self.line.idle.append(self)
         if client is not None:
             client.transport.write(data)
-
-    def eof_received(self) -> bool:
-        return False
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self in self.line.idle:
             self.line.idle.remove(self)
 
 
-class Client:
+class Client(End):
     def __init__(self, line: Line) -> None:
-        self.line = line
-        self.url = self.body = b""
-        self.headers: dict[bytes, bytes] = {}
+        super().__init__(line)
+        self.url = b""
         self.parser = httptools.HttpRequestParser(self)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-
-    def get_buffer(self, _hint: int) -> memoryview:
-        return self.line.view
-
-    def buffer_updated(self, count: int) -> None:
-        data = self.line.view[:count]
-        if self.line.kind == "relay":
-            self.ask(bytes(data))
-        else:
-            self.headers = {}
-            self.parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
         self.url = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
-
-    def on_body(self, body: bytes) -> None:
-        self.body = body
 
     def on_message_complete(self) -> None:
         if self.line.kind == "task":
             self.task = asyncio.Task(self.serve(), loop=self.line.loop, name="request")
         else:
-            self.ask(request(self.url, self.body))
+            self.copy(request(self.url, self.body))
 
-    def ask(self, data: bytes) -> None:
+    def copy(self, data: bytes) -> None:
         if self.line.idle:
             server = self.line.idle.pop()
             server.client = self
@@ -140,12 +134,6 @@ class Client:
         server.done = None
         self.line.idle.append(server)
         self.transport.write(reply(server.body))
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        """Nothing is to be let go."""
 
 
 class Line:

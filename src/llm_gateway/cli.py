@@ -295,7 +295,7 @@ def _compile(path: str | None, catalogue: Catalogue, *, write: bool) -> tuple[Lo
         material = imagined(loaded.root)
         compiled = compile_snapshot(loaded, os.environ, material, catalogue.resolve, 1)
         if write:
-            material = prepare(loaded.root, compiled.snapshot.data_dir)
+            material = prepare(loaded.root, compiled.snapshot.data_dir, serving=True)
             compiled = compile_snapshot(loaded, os.environ, material, catalogue.resolve, 1)
     except ConfigError as error:
         raise _refuse(error) from error

@@ -108,15 +108,20 @@ def ask(client: socket.socket, model: str, *, stream: bool) -> bytes:
     return message[1]
 
 
-def test_a_plain_request_costs_few_calls(client: socket.socket, counter: Counter) -> None:
-    for _ in range(3):
+def costs(client: socket.socket, counter: Counter, what: str) -> tuple[int, int]:
+    """Whole (Python, C) calls a request: what the clock's tick or a collection adds to a few of them is not the request's."""
+    for _ in range(4):
         ask(client, "openai/gpt-4o", stream=False)
     with counter.counting():
         for _ in range(ROUNDS):
             ask(client, "openai/gpt-4o", stream=False)
-    # Whole calls a request: what the clock's tick or a collection adds to a few of them is not the request's.
     python, c = (sum(count // ROUNDS for count in calls.values()) for calls in (counter.python, counter.c))
-    print(f"per request: {python} Python calls, {c} C calls")
+    print(f"per {what}: {python} Python calls, {c} C calls")
+    return python, c
+
+
+def test_a_plain_request_costs_few_calls(client: socket.socket, counter: Counter) -> None:
+    python, c = costs(client, counter, "request")
     assert python <= PYTHON_PER_REQUEST, counter.table(ROUNDS)
     assert c <= C_PER_REQUEST, counter.table(ROUNDS)
 
@@ -124,13 +129,7 @@ def test_a_plain_request_costs_few_calls(client: socket.socket, counter: Counter
 def test_a_reply_from_the_cache_costs_half_of_that(counter: Counter, tmp_path: Path) -> None:
     """The very same request as before, on a head that came before."""
     client = socket.create_connection(("127.0.0.1", start(Upstream(script).url, tmp_path, counter, cached=True)))
-    for _ in range(4):
-        ask(client, "openai/gpt-4o", stream=False)
-    with counter.counting():
-        for _ in range(ROUNDS):
-            ask(client, "openai/gpt-4o", stream=False)
-    python, c = (sum(count // ROUNDS for count in calls.values()) for calls in (counter.python, counter.c))
-    print(f"per hit: {python} Python calls, {c} C calls")
+    python, c = costs(client, counter, "hit")
     assert python <= PYTHON_PER_HIT, counter.table(ROUNDS)
     assert c <= C_PER_HIT, counter.table(ROUNDS)
 

@@ -29,14 +29,15 @@ class Material(Struct, frozen=True):
     development_key: str | None = None
 
 
-def prepare(root: Root, data_dir: str) -> Material:
-    """Reads what is there and makes what is not. ConfigError if `data_dir` cannot be used."""
+def prepare(root: Root, data_dir: str, *, serving: bool = False) -> Material:
+    """Reads what is there and makes what is not. ConfigError if `data_dir` cannot be used. serving: by a gateway, which has a name."""
     folder = Path(data_dir)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         secret = root.secret.get_secret_value() if root.secret else _keep(folder / SECRET, _random_secret)
         token = root.admin.token.get_secret_value() if root.admin.token else _keep(folder / ADMIN_TOKEN, _random_token)
-        replica(folder)
+        if serving:
+            replica(folder)
         development = None if root.keys or not root.auth.required else _keep(folder / DEVELOPMENT_KEY, _random_key)
     except OSError as error:
         message = f"{error.filename or folder} cannot be used: {error.strerror}"
