@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_gateway.accounting.summary import Summary
-from llm_gateway.cli import _moment
+from llm_gateway.commands.journal import _moment
 from typed import typed
 
 COMMAND = Path(sys.executable).with_name("llm-gateway")

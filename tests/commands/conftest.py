@@ -9,8 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llm_gateway import cli
 from llm_gateway.commands import database, keys, tenants, usage
+from llm_gateway.commands.explain import explain
 
 CONFIG = {"server": {"host": "127.0.0.1", "metrics_port": 1}, "tenants": {"written": {}}, "keys": [{"name": "cfg", "key": "sk-config-0123456"}]}
 
@@ -28,7 +28,7 @@ class Shell:
         self.app.add_typer(tenants.app(), name="tenants")
         self.app.add_typer(usage.app(), name="usage")
         self.app.add_typer(database.app(), name="db")
-        self.app.command()(cli.explain)
+        self.app.command()(explain)
 
     def __call__(self, *words: str, status: int = 0, typed: str | None = None) -> str:
         """What it prints; where it fails, what it says of that."""

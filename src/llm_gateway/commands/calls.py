@@ -20,30 +20,16 @@ from urllib.parse import urlencode
 import typer
 
 from llm_gateway.admission.directory import Directory
+from llm_gateway.commands.reading import INVALID, address, configuration
 from llm_gateway.config.load import Loaded, load
 from llm_gateway.config.material import ADMIN_SOCKET, prepare
 from llm_gateway.config.present import ANY_ADDRESS
 from llm_gateway.config.problems import ConfigError
-from llm_gateway.supervisor.plan import Address
 
-DEFAULT = "config.yaml"
-INVALID = 2
 PATIENCE = 30.0
-ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help=f"The file; ./{DEFAULT} if it is there, else the environment alone.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The admin API's own answer, as JSON.")]
 
 Body = dict[str, Any]
-
-
-def configuration(given: str | None) -> str | None:
-    """The file that is meant."""
-    return given or (DEFAULT if Path(DEFAULT).is_file() else None)
-
-
-def address(loaded: Loaded) -> Address:
-    """The operator plane's."""
-    server = loaded.root.server
-    return Address(server.metrics_host or server.host, server.metrics_port, None, "server.metrics_port (METRICS_PORT)")
 
 
 def running(loaded: Loaded, method: str, path: str, body: str | None = None) -> tuple[int, str]:

@@ -7,16 +7,13 @@ an older gateway works on.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import typer
 
-from llm_gateway.commands.calls import INVALID, ConfigOption, configuration
-from llm_gateway.config.load import load
-from llm_gateway.config.problems import ConfigError
+from llm_gateway.commands.reading import ConfigOption, read
 from llm_gateway.config.state import address
 
 
@@ -44,12 +41,7 @@ def upgrade(config: ConfigOption = None) -> None:
 
 def _asked(config: str | None, what: str) -> Any:
     """Ends the command where the configuration is wrong or nobody answers."""
-    try:
-        url = address(load(configuration(config), os.environ).root)
-    except ConfigError as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        raise typer.Exit(INVALID) from error
-    done, told = asyncio.run(load_migrations()(url, what))
+    done, told = asyncio.run(load_migrations()(address(read(config).root), what))
     if not done:
         print(f"the database does not answer: {told}", file=sys.stderr)
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_gateway.commands.calls import Body, ConfigOption, JsonOption, call, every
+from llm_gateway.commands.calls import Body, JsonOption, call, every
 from llm_gateway.commands.grants import (
     BudgetOption,
     LimitOption,
@@ -24,6 +24,7 @@ from llm_gateway.commands.grants import (
     table,
     taken_back,
 )
+from llm_gateway.commands.reading import ConfigOption
 
 PATH = "/admin/v1/keys"
 COLUMNS = ("id", "name", "tenant", "project", "user", "scopes", "status", "expires", "source")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from llm_gateway.commands.calls import ConfigOption, JsonOption, call, every
+from llm_gateway.commands.calls import JsonOption, call, every
 from llm_gateway.commands.grants import (
     BudgetOption,
     LimitOption,
@@ -25,6 +25,7 @@ from llm_gateway.commands.grants import (
     table,
     taken_back,
 )
+from llm_gateway.commands.reading import ConfigOption
 
 PATH = "/admin/v1/tenants"
 COLUMNS = ("name", "enabled", "limits", "budgets", "models", "source")

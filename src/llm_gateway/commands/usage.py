@@ -16,7 +16,8 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from llm_gateway.commands.calls import ConfigOption, JsonOption, call, download
+from llm_gateway.commands.calls import JsonOption, call, download
+from llm_gateway.commands.reading import ConfigOption
 
 PATH = "/admin/v1/usage"
 NANO = 1_000_000_000
