@@ -28,6 +28,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -43,6 +44,10 @@ ECHO = 0.5  # make, timeout and npm pass on a Ctrl-C that the terminal sent to u
 OPERATOR = "operator"
 HELPER = "helper"
 LOUD = ("killing", "not started", "deaf")  # what is told at logging.level warn and error too
+# How a worker's malloc (glibc's) keeps what large bodies took, instead of giving it back to the kernel after each and faulting it in again,
+# page by page: more than half of what a request of 1 MB cost. Up to 16 MiB each; single pieces from 4 MiB on are given back at once. The
+# environment's own values come first.
+ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -213,7 +218,9 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            child.pid = _spawn((*child.argv, "--control", str(theirs.fileno())), (theirs.fileno(), *child.inherits))
+            child.pid = _spawn(
+                (*child.argv, "--control", str(theirs.fileno())), (theirs.fileno(), *child.inherits), ALLOCATION if self._serves(child) else {}
+            )
         child.line, child.started, child.due = ours, now, None
         self._selector.register(ours, selectors.EVENT_READ, child)
         self._log("started", child=child.name, child_pid=child.pid, deaths=child.deaths)
@@ -322,12 +329,12 @@ def _child(
     return Child(name, index, arguments, (plan.snapshot, *own, *listen))
 
 
-def _spawn(argv: tuple[str, ...], inherited: tuple[int, ...]) -> int:
+def _spawn(argv: tuple[str, ...], inherited: tuple[int, ...], environ: Mapping[str, str]) -> int:
     """A process group of its own keeps the terminal's Ctrl-C from a child: the supervisor decides what that means."""
     for fd in inherited:
         os.set_inheritable(fd, True)
     try:
-        return os.posix_spawn(argv[0], argv, os.environ, setpgroup=0, setsigdef=SIGNALS)
+        return os.posix_spawn(argv[0], argv, {**environ, **os.environ}, setpgroup=0, setsigdef=SIGNALS)
     finally:
         for fd in inherited:
             os.set_inheritable(fd, False)
