@@ -21,6 +21,7 @@ from llm_gateway.formats.openai_chat.stream_reader import ChatReader
 from llm_gateway.formats.openai_chat.stream_writer import ChatWriter
 from llm_gateway.formats.openai_chat.watch import ChatWatch
 
+_SHORT = 16 << 10  # bytes that are read a second time sooner than a few members one by one
 _USAGE_WANTED = Raw(b'{"include_usage":true}')
 
 
@@ -32,6 +33,8 @@ class OpenAIChat:
 
     def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
         members = _members.decode(body)
+        if len(body) > _SHORT:
+            return _peek_with_care(members, model)
         try:
             head = _decode_head(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
