@@ -1,6 +1,6 @@
 """`make bench`: ours beside nginx, Envoy and the gateways that pip and npm can install, in one run.
 
-    python bench/run.py                                     everything (about 45 minutes)
+    python bench/run.py                                     everything (about half an hour)
     python bench/run.py --only ours,nginx --rounds 8 --sections plain,streams
     python bench/run.py --publish                           also into docs/benchmarks.md
 
