@@ -1,7 +1,7 @@
 """Contestants side by side: all started with one upstream, all off the core but the one being measured.
 
-Law: rounds are interleaved (each contestant once, then each again), so that a machine's mood meets all of them; who
-fails is taken out with its reason, and stays in the table.
+Law: rounds are short, many and interleaved (each contestant once, then each again), so that a machine's mood meets all of
+them, and each of them its best; who fails is taken out with its reason, and stays in the table.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from upstreams import Upstream
 
 CONTESTANTS_CORE = 0
 DRIVER_CORE = 1
+SELDOM = 3
 
 Figures = dict[str, float]
 Measure = Callable[["Contestant", float], Figures]
@@ -38,11 +39,13 @@ class Contestant:
 
 @dataclass
 class Contest:
-    """`results`: section -> contestant -> figures of each round; `absent`: section -> contestant -> why."""
+    """`results`: section -> contestant -> figures of each round; `absent`: section -> contestant -> why.
+    `seldom`: who answers so slowly that a short round says little: each third round, for three times as long."""
 
     folder: Path
     results: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
+    seldom: frozenset[str] = frozenset()
 
     def run(self, section: str, contestants: list[Contestant], measure: Measure, rounds: int, seconds: float) -> None:
         """`measure` is given the seconds to measure; a short turn before the first round warms caches and compilers up."""
@@ -50,9 +53,12 @@ class Contest:
         taking_part = list(contestants)  # who fails leaves this list, not the caller's, which stops everybody
         for turn in range(-1, rounds):
             for each in list(taking_part):
+                times = SELDOM if each.name in self.seldom else 1
+                if turn > 0 and turn % times:
+                    continue
                 each.process.thaw()
                 try:
-                    figures = measure(each, seconds if turn >= 0 else min(seconds, 2.0))
+                    figures = measure(each, seconds * times if turn >= 0 else min(seconds, 2.0))
                 except (OSError, RuntimeError, AssertionError) as error:
                     self.drop(section, each.name, f"{error} {each.process.tail(2)}")
                     taking_part.remove(each)

@@ -1,6 +1,7 @@
-"""What is measured, one function per figure; each returns a flat dict of numbers.
+"""What is measured, one function per figure; each returns a flat dict of numbers of one round.
 
-Law: CPU is the process tree's own accounting (user + system from /proc) over the measured window only. Kernels that
+Law: CPU is the process tree's own accounting, from the load's begin until all that the load left to do is done: ours takes
+usage rows into its database after the replies, in another process, and whoever does such a thing pays for it. Kernels that
 account interrupts apart (most distributions) leave the network's softirq work out of that, the same for everyone; it is
 shown as `softirq_us`, for the whole core, so noise from other processes is in it.
 """
@@ -12,19 +13,42 @@ import time
 from pathlib import Path
 
 from contest import Contestant, Figures, softirq
-from drive import Streams, check, count, latency, median, open_streams, quantile, wrk
+from drive import Streams, check, count, latency, open_streams, quantile, wrk
 
+REST = 1.5  # seconds: longer than whatever is done once a second
+LITTLE = 0.05  # of a core
+PATIENCE = 15.0
 
 def plain(one: Contestant, seconds: float, connections: int, folder: Path) -> Figures:
     """Requests with `connections` at once."""
     check(one.door)
     cpu, kernel = one.process.cpu(), softirq()
     load = wrk(one.door, connections, seconds, folder)
-    cpu, kernel = one.process.cpu() - cpu, softirq() - kernel
+    within, kernel = one.process.cpu() - cpu, softirq() - kernel
     if not load.requests or load.errors:
         raise RuntimeError(f"{load.errors} errors in {load.requests} requests")
-    rate = load.requests / load.seconds
-    return {"cpu_us": cpu / load.requests * 1e6, "softirq_us": kernel / load.requests * 1e6, "rps": rate, "busy": cpu / load.seconds}
+    later = max(0.0, cpu_at_rest(one) - cpu - within)
+    return {
+        "cpu_us": (within + later) / load.requests * 1e6,
+        "later_us": later / load.requests * 1e6,
+        "softirq_us": kernel / load.requests * 1e6,
+        "rps": load.requests / load.seconds,
+        "busy": within / load.seconds,
+    }
+
+
+def cpu_at_rest(one: Contestant) -> float:
+    """Seconds of CPU of all its processes, once they have done next to nothing for a while; 0.0 if they never come to rest,
+    and nobody can tell then what of it is the load's."""
+    seen = [(time.monotonic(), one.process.cpu())]
+    while seen[-1][0] - seen[0][0] < PATIENCE:
+        time.sleep(0.1)
+        now, cpu = time.monotonic(), one.process.cpu()
+        seen.append((now, cpu))
+        begun = next((then for at, then in reversed(seen) if now - at >= REST), None)
+        if begun is not None and cpu - begun < LITTLE * REST:
+            return cpu
+    return 0.0
 
 
 def single(one: Contestant, seconds: float) -> Figures:
@@ -39,12 +63,13 @@ def single(one: Contestant, seconds: float) -> Figures:
 
 def megabyte(one: Contestant, seconds: float) -> Figures:
     """A request body of 1 MB: milliseconds."""
-    taken = latency(one.door, max(20, int(seconds * 15)), padding=1_000_000)
+    taken = latency(one.door, max(40, int(seconds * 15)), padding=1_000_000)
     return {"p50_ms": quantile(taken, 0.5), "p99_ms": quantile(taken, 0.99)}
 
 
 def streams(one: Contestant, seconds: float, at_once: int) -> Figures:
-    """Streams of 100 chunks 10 ms apart; a chunk counts when the mock writes it."""
+    """Streams of 100 chunks 10 ms apart; a chunk counts when the mock writes it. What the load leaves to do is there at both
+    ends of the window, for streams end all the time."""
     driver = Streams(one.door, at_once)
     try:
         driver.run(1.2)
@@ -121,7 +146,3 @@ def worker_of(one: Contestant) -> int | None:
     """The process that serves, where a contestant tells its processes apart."""
     named = [pid for pid in one.process.pids if "worker" in one.process.command(pid) and pid != os.getpid()]
     return named[0] if named else None
-
-
-def summary(rounds: list[Figures]) -> Figures:
-    return {key: median([each[key] for each in rounds]) for key in rounds[0]}

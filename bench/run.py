@@ -1,7 +1,7 @@
 """`make bench`: ours beside nginx, Envoy and the gateways that pip and npm can install, in one run.
 
     python bench/run.py                                     everything (about half an hour)
-    python bench/run.py --only ours,nginx --seconds 3 --rounds 1 --sections plain,streams
+    python bench/run.py --only ours,nginx --rounds 8 --sections plain,streams
     python bench/run.py --publish                           also into docs/benchmarks.md
 
 Contestants run on core 0, the driver and the mock upstream on core 1. Linux with wrk and nginx; needs nothing but loopback.
@@ -26,10 +26,11 @@ import measure
 import report
 import states
 import upstreams
-from contest import DRIVER_CORE, Contest, arena, launch
+from contest import DRIVER_CORE, SELDOM, Contest, arena, launch
 from peers import BENCH_BIN, PEERS, PORTKEY, ROOT, Peer
 from process import machine
 
+SLOWEST = frozenset({"portkey", "litellm"})  # milliseconds of CPU a request
 SECTIONS = ("plain", "single", "body", "state", "tls", "streams", "translated", "memory")
 
 
@@ -37,8 +38,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(peer.name for peer in PEERS), help="contestants, by name")
     parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="measured in each round; streams 2 at least")
+    parser.add_argument("--rounds", type=int, default=10, help="of the slowest each third, three times as long")
     parser.add_argument("--connections", default="32,128")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--held", type=int, default=5000, help="idle streams held open by ours and the plain proxies")
@@ -138,6 +139,13 @@ def versions() -> str:
     return ", ".join(found)
 
 
+def seldom(peers: list[Peer], chosen: argparse.Namespace) -> str:
+    """Who took part in fewer rounds, in words."""
+    names = [peer.label for peer in peers if peer.name in SLOWEST]
+    rounds = len(range(0, chosen.rounds, SELDOM))
+    return f" ({' and '.join(names)} {rounds}, {SELDOM} times as long)" if names else ""
+
+
 def main() -> None:
     if not sys.platform.startswith("linux") or shutil.which("wrk") is None or shutil.which("taskset") is None:
         sys.exit("the benchmark needs Linux, wrk, nginx and taskset: apt-get install wrk nginx-light util-linux")
@@ -147,7 +155,7 @@ def main() -> None:
     folder = ROOT / "build/bench"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    contest, sections = Contest(folder), set(chosen.sections.split(","))
+    contest, sections = Contest(folder, seldom=SLOWEST), set(chosen.sections.split(","))
     peers = [peer for peer in PEERS if peer.name in chosen.only.split(",")]
     try:
         if sections & {"plain", "single", "body"}:
@@ -168,6 +176,7 @@ def main() -> None:
             "versions": versions(),
             "rounds": chosen.rounds,
             "seconds": chosen.seconds,
+            "seldom": seldom(peers, chosen),
             "labels": {"direct": "driver and mock alone", **{peer.name: peer.label for peer in (*states.peers(list(PEERS), None), *PEERS)}},
             "results": contest.results,
             "absent": contest.absent,

@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from databases import Migrated
 from postgres import Postgres, postgres_server
+from schedule import FromBothEnds
 
 # Processes that tests start keep their bytecode, as those of users do: an operator that compiles all it imports takes 3 s more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -32,6 +34,10 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Migrated:
     return Migrated(tmp_path_factory.mktemp("migrated"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FromBothEnds | None:
+    return FromBothEnds(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_sessionstart() -> None:

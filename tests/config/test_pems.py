@@ -70,6 +70,7 @@ def secret(private: Any, form: PrivateFormat) -> str:
 
 
 SMALL = rsa.generate_private_key(65537, 1024)  # noqa: S505  it is to be refused
+DSA = dsa.generate_private_key(1024)  # noqa: S505  whatever its size; the parameters of a longer one take two seconds to find
 HALF = pem(RSA)[:-30]
 DAMAGED = pem(RSA).replace(pem(RSA)[80:84], "####")
 
@@ -80,7 +81,7 @@ DAMAGED = pem(RSA).replace(pem(RSA)[80:84], "####")
     (pem(SMALL), "the key is RSA of 1024 bits: expected 2048 to 8192"), (pem(SMALL, PKCS1), "RSA of 1024 bits"),
     (certificate(SMALL, until=datetime(2099, 1, 1, tzinfo=UTC)), "RSA of 1024 bits"), (pem(RSA) + pem(SMALL), "key 2 of 2 is RSA of 1024 bits"),
     (pem(ec.generate_private_key(ec.SECP256K1())), "not known here; RSA, EC"), (pem(ed448.Ed448PrivateKey.generate()), "not known here; RSA, EC"),
-    (pem(x25519.X25519PrivateKey.generate()), "not known here; RSA, EC"), (pem(dsa.generate_private_key(2048)), "not known here; RSA, EC"),
+    (pem(x25519.X25519PrivateKey.generate()), "not known here; RSA, EC"), (pem(DSA), "not known here; RSA, EC"),
     (secret(RSA, PrivateFormat.PKCS8), "is a private one"), (secret(RSA, PrivateFormat.TraditionalOpenSSL), "is a private one"),
     (secret(RSA, PrivateFormat.OpenSSH), "is a private one"), (pem(RSA).replace("PUBLIC KEY", "X509 CRL"), "not known here: X509 CRL"),
 ])  # fmt: skip

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import bpe_openai
 import pytest
 
+from oracle import tokens
 from processes import alive, eventually
 
 _SPEC = importlib.util.spec_from_file_location("served", Path(__file__).parents[1] / "supervisor" / "test_serve.py")
@@ -43,7 +43,7 @@ def exact(gateway, model: str = "gpt-4o") -> bool:
 
 
 def expected(text: str, vocabulary: str = "o200k_base") -> int:
-    return 3 + 3 + 1 + len(bpe_openai.get_encoding(vocabulary).encode_ordinary(text))
+    return 3 + 3 + 1 + tokens(text, vocabulary)
 
 
 @pytest.fixture(scope="module")

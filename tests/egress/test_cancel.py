@@ -83,8 +83,10 @@ async def test_cancelled_after_any_number_of_steps(tmp_path: Path, model: str, s
             client = Browser()
             x = exchange(client, model, stream=stream)
             x.task = worker._start(x)
-            for _ in range(steps):
-                await asyncio.sleep(0 if steps < ENOUGH - 3 else 0.002)
+            for _ in range(steps if steps < ENOUGH - 3 else 0):
+                await asyncio.sleep(0)
+            if steps >= ENOUGH - 3:  # these come to their end
+                await asyncio.wait([x.task], timeout=2.0)
             through += x.task.done()
             x.task.cancel()
             await asyncio.gather(x.task, return_exceptions=True)

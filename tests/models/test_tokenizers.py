@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import bpe_openai
 import msgspec
 import pytest
 
 from llm_gateway.core.types import Conversation, Image, Media, Message, Text, Tool, ToolCall
 from llm_gateway.models.tokenizers import encoding, prompt
+from oracle import tokens
 
 
 @pytest.mark.parametrize(("model", "vocabulary"), [
@@ -20,9 +20,8 @@ def test_a_models_name_says_its_vocabulary(model: str, vocabulary: str | None):
 def test_messages_cost_what_the_cookbook_says():
     said = (("system", "Be brief."), ("user", "What is the capital of France?"))
     asked = prompt(Conversation(model="m", messages=tuple(Message(role, (Text(text),)) for role, text in said)), "cl100k_base")
-    count = bpe_openai.get_encoding("cl100k_base").encode_ordinary
-    expected = 3 + sum(3 + len(count(role)) + len(count(text)) for role, text in said)
-    assert (sum(len(count(text)) for text in asked.texts) + asked.overhead, asked.exact, asked.media) == (expected, True, 0)
+    expected = 3 + sum(3 + tokens(role, "cl100k_base") + tokens(text, "cl100k_base") for role, text in said)
+    assert (sum(tokens(text, "cl100k_base") for text in asked.texts) + asked.overhead, asked.exact, asked.media) == (expected, True, 0)
 
 
 def test_the_cookbooks_own_tool_costs_what_it_says_there():
@@ -40,8 +39,7 @@ def test_the_cookbooks_own_tool_costs_what_it_says_there():
     call = Conversation(model="m", messages=tuple(Message(role, (Text(text),)) for role, text in said), tools=(tool,))
     for vocabulary, total in (("o200k_base", 101), ("cl100k_base", 105)):
         asked = prompt(call, vocabulary)
-        count = bpe_openai.get_encoding(vocabulary).encode_ordinary
-        assert (sum(len(count(text)) for text in asked.texts) + asked.overhead, asked.exact) == (total, True)
+        assert (sum(tokens(text, vocabulary) for text in asked.texts) + asked.overhead, asked.exact) == (total, True)
 
 
 @pytest.mark.parametrize("part", [Image(Media(url="https://a/b.png")), ToolCall("1", "f", "{}")])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
+from llm_gateway.stores.sql import engine as engines
 from llm_gateway.stores.sql.engine import address, away, connect, reading, writing
 from llm_gateway.stores.sql.migrate import upgrade
 from llm_gateway.stores.sql.tables import revision, tenants
@@ -85,5 +88,36 @@ async def test_a_server_that_is_gone_is_away():
 
     with pytest.raises((OSError, DBAPIError)) as found:
         await ask()
+    assert away(found.value)
+    await engine.dispose()
+
+
+@pytest.fixture
+def writer(tmp_path) -> Iterator[sqlite3.Connection]:
+    """Somebody in the middle of a change to a file that has no write-ahead log yet, as the first of several that start at once."""
+    connection = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
+    connection.execute("CREATE TABLE novelty (id TEXT)")
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
+async def test_who_opens_a_new_file_waits_for_who_writes_to_it(writer, tmp_path):
+    engine = connect(f"sqlite:///{tmp_path}/gateway.db")
+    starting = asyncio.create_task(upgrade(engine))
+    await asyncio.sleep(0.3)
+    assert not starting.done()
+    writer.execute("COMMIT")
+    assert (await starting).pending
+    async with reading(engine) as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+    await engine.dispose()
+
+
+async def test_but_not_for_ever(writer, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "BUSY_SECONDS", 0.1)
+    engine = connect(f"sqlite:///{tmp_path}/gateway.db")
+    with pytest.raises(DBAPIError, match="locked") as found:
+        await upgrade(engine)
     assert away(found.value)
     await engine.dispose()

@@ -4,22 +4,27 @@ Law: no statement of ours stands here. Transactions are of two kinds, `reading` 
 begins, so that it waits for its turn (10 s at most) instead of failing in the middle; on PostgreSQL both are plain.
 
 SQLite: write-ahead log, so that readers and the one writer do not wait for each other; synced at each commit, since a revoked key must
-stay revoked after a power cut. Errors are SQLAlchemy's; `away` says which of them mean that the database is gone, full or busy.
+stay revoked after a power cut. The switch to that log needs the file alone and does not wait for it by itself, so we do: many may start at
+once. Errors are SQLAlchemy's; `away` says which of them mean that the database is gone, full or busy.
 """
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 BUSY_SECONDS = 10
+BUSY_PAUSE = 0.02  # seconds, where SQLite does not wait by itself
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 60
 CONNECTIONS = 5
@@ -92,10 +97,26 @@ def unfit(error: BaseException) -> bool:
 
 def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # sqlite3 must not begin by itself: `_begin` does
+    connection.run_async(_write_ahead)
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=ON"):
+    for pragma in ("synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+async def _write_ahead(connection: aiosqlite.Connection) -> None:
+    """A file that is not in that mode yet is read first and written then, and SQLite's busy timeout holds for the reading alone."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + BUSY_SECONDS
+    while True:
+        try:
+            await connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if clock() > end or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            await asyncio.sleep(BUSY_PAUSE)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
