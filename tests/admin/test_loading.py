@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,9 +18,9 @@ from databases import Migrated
 from llm_gateway.accounting.journal import Journal
 from llm_gateway.admin import loading
 from llm_gateway.admin.loading import LINES, Loader
-from llm_gateway.stores.sql import tables
+from llm_gateway.stores.sql import booking, tables
 from llm_gateway.stores.sql.engine import connect, reading
-from llm_gateway.stores.sql.rows import Row
+from llm_gateway.stores.sql.rows import Rows
 from stores.sql.made import line, write
 
 DAY = 86_400.0
@@ -112,13 +111,14 @@ async def test_a_broken_line_is_put_aside_and_no_other_waits_for_it(engine, fold
 
 
 async def test_a_line_that_the_database_will_not_take_is_found_and_put_aside(engine, folder, loader, told, monkeypatch):
-    decode = loading.decode
+    decode = booking.decode
 
-    def unfit(text: bytes) -> list[Row]:
-        rows = decode(text)
-        return [replace(row, at=None) if row.id == "13" else row for row in rows]
+    def unfit(lines: list[bytes]) -> tuple[Rows, dict[int, str]]:
+        rows, refused = decode(lines)
+        at = [None if each == "13" else at for each, at in zip(rows.columns["id"], rows.columns["at"], strict=True)]
+        return Rows(rows.count, rows.columns | {"at": at}), refused
 
-    monkeypatch.setattr(loading, "decode", unfit)
+    monkeypatch.setattr(booking, "decode", unfit)
     write(folder, *(line(id=str(number)) for number in range(40)))
     await loader.sweep(DAY)
     assert await ids(engine) == sorted(str(number) for number in range(40) if number != 13)

@@ -6,15 +6,15 @@ import random
 from calendar import timegm
 from collections import Counter
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from llm_gateway.stores.sql import booking
 from llm_gateway.stores.sql.asking import BY, MEASURES, Question, ask, page
-from llm_gateway.stores.sql.rows import Row
-from llm_gateway.stores.sql.sums import DAY, HOUR, sums
+from llm_gateway.stores.sql.sums import DAY, HOUR
 from llm_gateway.stores.sql.tables import daily, hourly, usage
 from stores.sql.made import batch, line, rows
 
@@ -50,18 +50,29 @@ def some(seed: int, count: int) -> list[bytes]:
     return lines
 
 
-def expected(booked: list[Row], question: Question, labels: tuple[str, ...]) -> dict[tuple[Any, ...], Counter[str]]:
+def expected(booked: list[SimpleNamespace], question: Question, labels: tuple[str, ...]) -> dict[tuple[Any, ...], Counter[str]]:
     """Added up in the plainest way there is."""
     found: dict[tuple[Any, ...], Counter[str]] = {}
     for each_ in booked:
-        row = asdict(each_)
+        row = vars(each_)
         tags = row["tags"].split(",") if row["tags"] else [""]
         if not question.since <= row["at"] < question.until or any(not matches(row, tags, *each) for each in question.where.items()):
             continue
         for tag in tags if "tag" in labels else [""]:
             said = row | {"tag": tag, "day": row["at"] - row["at"] % DAY, "hour": row["at"] - row["at"] % HOUR}
-            found.setdefault(tuple(said[label] for label in labels), Counter()).update(sums([each_]))
+            found.setdefault(tuple(said[label] for label in labels), Counter()).update(adds(row))
     return found
+
+
+def adds(row: dict[str, Any]) -> dict[str, float]:
+    """What a row is to its sums, said without anything of ours."""
+    request = not row["parent"]
+    return {name: row[name] for name in MEASURES if name in row} | {
+        "requests": int(request), "absorbed": int(not request), "failed": int(request and row["outcome"] != "ok"),
+        "cached": int(request and row["cached"]), "estimated": int(row["estimated"]), "ms": row["ms"] if request else 0.0,
+        "unpriced": int(row["cost"] is None and row["input"] + row["output"] > 0), "cost": row["cost"] or 0, "saved": row["saved"] or 0,
+        "cache_write": row["cache_write_5m"] + row["cache_write_1h"],
+    }  # fmt: skip
 
 
 def matches(row: dict[str, Any], tags: list[str], name: str, values: tuple[str, ...]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from msgspec.structs import replace
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
@@ -48,6 +47,27 @@ async def test_a_row_that_is_there_already_is_not_added_up_again(engine):
     assert await figures(engine) == (5, 5, 5, 5000)
 
 
+@pytest.mark.parametrize("there", [0, 1, 600, 1199])
+async def test_wherever_it_stands_in_a_batch(engine, there):
+    lines = [line(id=f"{number:04}", tags=["a"] * (number % 2)) for number in range(1200)]
+    await booking.book(engine, batch(lines[there], name="2-0-1-0.jsonl"), 1.0)
+    await booking.book(engine, batch(*lines), 1.0)
+    assert await figures(engine) == (1200, 1200, 1200, 1_200_000)
+
+
+async def test_rows_that_differ_in_what_they_say_come_together(engine):
+    lost = {"provider": "slow", "model": "x", "key": "0", "outcome": "timeout", "ms": 9.0, "cost": 5}
+    await booking.book(engine, batch(line(id="1")), 1.0)
+    await booking.book(engine, batch(line(id="2", cached=True, searches=3), line(id="3", cost=None), line(id="4", attempts=[lost]), name="b"), 1.0)
+    async with reading(engine) as connection:
+        found = (await connection.execute(select(tables.usage).order_by(tables.usage.c.id))).mappings().all()
+        (hour,) = (await connection.execute(select(tables.hourly).where(tables.hourly.c.provider == "openai"))).mappings().all()
+    assert [(each["id"], each["cached"], each["searches"], each["cost"], each["parent"]) for each in found] == [
+        ("1", False, 0, 1000, ""), ("2", True, 3, 1000, ""), ("3", False, 0, None, ""), ("4", False, 0, 995, ""), ("4.0", False, 0, 5, "4"),
+    ]  # fmt: skip
+    assert (hour["requests"], hour["cached"], hour["searches"], hour["unpriced"], hour["cost"]) == (4, 1, 3, 1, 2995)
+
+
 async def test_several_gateways_book_the_same_sums_at_once(engine):
     async def gateway(number: int) -> None:
         start = 0
@@ -67,7 +87,7 @@ async def test_two_who_load_one_file_take_it_once(engine):
 
 async def test_a_batch_that_fails_leaves_nothing_of_itself(engine):
     broken = batch(*LINES)
-    broken.entries[3].rows[0] = replace(broken.entries[3].rows[0], at=None)
+    broken.rows.columns["at"][3] = None
     with pytest.raises(DBAPIError) as found:
         await booking.book(engine, broken, 1.0)
     assert unfit(found.value)
@@ -76,11 +96,14 @@ async def test_a_batch_that_fails_leaves_nothing_of_itself(engine):
 
 
 async def test_lines_that_nobody_can_read_are_kept_as_they_were(engine):
-    taken = batch(*LINES)
-    await booking.book(engine, taken.without("no time: 'x'"), 7.0)
+    broken = [line(ts=f"{number} o'clock") for number in range(3)]
+    taken = batch(broken[0], LINES[0], *broken[1:])
+    await booking.book(engine, taken, 7.0)
     async with reading(engine) as connection:
         kept = (await connection.execute(select(tables.journal_refused).order_by(tables.journal_refused.c.offset))).mappings().all()
-    assert [(each["line"], each["reason"], each["at"]) for each in kept] == [(each, "no time: 'x'", 7.0) for each in LINES]
+    assert [(each["line"], each["at"]) for each in kept] == [(each, 7.0) for each in broken]
+    assert kept[2]["reason"] == """no time: "2 o'clock\""""
+    assert (await figures(engine))[0] == 1
     assert await booking.offsets(engine, "here") == {taken.name: taken.end}
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from llm_gateway.accounting.ledger import Row as Written
 from llm_gateway.stores.sql.asking import COLUMNS
-from llm_gateway.stores.sql.rows import Line, Row, decode, moment
-from stores.sql.made import line
+from llm_gateway.stores.sql.rows import AT_ONCE, Line, decode, moment
+from stores.sql.made import UNSAID, line, rows, table
 
 
 def test_a_line_becomes_a_row_with_every_column():
-    (row,) = decode(line(tags=["a", "b"], cache_write=7, cache_write_1h=3, tier="flex"))
-    assert row.__struct_fields__ == COLUMNS
+    (row,) = rows(line(tags=["a", "b"], cache_write=7, cache_write_1h=3, tier="flex"))
+    assert set(vars(row)) == set(COLUMNS)
     assert row.at == 1_795_741_323_004
     assert (row.tags, row.cache_write_5m, row.cache_write_1h, row.tier, row.cost) == ("a,b", 4, 3, "flex", 1000)
     assert (row.tenant, row.project, row.user, row.key_id, row.key) == ("acme", "search", "bob", "k1", "ci")
@@ -25,17 +25,17 @@ def test_every_field_that_workers_write_is_known():
 
 
 def test_what_an_older_gateway_did_not_write_has_its_default():
-    (row,) = decode(b'{"ts":"2026-11-27T01:02:03.004Z","id":"a","tenant":"acme","key":null}\n')
+    (row,) = rows(b'{"ts":"2026-11-27T01:02:03.004Z","id":"a","tenant":"acme","key":null}\n')
     assert (row.tenant, row.key_id, row.prices, row.cost, row.input, row.outcome) == ("acme", "", "", None, 0, "ok")
 
 
 def test_a_request_that_was_nobodys_is_the_audit_logs():
-    assert decode(line(tenant=None, key=None, status=401, outcome="invalid_api_key", more=3)) == []
+    assert rows(line(tenant=None, key=None, status=401, outcome="invalid_api_key", more=3)) == []
 
 
 def test_what_a_newer_gateway_writes_besides_is_left_out():
-    (row,) = decode(line(novelty={"a": 1}))
-    assert row.__struct_fields__ == COLUMNS
+    (row,) = rows(line(novelty={"a": 1}))
+    assert set(vars(row)) == set(COLUMNS)
 
 
 def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines_cost():
@@ -45,7 +45,7 @@ def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines
         {"provider": "down", "model": "d", "key": "0", "outcome": "upstream_connect", "status": 0, "ms": 0.5},
         {"provider": "openai", "model": "gpt-4o", "key": "0", "outcome": "ok", "status": 200, "ms": 7.0},
     ]
-    request, sent_back, given_up = decode(line(attempts=attempts, cost=1000))
+    request, sent_back, given_up = rows(line(attempts=attempts, cost=1000))
     assert sum(row.cost for row in (request, sent_back, given_up)) == 1000
     assert (request.cost, request.attempts, request.parent) == (650, 4, "")
     assert (sent_back.id, sent_back.parent, sent_back.provider, sent_back.input, sent_back.cost) == ("a.0", "a", "small", 20, 300)
@@ -54,12 +54,12 @@ def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines
 
 def test_a_request_that_failed_in_the_end_is_unpriced_and_its_attempts_are_not():
     lost = {"provider": "slow", "model": "x", "key": "0", "outcome": "timeout", "status": 0, "ms": 9.0, "input": 20, "cost": 50}
-    request, attempt = decode(line(attempts=[lost], cost=None, status=504, outcome="timeout"))
+    request, attempt = rows(line(attempts=[lost], cost=None, status=504, outcome="timeout"))
     assert (request.cost, attempt.cost) == (None, 50)
 
 
 def test_what_postgresql_does_not_take_is_replaced():
-    (row,) = decode(line(error="bad\0news", outcome="upstream_error"))
+    (row,) = rows(line(error="bad\0news", outcome="upstream_error"))
     assert row.error == "bad\ufffdnews"
 
 
@@ -72,9 +72,37 @@ def test_what_postgresql_does_not_take_is_replaced():
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_says_why(broken):
-    with pytest.raises(ValueError, match=r"."):
-        decode(broken) if broken != line(ts="2026-13-27T01:02:03.004Z") else moment("2026-13-27T01:02:03.004Z")
+    found, refused = decode([line(id="1"), broken, line(id="2")])
+    assert found.columns["id"] == ["1", "2"]
+    assert list(refused) == [1]
+    assert refused[1]
 
 
-def test_rows_are_as_the_table_has_them():
-    assert tuple(Row.__struct_fields__) == COLUMNS, "they go to the driver by position"
+@pytest.mark.parametrize("ts", ["yesterday", "2026-13-27T01:02:03.004Z", "2026-11-27 01:02:03.004Z", "2026-11-27T01:02:03.+04Z", "2026-11-27T01:02:03.0045"])
+def test_what_is_no_time(ts):
+    with pytest.raises(ValueError, match="no time"):
+        moment(ts)
+
+
+def test_many_lines_become_the_rows_that_each_of_them_does():
+    lost = {"provider": "slow", "model": "x", "key": "0", "outcome": "timeout", "ms": 9.0, "cost": 5}
+    lines = [
+        line(
+            id=f"{n}", attempts=[lost] * (n % 300 == 7), tags=["a"] * (n % 2), cost=n or None, key=None if n % 3 else "ci", cache_write=n % 5,
+            tier="flex" if n == 9 else None,
+        )
+        for n in range(2 * AT_ONCE + 9)
+    ]  # fmt: skip
+    lines[11:11] = [line(tenant=None, key=None)]
+    together = sorted((vars(row) for row in rows(*lines)), key=lambda row: row["id"])
+    assert together == sorted((vars(row) for each in lines for row in rows(each)), key=lambda row: row["id"])
+
+
+def test_a_column_that_nobody_used_is_left_out_and_has_what_the_table_says():
+    assert set(table(line()).columns) == {name for name, value in vars(rows(line())[0]).items() if value != UNSAID[name]}
+    assert table(line(cost=0)).columns["cost"] == [0], "which is not unknown"
+
+
+def test_a_line_is_as_it_is_written():
+    """msgspec looks for the next field first."""
+    assert Line.__struct_fields__ == Written.__struct_fields__

@@ -1,77 +1,41 @@
-"""A line of the journal as the database takes it: one row for the request, one more for each attempt that cost money without being the reply.
+"""Lines of the journal as the database takes them: a row for each request, one more for each attempt that cost money without being the reply.
 
 Law: pure. Lines are of this gateway's version or of another's: what is missing has its default, what is unknown is left out. Numbers that
 no database column holds make a line unreadable; a NUL in a text, which PostgreSQL does not take, becomes U+FFFD.
+
+Rows are kept by column, since that is how they are cheap: a column that nobody used is left out, and each of the others is made, looked through
+and added up by one call for thousands of rows.
 """
 
 from __future__ import annotations
 
 from calendar import timegm
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated
+from itertools import compress
+from operator import attrgetter
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import astuple, replace
 
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Column = Sequence[Any]
+AT_ONCE = 250  # lines
 NUL = b"\\u0000"  # as JSON has it
 
 
-class Row(Struct, frozen=True, gc=False):
-    """The columns of the table `usage`, in its order."""
+class Rows(Struct, frozen=True):
+    """Of the table `usage`, by column: name -> its value in each row. What is left out has its default in all of them: "", 0, false, no cost."""
 
-    id: str
-    at: int
-    parent: str = ""
-    request_id: str = ""
-    tenant: str = ""
-    project: str = ""
-    user: str = ""
-    key_id: str = ""
-    key: str = ""
-    session: str = ""
-    tags: str = ""
-    peer: str = ""
-    method: str = ""
-    route: str = ""
-    status: int = 0
-    outcome: str = ""
-    error: str = ""
-    finish: str = ""
-    model: str = ""
-    provider: str = ""
-    upstream_model: str = ""
-    upstream_key: str = ""
-    upstream_id: str = ""
-    tier: str = ""
-    prices: str = ""
-    ms: float = 0.0
-    upstream_ms: float = 0.0
-    first_token_ms: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    input: int = 0
-    output: int = 0
-    cache_read: int = 0
-    cache_write_5m: int = 0
-    cache_write_1h: int = 0
-    reasoning: int = 0
-    audio_input: int = 0
-    audio_output: int = 0
-    image_input: int = 0
-    image_output: int = 0
-    accepted_prediction: int = 0
-    rejected_prediction: int = 0
-    searches: int = 0
-    cost: int | None = None
-    saved: int | None = None
-    stream: bool = False
-    estimated: bool = False
-    cached: bool = False
-    attempts: int = 0
-    fallbacks: int = 0
+    count: int
+    columns: dict[str, Column]
+
+    def some(self, chosen: Sequence[bool]) -> Rows:
+        """Those of which `chosen` says so."""
+        return Rows(sum(chosen), {name: tuple(compress(values, chosen)) for name, values in self.columns.items()})
 
 
 class Attempt(Struct, frozen=True, gc=False):
@@ -87,44 +51,46 @@ class Attempt(Struct, frozen=True, gc=False):
     estimated: bool = False
 
 
-class Line(Struct, frozen=True):
-    """As accounting/ledger.py writes it."""
+class Line(Struct, frozen=True, gc=False):
+    """As accounting/ledger.py writes it, and in that order, in which msgspec finds its fields fastest."""
 
     ts: str
     id: Annotated[str, Meta(min_length=1, max_length=200)]
     request_id: str = ""
     tenant: str | None = None
-    project: str = ""
-    user: str = ""
-    key_id: str = ""
     key: str | None = None
-    session: str = ""
-    tags: tuple[str, ...] = ()
     peer: str = ""
     method: str = ""
     route: str = ""
     status: Annotated[int, Meta(ge=0, le=9999)] = 0
-    outcome: str = "ok"
-    error: str | None = None
-    finish: str | None = None
+    ms: Real = 0.0
+    bytes_in: Count = 0
+    bytes_out: Count = 0
     model: str = ""
     provider: str = ""
     upstream_model: str = ""
     upstream_key: str = ""
     upstream_id: str = ""
-    tier: str | None = None
-    prices: str = ""
-    ms: Real = 0.0
+    stream: bool = False
+    outcome: str = "ok"
+    error: str | None = None
+    finish: str | None = None
     upstream_ms: Real = 0.0
     first_token_ms: Real = 0.0
-    bytes_in: Count = 0
-    bytes_out: Count = 0
     input: Count = 0
     output: Count = 0
     cache_read: Count = 0
     cache_write: Count = 0
-    cache_write_1h: Count = 0
     reasoning: Count = 0
+    estimated: bool = False
+    cost: Count | None = None
+    attempts: tuple[Attempt, ...] = ()
+    fallbacks: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    project: str = ""
+    user: str = ""
+    key_id: str = ""
+    prices: str = ""
+    cache_write_1h: Count = 0
     audio_input: Count = 0
     audio_output: Count = 0
     image_input: Count = 0
@@ -132,63 +98,122 @@ class Line(Struct, frozen=True):
     accepted_prediction: Count = 0
     rejected_prediction: Count = 0
     searches: Count = 0
-    stream: bool = False
-    estimated: bool = False
+    tier: str | None = None
     cached: bool = False
-    cost: Count | None = None
     saved: Count | None = None
-    attempts: tuple[Attempt, ...] = ()
-    fallbacks: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    tags: tuple[str, ...] = ()
+    session: str = ""
     more: int = 0  # of nobody's lines alone
 
 
+# How columns come from a line's fields. What stands in none of these is worked out in `tabulate`.
+_AS_THEY_ARE = (
+    "id", "request_id", "tenant", "project", "user", "key_id", "session", "peer", "method", "route", "status", "outcome", "model", "provider",
+    "upstream_model", "upstream_key", "upstream_id", "prices", "ms", "upstream_ms", "first_token_ms", "bytes_in", "bytes_out", "input", "output",
+    "cache_read", "cache_write_1h", "reasoning", "audio_input", "audio_output", "image_input", "image_output", "accepted_prediction",
+    "rejected_prediction", "searches", "stream", "estimated", "cached", "fallbacks",
+)  # fmt: skip
+_OR_NOTHING = ("key", "error", "finish", "tier")
+_UNKNOWN_OR_COUNTED = ("cost", "saved")
+_attempts = attrgetter("attempts")
 _decode = msgspec.json.Decoder(Line).decode
 
 
-def decode(line: bytes) -> list[Row]:
-    """The request's row first. Raises ValueError, with what is wrong."""
-    made = rows(_decode(line))
-    return list(map(_clean, made)) if NUL in line else made
+def decode(lines: list[bytes]) -> tuple[Rows, dict[int, str]]:
+    """And what is wrong with those that cannot be read, by their number."""
+    refused: dict[int, str] = {}
+    try:
+        rows = tabulate(_some(lines))
+    except ValueError:  # msgspec's are too
+        read, refused = _readable(lines)
+        rows = tabulate([read])
+    return (_clean(rows) if _has_nul(b"".join(lines)) else rows), refused
 
 
-def rows(line: Line) -> list[Row]:
-    """`cost` of a line holds what its lost attempts cost; here each row has its own, so that sums come out right. A line without a tenant
-    is the audit log's: somebody was refused, and nothing used."""
-    if line.tenant is None:
-        return []
-    attempts, cost = line.attempts, line.cost
-    lost = [(number, each) for number, each in enumerate(attempts) if each.cost] if attempts else []
-    if lost and cost is not None:
-        cost = max(0, cost - sum(each.cost for _, each in lost))
-    row = Row(  # by position: three times as fast as by name
-        line.id, moment(line.ts), "", line.request_id, line.tenant, line.project, line.user, line.key_id, line.key or "", line.session,
-        ",".join(line.tags), line.peer, line.method, line.route, line.status, line.outcome, line.error or "", line.finish or "", line.model,
-        line.provider, line.upstream_model, line.upstream_key, line.upstream_id, line.tier or "", line.prices, line.ms, line.upstream_ms,
-        line.first_token_ms, line.bytes_in, line.bytes_out, line.input, line.output, line.cache_read, max(0, line.cache_write - line.cache_write_1h),
-        line.cache_write_1h, line.reasoning, line.audio_input, line.audio_output, line.image_input, line.image_output, line.accepted_prediction,
-        line.rejected_prediction, line.searches, cost, line.saved, line.stream, line.estimated, line.cached,
-        max(1, len(attempts)) if line.provider else 0, line.fallbacks,
-    )  # fmt: skip
-    return [row, *(_lost(row, number, each) for number, each in lost)] if lost else [row]
+def _some(lines: list[bytes]) -> Iterator[list[Line]]:
+    """As many at once as a processor's cache holds beside their columns: a fifth less time than all of them."""
+    for begin in range(0, len(lines), AT_ONCE):
+        yield list(map(_decode, lines[begin : begin + AT_ONCE]))
 
 
-def _lost(request: Row, number: int, attempt: Attempt) -> Row:
-    return Row(
-        id=f"{request.id}.{number}", at=request.at, parent=request.id, request_id=request.request_id, tenant=request.tenant,
-        project=request.project, user=request.user, key_id=request.key_id, key=request.key, session=request.session, tags=request.tags,
-        peer=request.peer, method=request.method, route=request.route, stream=request.stream, model=request.model, provider=attempt.provider,
-        upstream_model=attempt.model, upstream_key=attempt.key, outcome=attempt.outcome, status=attempt.status, ms=attempt.ms,
-        upstream_ms=attempt.ms, input=attempt.input, output=attempt.output, cost=attempt.cost, estimated=attempt.estimated, attempts=1,
-        prices=request.prices,
+def _has_nul(data: bytes) -> bool:
+    return b"\\" in data and NUL in data  # a single byte is found thirty times as fast
+
+
+def _readable(lines: list[bytes]) -> tuple[list[Line], dict[int, str]]:
+    read: list[Line] = []
+    refused: dict[int, str] = {}
+    for number, each in enumerate(lines):
+        try:
+            line = _decode(each)
+            moment(line.ts)
+            read.append(line)
+        except ValueError as error:
+            refused[number] = str(error)
+    return read, refused
+
+
+def tabulate(several: Iterable[list[Line]]) -> Rows:
+    """A line without a tenant is the audit log's: somebody was refused, and nothing used. ValueError: one has no time."""
+    fields: tuple[list[Any], ...] = tuple([] for _ in Line.__struct_fields__)
+    parents: list[str] = []
+    for each in several:
+        lines, parents_ = _with_attempts([line for line in each if line.tenant is not None])
+        for field, values in zip(fields, zip(*map(astuple, lines), strict=True), strict=False):  # no values if there are no lines
+            field += values  # noqa: PLW2901
+        parents += parents_
+    return _columns(dict(zip(Line.__struct_fields__, fields, strict=True)), parents)
+
+
+def _columns(said: dict[str, list[Any]], parents: list[str]) -> Rows:
+    count = len(parents)
+    if not count:
+        return Rows(0, {})
+    columns: dict[str, Column] = {name: said[name] for name in _AS_THEY_ARE if any(said[name])}
+    columns |= {name: [value or "" for value in said[name]] for name in _OR_NOTHING if any(said[name])}
+    columns |= {name: said[name] for name in _UNKNOWN_OR_COUNTED if said[name].count(None) < count}
+    columns["at"] = list(map(moment, said["ts"]))
+    columns["attempts"] = [(len(tries) or 1) if provider else 0 for provider, tries in zip(said["provider"], said["attempts"], strict=True)]
+    if any(said["tags"]):
+        columns["tags"] = list(map(",".join, said["tags"]))
+    if any(said["cache_write"]):
+        columns["cache_write_5m"] = [max(0, both - hour) for both, hour in zip(said["cache_write"], said["cache_write_1h"], strict=True)]
+    if any(parents):
+        columns["parent"] = parents
+    return Rows(count, columns)
+
+
+def _with_attempts(lines: list[Line]) -> tuple[list[Line], list[str]]:
+    """`cost` of a line holds what its lost attempts cost; here each has its own, so that sums come out right. Behind the requests stand the
+    attempts that cost something; beside all, the ids of the requests that they were made for ("": a request)."""
+    none = [""] * len(lines)
+    if not any(map(_attempts, lines)):
+        return lines, none
+    requests, lost, parents = [], [], []
+    for line in lines:
+        paid = [(number, each) for number, each in enumerate(line.attempts) if each.cost]
+        lost += [_lost(line, number, each) for number, each in paid]
+        parents += [line.id] * len(paid)
+        if paid and line.cost is not None:
+            line = replace(line, cost=max(0, line.cost - sum([each.cost for _, each in paid])))  # noqa: PLW2901
+        requests.append(line)
+    return requests + lost, none + parents
+
+
+def _lost(request: Line, number: int, attempt: Attempt) -> Line:
+    return Line(
+        ts=request.ts, id=f"{request.id}.{number}", request_id=request.request_id, tenant=request.tenant, project=request.project,
+        user=request.user, key_id=request.key_id, key=request.key, tags=request.tags, peer=request.peer, method=request.method,
+        route=request.route, stream=request.stream, model=request.model, provider=attempt.provider, upstream_model=attempt.model,
+        upstream_key=attempt.key, outcome=attempt.outcome, status=attempt.status, ms=attempt.ms, upstream_ms=attempt.ms,
+        input=attempt.input, output=attempt.output, cost=attempt.cost, estimated=attempt.estimated, prices=request.prices,
     )  # fmt: skip
 
 
 def moment(ts: str) -> int:
     """RFC 3339 in UTC with milliseconds -> Unix milliseconds. Raises ValueError."""
     try:
-        if len(ts) != 24 or ts[19] != "." or ts[23] != "Z":
-            raise ValueError
-        return _second(ts[:19]) + int(ts[20:23])
+        return _second(ts[:20]) + _milliseconds(ts[20:])
     except (ValueError, OverflowError):
         raise ValueError(f"no time: {ts[:40]!r}") from None
 
@@ -196,10 +221,20 @@ def moment(ts: str) -> int:
 @lru_cache(64)
 def _second(ts: str) -> int:
     """The same for thousands of lines, one after another."""
-    if ts[10] != "T":
+    if len(ts) != 20 or ts[10] != "T" or ts[19] != ".":
         raise ValueError
     return timegm((int(ts[0:4]), int(ts[5:7]), int(ts[8:10]), int(ts[11:13]), int(ts[14:16]), int(ts[17:19]))) * 1000
 
 
-def _clean(row: Row) -> Row:
-    return replace(row, **{name: value.replace("\0", "\ufffd") for name, value in asdict(row).items() if isinstance(value, str)})
+@lru_cache(1000)
+def _milliseconds(ts: str) -> int:
+    if len(ts) != 4 or not ts[:3].isdecimal() or ts[3] != "Z":
+        raise ValueError
+    return int(ts[:3])
+
+
+def _clean(rows: Rows) -> Rows:
+    cleaned: dict[str, Column] = {}
+    for name, column in rows.columns.items():
+        cleaned[name] = [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in column]
+    return Rows(rows.count, cleaned)

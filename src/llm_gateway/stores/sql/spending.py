@@ -6,7 +6,8 @@ names are those of policies/windows.py.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Any, get_args
 
 from sqlalchemy import and_, case, or_, select
@@ -15,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from llm_gateway.core.tenancy import Period, key_id, project_id, tenant_id, user_id
 from llm_gateway.policies.windows import window
 from llm_gateway.stores.sql.engine import reading
-from llm_gateway.stores.sql.rows import Row
-from llm_gateway.stores.sql.sums import HOUR, bulk
+from llm_gateway.stores.sql.sums import Sums, bulk
 from llm_gateway.stores.sql.tables import spend
 
 PERIODS: tuple[Period, ...] = get_args(Period)
@@ -30,26 +30,33 @@ def holders(tenant: str, project: str, user: str, key: str) -> list[str]:
     return [*found, tenant_id(tenant)] if tenant else found
 
 
-async def book(connection: AsyncConnection, rows: Iterable[Row], now: int) -> None:
+async def book(connection: AsyncConnection, sums: Sums, now: int) -> None:
     """now: Unix milliseconds."""
+    if "cost" not in sums.names:
+        return
+    place = sums.names.index("cost")
     costs: dict[tuple[int, str, str, str, str], int] = {}
-    for row in rows:
-        if row.cost:
-            whose = row.at - row.at % HOUR, row.tenant, row.project, row.user, row.key_id  # no window is shorter
-            costs[whose] = costs.get(whose, 0) + row.cost
+    for (hour, tenant, project, user, key, *_), added in sums.hours.items():  # no window is shorter
+        whose = hour, tenant, project, user, key
+        costs[whose] = costs.get(whose, 0) + added[place]
     amounts: dict[tuple[str, str, str], int] = {}
     for (hour, *whose_), cost in costs.items():
-        for period in PERIODS:
-            name = window(period, hour / 1000)
-            for holder in holders(*whose_):
-                amounts[holder, period, name] = amounts.get((holder, period, name), 0) + cost
-    if not amounts:
-        return
-    values = [(*whose, amount, now) for whose, amount in sorted(amounts.items())]
-    await bulk(connection, _spent, spend, ("holder", "period", "window", "amount", "changed"), values)
+        if cost:
+            for period, name in _windows(hour):
+                for holder in holders(*whose_):
+                    amounts[holder, period, name] = amounts.get((holder, period, name), 0) + cost
+    if amounts:
+        values = [(*whose, amount, now) for whose, amount in sorted(amounts.items())]
+        await bulk(connection, _spent, spend, ("holder", "period", "window", "amount", "changed"), values)
 
 
-def _spent(statement: Any) -> Any:
+@lru_cache(64)
+def _windows(hour: int) -> tuple[tuple[Period, str], ...]:
+    """Those that an hour (Unix milliseconds) is of."""
+    return tuple([(period, window(period, hour / 1000)) for period in PERIODS])
+
+
+def _spent(statement: Any, _names: tuple[str, ...]) -> Any:
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=["holder", "period"],

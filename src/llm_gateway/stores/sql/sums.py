@@ -9,23 +9,23 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from itertools import repeat
 from operator import add as add_
-from operator import attrgetter
+from operator import and_, itemgetter, or_
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llm_gateway.stores.sql.rows import Row
+from llm_gateway.stores.sql.rows import Column, Rows
 from llm_gateway.stores.sql.tables import DIMENSIONS, SUMS, daily, hourly, tag_sets
 
-Made = Callable[[Any], Any]  # the insert that it begins with -> the statement
+Made = Callable[[Any, tuple[str, ...]], Any]  # the insert that it begins with, and its columns -> the statement
 HOUR, DAY = 3_600_000, 86_400_000
 GRAINS: tuple[tuple[Table, int], ...] = ((hourly, HOUR), (daily, DAY))
 ADDED = (*SUMS, "ms")
-_PLAIN = ("input", "output", "cache_read", "reasoning", "audio_input", "audio_output", "image_input", "image_output", "searches", "bytes_in", "bytes_out")
-PLAIN = {name: attrgetter(name) for name in _PLAIN}
-_at = attrgetter("at")
+PLAIN = ("input", "output", "cache_read", "reasoning", "audio_input", "audio_output", "image_input", "image_output", "searches", "bytes_in", "bytes_out")
 
 
 def load_insert(dialect: str) -> Any:
@@ -53,82 +53,113 @@ async def bulk(connection: AsyncConnection, made: Made, table: Table, names: tup
     await connection.exec_driver_sql(text, rows)
 
 
-@lru_cache(32)
+@lru_cache(128)
 def _written(dialect: Dialect, made: Made, table: Table, names: tuple[str, ...]) -> tuple[str, tuple[int, ...] | None]:
     """The text, and where each of its parameters stands among `names`; None if just as they do."""
-    compiled: Any = made(load_insert(dialect.name)(table)).compile(dialect=dialect, column_keys=list(names))
+    compiled: Any = made(load_insert(dialect.name)(table), names).compile(dialect=dialect, column_keys=list(names))
     places = tuple([names.index(name) for name in compiled.positiontup])
     return str(compiled), None if places == tuple(range(len(names))) else places
 
 
-def plain(statement: Any) -> Any:
+def plain(statement: Any, _names: tuple[str, ...]) -> Any:
     return statement
 
 
-def sums(rows: Sequence[Row]) -> dict[str, Any]:
-    """What rows of the same dimensions add. Of an attempt that was not the reply: its tokens and cost, and no request."""
-    requests = [row for row in rows if not row.parent]
-    found: dict[str, Any] = {name: sum(map(get, rows)) for name, get in PLAIN.items()}
-    return found | {
-        "requests": len(requests),
-        "failed": sum([row.outcome != "ok" for row in requests]),
-        "cached": sum([row.cached for row in requests]),
-        "absorbed": len(rows) - len(requests),
-        "unpriced": sum([row.cost is None and bool(row.input or row.output) for row in rows]),
-        "estimated": sum([row.estimated for row in rows]),
-        "cache_write": sum([row.cache_write_5m + row.cache_write_1h for row in rows]),
-        "cost": sum([row.cost or 0 for row in rows]),
-        "saved": sum([row.saved or 0 for row in rows]),
-        "ms": sum([row.ms for row in requests], 0.0),
-    }
+class Sums(Struct, frozen=True):
+    """What rows add: (hour, *DIMENSIONS) -> a number for each of `names`, which are those of ADDED that are not 0 everywhere."""
+
+    names: tuple[str, ...]
+    hours: dict[tuple[Any, ...], tuple[Any, ...]]
 
 
-async def add(connection: AsyncConnection, rows: Sequence[Row]) -> None:
+def measures(rows: Rows) -> dict[str, Column]:
+    """What each row adds, by name, without what none of them does. Of an attempt that was not the reply: its tokens and cost, and no request."""
+    columns, count = rows.columns, rows.count
+    found = {name: columns[name] for name in (*PLAIN, "estimated") if name in columns}
+    found["requests"] = requests = [not parent for parent in columns["parent"]] if "parent" in columns else [True] * count
+    if "parent" in columns:
+        found["absorbed"] = [not request for request in requests]
+    if "ms" in columns:
+        found["ms"] = columns["ms"] if all(requests) else [ms if request else 0.0 for ms, request in zip(columns["ms"], requests, strict=True)]
+    if "cached" in columns:
+        found["cached"] = list(map(and_, columns["cached"], requests))
+    outcome = columns.get("outcome", ("",) * count)
+    if outcome.count("ok") < count:
+        found["failed"] = [said != "ok" and request for said, request in zip(outcome, requests, strict=True)]
+    if "cache_write_5m" in columns or "cache_write_1h" in columns:
+        found["cache_write"] = list(map(add_, _or_zeros(rows, "cache_write_5m"), _or_zeros(rows, "cache_write_1h")))
+    for name in ("cost", "saved"):
+        if name in columns:
+            found[name] = [amount or 0 for amount in columns[name]]
+    cost = columns.get("cost", (None,) * count)
+    if None in cost:
+        used = map(or_, _or_zeros(rows, "input"), _or_zeros(rows, "output"))
+        found["unpriced"] = [amount is None and tokens > 0 for amount, tokens in zip(cost, used, strict=True)]
+    return found
+
+
+def _or_zeros(rows: Rows, name: str) -> Column:
+    return rows.columns.get(name) or (0,) * rows.count
+
+
+def added_up(rows: Rows) -> Sums:
+    """By hour and dimensions: column by column, each group's part of it at once."""
+    found = measures(rows)
+    names = tuple([name for name in ADDED if name in found])
+    columns = [found[name] for name in names]
+    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    hours = [at - at % HOUR for at in rows.columns["at"]] if rows.count else []
+    for number, key in enumerate(zip(hours, *[rows.columns.get(name, repeat("")) for name in DIMENSIONS], strict=False)):
+        groups[key].append(number)
+    return Sums(names, {key: _of(columns, numbers) for key, numbers in groups.items()})
+
+
+def _of(columns: list[Column], numbers: list[int]) -> tuple[Any, ...]:
+    if len(numbers) == 1:
+        return tuple([+column[numbers[0]] for column in columns])
+    those = itemgetter(*numbers)
+    return tuple([sum(those(column)) for column in columns])
+
+
+async def add(connection: AsyncConnection, sums: Sums) -> None:
     """Adds them to the hours and days they are of, and notes their tags."""
-    by_hour = _by_hour(rows)
     for table, length in GRAINS:
-        await bulk(connection, _adding, table, ("start", "place", *DIMENSIONS, *ADDED), _added(by_hour, length))
-    await _tags(connection, {row.tags: row.at for row in sorted(rows, key=_at) if row.tags})
+        await bulk(connection, _adding, table, ("start", "place", *DIMENSIONS, *sums.names), _rows(sums, length))
+    latest: dict[str, int] = {}
+    for hour, *_, tags in sums.hours:
+        latest[tags] = max(hour, latest.get(tags, 0))
+    await _tags(connection, latest)
 
 
-def _adding(statement: Any) -> Any:
+def _adding(statement: Any, names: tuple[str, ...]) -> Any:
     table, new = statement.table, statement.excluded
-    return statement.on_conflict_do_update(index_elements=["start", "place"], set_={name: table.c[name] + new[name] for name in ADDED})
+    adding = {name: table.c[name] + new[name] for name in names if name in ADDED}
+    return statement.on_conflict_do_update(index_elements=["start", "place"], set_=adding)
 
 
-def _by_hour(rows: Sequence[Row]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """(hour, *dimensions) -> what is added there, as ADDED has it."""
-    together: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        at = row.at
-        together[
-            at - at % HOUR, row.tenant, row.project, row.user, row.key_id, row.key, row.model, row.provider, row.upstream_model, row.tags
-        ].append(row)
-    return {key: _ordered(sums(several)) for key, several in together.items()}
-
-
-def _added(by_hour: dict[tuple[Any, ...], tuple[Any, ...]], length: int) -> list[tuple[Any, ...]]:
+def _rows(sums: Sums, length: int) -> list[tuple[Any, ...]]:
     """By hour or day and dimensions; in one order everywhere, so that two replicas never wait for each other in a circle."""
     found: dict[tuple[int, bytes], tuple[Any, ...]] = {}
-    for (hour, *dimensions), added in by_hour.items():
-        key = hour - hour % length, sha256("\0".join(dimensions).encode()).digest()[:16]
+    for (hour, *dimensions), added in sums.hours.items():
+        key = hour - hour % length, _place(tuple(dimensions))
         before = found.get(key)
         total = added if before is None else tuple(map(add_, before[2 + len(DIMENSIONS) :], added))
         found[key] = (*key, *dimensions, *total)
     return [found[key] for key in sorted(found)]
 
 
-def _ordered(found: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple([found[name] for name in ADDED])
+@lru_cache(1024)
+def _place(dimensions: tuple[str, ...]) -> bytes:
+    return sha256("\0".join(dimensions).encode()).digest()[:16]
 
 
 async def _tags(connection: AsyncConnection, sets: dict[str, int]) -> None:
     """sets: of tags, and when each was met last."""
-    seen = sorted((tags, tag, at - at % DAY) for tags, at in sets.items() for tag in set(tags.split(",")))
+    seen = sorted((tags, tag, at - at % DAY) for tags, at in sets.items() if tags for tag in set(tags.split(",")))
     if seen:
         await bulk(connection, _latest, tag_sets, ("tags", "tag", "seen"), seen)
 
 
-def _latest(statement: Any) -> Any:
+def _latest(statement: Any, _names: tuple[str, ...]) -> Any:
     new = statement.excluded
     return statement.on_conflict_do_update(index_elements=["tags", "tag"], set_={"seen": new.seen}, where=tag_sets.c.seen < new.seen)
