@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from databases import Migrated
 from llm_gateway.accounting.journal import Journal
 from llm_gateway.admin import loading
-from llm_gateway.admin.loading import LINES, Loader
+from llm_gateway.admin.loading import Loader
 from llm_gateway.stores.sql import booking, tables
 from llm_gateway.stores.sql.engine import connect, reading
 from llm_gateway.stores.sql.rows import Rows
@@ -65,12 +65,20 @@ async def test_all_files_are_loaded_and_then_what_came_since(engine, folder, loa
     assert loader.behind() == (0, 0.0)
 
 
-async def test_many_rows_come_in_batches(engine, folder, loader):
-    write(folder, *(line(id=f"{number:05}") for number in range(2 * LINES + 7)))
+async def test_many_rows_come_in_batches(engine, folder, loader, monkeypatch):
+    monkeypatch.setattr(loading, "BYTES", 100 * len(line(id="00000")) + 50)
+    write(folder, *(line(id=f"{number:05}") for number in range(207)))
     moves = []
-    assert await loader.sweep(DAY, lambda: moves.append(1)) == 2 * LINES + 7
-    assert len(moves) >= 3
-    assert len(await ids(engine)) == 2 * LINES + 7
+    assert await loader.sweep(DAY, lambda: moves.append(1)) == 207
+    assert (len(moves), len(await ids(engine))) == (3, 207)
+
+
+async def test_a_batch_of_short_lines_has_its_bound(engine, folder, loader, monkeypatch):
+    monkeypatch.setattr(loading, "LINES", 10)
+    write(folder, *(b"\n" if number % 2 else line(id=f"{number:05}") for number in range(25)))
+    moves = []
+    assert await loader.sweep(DAY, lambda: moves.append(1)) == 25
+    assert (len(moves), len(await ids(engine)), loader.refused) == (3, 13, 12)
 
 
 async def test_a_line_that_is_being_written_is_waited_for(engine, folder, loader):
