@@ -211,12 +211,14 @@ async def test_a_stream_nobody_saw_anything_of_costs_nothing(ledger, make, tmp_p
 async def test_a_price_is_taken_at_the_requests_time(ledger, make) -> None:
     target = Target()
     ledger.settle(make(usage=Usage(input=1), target=target), b"")
+    await tick()
     assert target.priced == [1_764_000_000.25]
 
 
 async def test_a_cost_that_is_known_already_is_kept(ledger, make) -> None:
     target = Target()
     ledger.settle(make(usage=Usage(input=1), target=target, cost=7), b"")
+    await tick()
     assert target.priced == []
     assert target.meter.cost == 7
 
@@ -224,6 +226,7 @@ async def test_a_cost_that_is_known_already_is_kept(ledger, make) -> None:
 async def test_overhead_is_seen_only_where_it_is_ours(ledger, make) -> None:
     ledger.settle(make(target=Target(), upstream_ms=60.0), b"")
     ledger.settle(make(target=Target(), upstream_ms=60.0, tries=2), b"")  # the pause between two attempts is nobody's
+    await tick()
     observed = ledger.metrics.overhead
     assert sum(observed.counts) == 1
     assert 0.03 < observed.sum < 0.5

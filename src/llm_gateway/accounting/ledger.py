@@ -1,7 +1,7 @@
 """Settles every exchange exactly once, and lets go of a reply's last bytes only when its usage row is in the journal.
 
-Law: `settle` is called for every exchange, whatever became of it; a second call does nothing. Rows, last bytes and log
-lines of one loop tick travel together: one journal write, then the held bytes, then one log write. So a client that holds
+Law: `settle` is called for every exchange, whatever became of it; a second call does nothing. What ended in one
+loop tick is booked together: rows, one journal write, then the held bytes, then one log write. So a client that holds
 a complete reply has exactly one row, also after kill -9 (a client without one may have a row: it was billed, rightly).
 
 The access-log line is the usage row with a head of its own: one encoding, two destinations.
@@ -132,6 +132,7 @@ class Ledger:
         self.log = log
         self.metrics = metrics
         self._call_soon = loop.call_soon
+        self._ended: list[tuple[Exchange, bytes]] = []
         self._rows: list[bytes] = []
         self._lines: list[bytes] = []
         self._held: list[tuple[Exchange, bytes]] = []
@@ -146,14 +147,13 @@ class Ledger:
         if x.settled:
             return
         x.settled = True
-        try:
-            self._book(x, last)
-        except Exception as error:  # noqa: BLE001  a bug of ours: what could not be booked is not given, and nobody is left waiting
-            traceback.print_exception(error, file=sys.stderr)
-            x.client.abort(x)
+        self._ended.append((x, last))
+        if not self._due:
+            self._due = True
+            self._call_soon(self.flush)
 
-    def _book(self, x: Exchange, last: bytes) -> None:
-        seconds = perf_counter() - x.started
+    def _book(self, x: Exchange, last: bytes, now: float) -> None:
+        seconds = now - x.started
         if x.usage is None and x.committed and x.stream and x.route.operation == CHAT:
             x.usage = estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
         if x.usage is not None and x.cost is None and x.target is not None:
@@ -171,13 +171,19 @@ class Ledger:
         if self.log is not None:
             self._lines.append(LOG_HEAD + line[1:])
         (self._broken if x.broken else self._held).append((x, last))
-        if not self._due:
-            self._due = True
-            self._call_soon(self.flush)
 
     def flush(self) -> None:
-        """The end of a tick: journal, then the held bytes, then the log."""
+        """The end of a tick: rows, the journal, then the held bytes, then the log. One step for all after another: a processor that does the same
+        thing again has it at hand, which is a twentieth of a request's time."""
         self._due = False
+        now = perf_counter()
+        ended, self._ended = self._ended, []
+        for x, last in ended:
+            try:
+                self._book(x, last, now)
+            except Exception as error:  # noqa: BLE001  a bug of ours: what could not be booked is not given, and nobody is left waiting
+                traceback.print_exception(error, file=sys.stderr)
+                x.client.abort(x)
         if self._rows:
             rows, self._rows = self._rows, []
             self.journal.write(rows)
