@@ -5,7 +5,6 @@ from __future__ import annotations
 from calendar import timegm
 
 import pytest
-from msgspec.structs import asdict
 
 from llm_gateway.admin import questions
 from llm_gateway.stores.sql.asking import MEASURES, Answer, Question
@@ -66,7 +65,7 @@ def test_groups_are_for_other_answers_than_rows():
 
 
 def test_a_cursor_leads_back_to_its_row():
-    row = asdict(rows(line())[0])
+    row = vars(rows(line())[0])
     assert questions.behind({"cursor": [questions.cursor(row)]}) == (row["at"], "a")
     assert questions.behind({}) is None
     for wrong in ("!!!", "AAAA", "YQ=="):
@@ -85,6 +84,6 @@ def test_money_is_told_to_the_last_nano_usd():
 
 
 def test_a_row_reads_as_people_write():
-    shown = questions.row(asdict(rows(line(tags=["a", "b"]))[0]))
+    shown = questions.row(vars(rows(line(tags=["a", "b"]))[0]))
     assert (shown["ts"], shown["tags"], shown["cost_nano_usd"], shown["cost_usd"]) == ("2026-11-27T01:02:03.004Z", ["a", "b"], 1000, 1e-06)
-    assert questions.row(asdict(rows(line(cost=None))[0]))["cost_usd"] is None
+    assert questions.row(vars(rows(line(cost=None))[0]))["cost_usd"] is None

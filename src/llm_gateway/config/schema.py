@@ -72,7 +72,8 @@ class Server(Section):
     body_memory_bytes: Bytes | None = Field(
         default=None,
         description="Request bodies held at once per worker; above it, 503. Unset: its share of a quarter of the container's memory (cgroup), "
-        "256 MiB where that has no limit.",
+        "256 MiB where that has no limit. Beside it a worker keeps up to 16 MiB that bodies took, so as not to ask the kernel for it each time; "
+        "glibc's `MALLOC_TRIM_THRESHOLD_` in the environment says otherwise.",
     )
 
 
