@@ -26,7 +26,7 @@ from llm_gateway.stores.sql.booking import NO_ROWS, Batch, Refused
 from llm_gateway.stores.sql.engine import unfit
 
 LINES = 4000  # in a batch, at most
-BYTES = 1 << 20  # read at once, and what of it are whole lines is a batch: some 1,900 rows, 30 ms
+BYTES = 1 << 20  # read at once, and what of it are whole lines is a batch: some 1,900 rows, 60 ms
 LONGEST = 4 << 20  # a line beyond it is no row
 USUAL_LINE = 600  # bytes, before any was seen
 
