@@ -67,7 +67,7 @@ from llm_gateway.upstream.pool import Pool
 
 TICK = 0.25
 FAST_DRAIN = 5.0
-PATIENCE = 0.25
+PATIENCE, PATIENCE_AT_FIRST = 0.25, 5.0
 MOST_FILES = 1 << 20
 CROWDED = 1.25  # times the mean of open connections, above which replies end their connection
 
@@ -182,13 +182,19 @@ class Worker:
 
     async def _before(self) -> None:
         """Where keys were made at run time, connections wait for the operator's word on them: a worker that takes a dead one's place has it
-        in no time, and refuses nobody; at a start nobody waits for an operator that is not up yet."""
+        in no time, and refuses nobody; at a start nobody waits for an operator that is not up yet. But where tenants of the file may have
+        entrusted keys of their own and no table says whether they did, all wait for it: ours must not stand in."""
         path = Path(self.snapshot.data_dir) / KEYS
         if path.exists() and not self.directory.open(path, confirmed=False):
             self.line.admission.forget()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self.informed.wait()
+            patience = PATIENCE
+        elif self.snapshot.tenancy.tenants:
+            patience = PATIENCE_AT_FIRST
+        else:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.informed.wait()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -278,7 +284,9 @@ class Worker:
         """Who may do what has changed."""
         directory = self.directory
         match message:
-            case channel.Tables(keys, _, spend, since):
+            case channel.Tables(keys, _, spend, since, absent):
+                if absent:
+                    self.informed.set()
                 if spend:
                     self.spend.open(Path(self.snapshot.data_dir) / spend)
                 if keys and not directory.holds(path := Path(self.snapshot.data_dir) / keys):

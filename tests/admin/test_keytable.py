@@ -45,7 +45,7 @@ class Worker:
         self.heard.append(message)
         match message:
             case channel.Tables(keys, _, _, since):
-                if not self.directory.holds(self.folder / keys):
+                if keys and not self.directory.holds(self.folder / keys):
                     assert self.directory.open(self.folder / keys) == ""
                     for delta in since:
                         self.directory.change(delta.serial, delta.entries)
@@ -280,6 +280,23 @@ async def test_while_the_database_is_away_workers_keep_what_they_know(plane: Pla
     assert not cold.table.away
     assert "read again" in cold.said.getvalue()
     await cold.close()
+
+
+async def test_with_neither_a_database_nor_a_table_nobody_is_kept_waiting(plane: Plane, url: str, tmp_path: Path) -> None:
+    await plane.engine.dispose()
+    (tmp_path / "gateway.db").rename(tmp_path / "hidden")
+    worker = await plane.worker(0)
+    await plane.table.try_to_look()
+    await plane.settle()
+    for each in (worker, await plane.worker(1)):
+        assert each.heard == [channel.Tables("", 0, absent=True)]
+    await plane.engine.dispose()
+    for made in tmp_path.glob("gateway.db*"):
+        made.unlink()
+    (tmp_path / "hidden").rename(tmp_path / "gateway.db")
+    await plane.table.try_to_look()
+    await plane.settle()
+    assert (worker.directory.confirmed, worker.heard[-1].absent) == (True, False)
 
 
 async def test_a_table_that_cannot_be_written_is_said_and_tried_again(plane: Plane) -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from e2e.conftest import Loop, free_port, running
 from e2e.test_keys import ASK, TOKEN, Keyed
+from llm_gateway.worker import PATIENCE_AT_FIRST
 from postgres import Postgres
 from processes import eventually
-from replay.faulty import FaultyUpstream
+from replay.faulty import FaultyUpstream, refused_port
 
 pytestmark = pytest.mark.slow
 CLIENT, OURS, OWN = "sk-client-0123456", "sk-gateways", "sk-writtens-own"
@@ -104,3 +105,29 @@ def test_another_replica_on_the_same_database_uses_it_within_two_seconds(upstrea
         two.within(OWN)
         assert two.admin("DELETE", PATH)[0] == 204
         one.within(OURS)
+
+
+def test_a_replica_with_an_empty_disk_uses_it_from_its_first_request_on(upstream: FaultyUpstream, tmp_path: Path, postgres: Postgres) -> None:
+    """Its workers know nothing but the file, and nobody's first request goes out with the gateway's key."""
+    shared = {"database": {"url": postgres.database()}, "secret": "a secret of both gateways"}
+    with ExitStack() as stack:
+        one = started(stack, tmp_path / "one", configured(tmp_path / "one", upstream, **shared), upstream)
+        one.admin("PUT", PATH, {"key": OWN})
+        place = tmp_path / "two"
+        place.mkdir()
+        config = configured(place, upstream, **shared)
+        two = Trusted(stack.enter_context(running(place, config)), config["server"]["metrics_port"])
+        two.upstream = upstream
+        assert two.used() == {f"Bearer {OWN}"}
+
+
+def test_while_nobody_can_say_whether_there_are_any_the_gateways_own_serve(upstream: FaultyUpstream, tmp_path: Path) -> None:
+    """The database is away and the disk is empty: tenants are served, and not after the time that a worker would wait for word."""
+    url = f"postgresql://nobody:none@127.0.0.1:{refused_port()}/none"
+    config = configured(tmp_path, upstream, database={"url": url}, secret="a secret of the gateway")
+    with ExitStack() as stack:
+        begun = time.monotonic()
+        gateway = Trusted(stack.enter_context(running(tmp_path, config)), config["server"]["metrics_port"])
+        gateway.upstream = upstream
+        assert gateway.used() == {f"Bearer {OURS}"}
+        assert time.monotonic() - begun < PATIENCE_AT_FIRST

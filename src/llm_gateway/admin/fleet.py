@@ -158,9 +158,15 @@ class Fleet:
         for member in self._members.values():
             self._refer(member)
 
+    def absent(self) -> None:
+        """Nobody need wait for a table: there is none to be had for now."""
+        self._tables = structs.replace(self._tables, absent=True)
+        for member in self._members.values():
+            self._refer(member)
+
     def spend(self, name: str) -> None:
         """All workers look up in this what was spent, from now on."""
-        self._tables = Tables(self._tables.keys, self._tables.serial, name)
+        self._tables = structs.replace(self._tables, spend=name)
         for member in self._members.values():
             if member.link is not None and member.pid:
                 member.spent = member.link.send(self._tables)
@@ -272,6 +278,6 @@ class Fleet:
             member.link.send(self._granted)
 
     def _refer(self, member: Member) -> None:
-        if member.link is not None and member.pid and self._tables.keys:
+        if member.link is not None and member.pid and (self._tables.keys or self._tables.absent):
             spend = self._tables.spend if member.spent else ""
             member.link.send(structs.replace(self._tables, spend=spend, since=tuple(self._deltas)))

@@ -37,6 +37,7 @@ class Workers(Protocol):
     @property
     def differences(self) -> int: ...
     def table(self, keys: str, serial: int, *, anew: bool = False) -> None: ...
+    def absent(self) -> None: ...
     def differ(self, delta: Delta) -> None: ...
 
 
@@ -167,8 +168,12 @@ class KeyTable:
 
     def _make_do(self) -> None:
         """With the table of the last run, where there is no other."""
-        table = _table(self._path) if self._serial < 0 else None
-        if table is not None:
+        if self._serial >= 0:
+            return
+        table = _table(self._path)
+        if table is None:
+            self._workers.absent()
+        else:
             self._notices.say("error", "keys and tenants are those of the last run", serial=table.serial)
             self._publish(table.serial)
 

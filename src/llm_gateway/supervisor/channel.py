@@ -105,12 +105,14 @@ class Delta(Struct, frozen=True, tag="delta"):
 
 class Tables(Struct, frozen=True, tag="tables"):
     """Look keys and spending up in these files of data_dir from now on; "": there is none yet. `serial`: of the revision that the key table
-    holds. `since`: what it does not hold, in one message with it, so that no key is unknown in between."""
+    holds. `since`: what it does not hold, in one message with it, so that no key is unknown in between. `absent`: nobody can say which keys
+    there are, the database is away and no table is left of an earlier run."""
 
     keys: str
     serial: int
     spend: str = ""
     since: tuple[Delta, ...] = ()
+    absent: bool = False
 
 
 class Keysets(Struct, frozen=True, tag="keysets"):
