@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import typer
+from click.testing import Result
 from typer.testing import CliRunner
 
-from llm_gateway.commands import database, keys, tenants, usage
+from llm_gateway.commands import audit, database, keys, tenants, usage, written
 from llm_gateway.commands.explain import explain
+from llm_gateway.commands.journal import journal
 
 CONFIG = {"server": {"host": "127.0.0.1", "metrics_port": 1}, "tenants": {"written": {}}, "keys": [{"name": "cfg", "key": "sk-config-0123456"}]}
 
@@ -24,17 +26,23 @@ class Shell:
         self.app = typer.Typer()
         group = typer.Typer()
         keys.add_to(group)
+        group.command("hash")(written.hash_key)
         self.app.add_typer(group, name="keys")
         self.app.add_typer(tenants.app(), name="tenants")
+        self.app.add_typer(audit.app(), name="audit")
         self.app.add_typer(usage.app(), name="usage")
         self.app.add_typer(database.app(), name="db")
         self.app.command()(explain)
+        self.app.command()(journal)
 
     def __call__(self, *words: str, status: int = 0, typed: str | None = None) -> str:
         """What it prints; where it fails, what it says of that."""
-        done = CliRunner().invoke(self.app, [*words, "--config", str(self.file)], input=typed)
+        done = self.run(*words, typed=typed)
         assert done.exit_code == status, done.output
         return done.stdout if status == 0 else done.stderr
+
+    def run(self, *words: str, typed: str | None = None) -> Result:
+        return CliRunner().invoke(self.app, [*words, "--config", str(self.file)], input=typed)
 
     def read(self, *words: str) -> Any:
         return json.loads(self(*words, "--json"))

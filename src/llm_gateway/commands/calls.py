@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -20,8 +19,8 @@ from urllib.parse import urlencode
 import typer
 
 from llm_gateway.admission.directory import Directory
-from llm_gateway.commands.reading import INVALID, address, configuration
-from llm_gateway.config.load import Loaded, load
+from llm_gateway.commands.reading import address, read, refused
+from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import ADMIN_SOCKET, prepare
 from llm_gateway.config.present import ANY_ADDRESS
 from llm_gateway.config.problems import ConfigError
@@ -67,13 +66,12 @@ def _local(path: Path) -> socket.socket | None:
 def call(config: str | None, method: str, path: str, body: Body | None = None, query: Mapping[str, str | None] | None = None) -> Body:
     """What the admin API answers; an empty answer is {}. query: parameters; None is not sent. Ends the command, with what it says, where
     that is a refusal."""
+    loaded = read(config)
+    said = urlencode({name: value for name, value in (query or {}).items() if value is not None})
     try:
-        loaded = load(configuration(config), os.environ)
-        said = urlencode({name: value for name, value in (query or {}).items() if value is not None})
         status, text = _answer(loaded, method, f"{path}?{said}" if said else path, json.dumps(body) if body is not None else "")
     except ConfigError as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        raise typer.Exit(INVALID) from error
+        raise refused(error) from error
     answer = cast("Body", json.loads(text)) if text else {}
     if status >= 400:
         errors = answer.get("errors") or [answer["error"]]
@@ -85,11 +83,7 @@ def call(config: str | None, method: str, path: str, body: Body | None = None, q
 def download(config: str | None, path: str, query: Mapping[str, str | None], file: BinaryIO) -> None:
     """What the admin API answers, as it comes, into `file`. Ends the command where that is a refusal, or breaks off."""
     said = urlencode({name: value for name, value in query.items() if value is not None})
-    try:
-        loaded = load(configuration(config), os.environ)
-    except ConfigError as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        raise typer.Exit(INVALID) from error
+    loaded = read(config)
     try:
         _fetch(loaded, f"{path}?{said}", file)
     except ConnectionRefusedError:

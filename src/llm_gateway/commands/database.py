@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from llm_gateway.commands.reading import ConfigOption, read
+from llm_gateway.commands.reading import ConfigOption, sound
 from llm_gateway.config.state import address
 
 
@@ -41,7 +41,7 @@ def upgrade(config: ConfigOption = None) -> None:
 
 def _asked(config: str | None, what: str) -> Any:
     """Ends the command where the configuration is wrong or nobody answers."""
-    done, told = asyncio.run(load_migrations()(address(read(config).root), what))
+    done, told = asyncio.run(load_migrations()(address(sound(config).root), what))
     if not done:
         print(f"the database does not answer: {told}", file=sys.stderr)
         raise typer.Exit(1)

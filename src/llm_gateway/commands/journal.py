@@ -14,7 +14,7 @@ import typer
 
 from llm_gateway.accounting.journal import read as read_rows
 from llm_gateway.accounting.summary import Summary
-from llm_gateway.commands.reading import ConfigOption, read
+from llm_gateway.commands.reading import ConfigOption, sound
 
 
 def journal(
@@ -24,7 +24,7 @@ def journal(
     config: ConfigOption = None,
 ) -> None:
     """Print usage rows as JSON lines, and to standard error what they add up to by model."""
-    folder = Path(data_dir or read(config).root.data_dir) / "journal"
+    folder = Path(data_dir or sound(config).root.data_dir) / "journal"
     first = _moment(since) if since is not None else ""
     added = Summary()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us without a word

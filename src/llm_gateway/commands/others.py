@@ -9,7 +9,6 @@ import typer
 from llm_gateway.commands import audit, database, keys, orders, tenants, usage, written
 from llm_gateway.commands.explain import explain
 from llm_gateway.commands.journal import journal
-from llm_gateway.commands.reading import configuration
 from llm_gateway.config import schema_json
 
 
@@ -23,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(some, name="keys")
     app.add_typer(tenants.app(), name="tenants")
     app.add_typer(orders.cache(), name="cache")
-    app.add_typer(audit.app(configuration), name="audit")
+    app.add_typer(audit.app(), name="audit")
     app.add_typer(usage.app(), name="usage")
     app.add_typer(database.app(), name="db")
 

@@ -1,6 +1,7 @@
 """The configuration as a command reads it.
 
 Law: whoever runs the command is told all that is wrong with it, and the command ends; nothing is written to `data_dir` before it is known to be good.
+Only who looks for the gateway that runs takes it as it is: what is wrong with the file now is no reason why a key cannot be revoked there.
 """
 
 from __future__ import annotations
@@ -36,10 +37,19 @@ def address(loaded: Loaded) -> Address:
 
 
 def read(config: str | None) -> Loaded:
+    """Whatever can be made out; the rest has its defaults."""
     try:
         return load(configuration(config), os.environ)
     except ConfigError as error:
         raise refused(error) from error
+
+
+def sound(config: str | None) -> Loaded:
+    """Only where the schema has nothing against it."""
+    loaded = read(config)
+    if loaded.problems:
+        raise refused(ConfigError(loaded.problems))
+    return loaded
 
 
 def compiled(config: str | None, catalogue: Catalogue, *, write: bool) -> tuple[Loaded, Material, Compiled]:
