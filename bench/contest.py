@@ -22,7 +22,8 @@ from upstreams import Upstream
 
 CONTESTANTS_CORE = 0
 DRIVER_CORE = 1
-SELDOM = 3
+SELDOM, LONGER = 3, 6
+AWAKE = 0.6  # seconds: a process that stood still finds itself late, and ours refuses work if it was twice in a row
 
 Figures = dict[str, float]
 Measure = Callable[["Contestant", float], Figures]
@@ -40,7 +41,7 @@ class Contestant:
 @dataclass
 class Contest:
     """`results`: section -> contestant -> figures of each round; `absent`: section -> contestant -> why.
-    `seldom`: who answers so slowly that a short round says little: each third round, for three times as long."""
+    `seldom`: who answers so slowly that a short round says little: each third round, six times as long."""
 
     folder: Path
     results: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
@@ -53,12 +54,13 @@ class Contest:
         taking_part = list(contestants)  # who fails leaves this list, not the caller's, which stops everybody
         for turn in range(-1, rounds):
             for each in list(taking_part):
-                times = SELDOM if each.name in self.seldom else 1
-                if turn > 0 and turn % times:
+                slow = each.name in self.seldom
+                if slow and turn > 0 and turn % SELDOM:
                     continue
                 each.process.thaw()
+                time.sleep(AWAKE)
                 try:
-                    figures = measure(each, seconds * times if turn >= 0 else min(seconds, 2.0))
+                    figures = measure(each, seconds * (LONGER if slow else 1) if turn >= 0 or slow else min(seconds, 2.0))
                 except (OSError, RuntimeError, AssertionError) as error:
                     self.drop(section, each.name, f"{error} {each.process.tail(2)}")
                     taking_part.remove(each)

@@ -75,7 +75,7 @@ def streams(one: Contestant, seconds: float, at_once: int) -> Figures:
         driver.run(1.2)
         before = count(one.upstream.port)
         seen, finished, errors, cpu, kernel, began = len(driver.delays), driver.finished, driver.errors, one.process.cpu(), softirq(), time.monotonic()
-        driver.run(max(seconds, 2.0))
+        driver.run(2 * seconds)
         cpu, kernel, took = one.process.cpu() - cpu, softirq() - kernel, time.monotonic() - began
         chunks = count(one.upstream.port)["chunks"] - before["chunks"]
         if driver.errors > errors or driver.finished == finished or not chunks:

@@ -85,8 +85,10 @@ def tables(report: dict[str, Any]) -> str:
     machine, found = report["machine"], summaries(report["results"])
     lines = [f"Measured on {report['date']}: {machine['cpu']}, {machine['memory']}, {machine['system']}, Python {machine['python']}."]
     lines.append(
-        f"{report['rounds']} interleaved rounds of {report['seconds']:g} s each, streams {max(report['seconds'], 2.0):g} s{report['seldom']}; "
-        f"the least, and the lower quartile beside it. Versions: {report['versions']}."
+        f"{report['rounds']} interleaved rounds of {report['seconds']:g} s each, streams {2 * report['seconds']:g} s{report['seldom']}; "
+        "the least, and the lower quartile beside it. "
+        + ("Not all tables are of one run, but each is, nginx with it. " if report["amended"] else "")
+        + f"Versions: {report['versions']}."
     )
     for section, (title, columns, compared) in SECTIONS.items():
         if section not in found:

@@ -10,6 +10,7 @@ Contestants run on core 0, the driver and the mock upstream on core 1. Linux wit
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -26,11 +27,12 @@ import measure
 import report
 import states
 import upstreams
-from contest import DRIVER_CORE, SELDOM, Contest, arena, launch
+from contest import DRIVER_CORE, LONGER, SELDOM, Contest, arena, launch
 from peers import BENCH_BIN, PEERS, PORTKEY, ROOT, Peer
 from process import machine
 
 SLOWEST = frozenset({"portkey", "litellm"})  # milliseconds of CPU a request
+STARTS = 5
 SECTIONS = ("plain", "single", "body", "state", "tls", "streams", "translated", "memory")
 
 
@@ -38,12 +40,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(peer.name for peer in PEERS), help="contestants, by name")
     parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=1.0, help="measured in each round; streams 2 at least")
-    parser.add_argument("--rounds", type=int, default=10, help="of the slowest each third, three times as long")
+    parser.add_argument("--seconds", type=float, default=1.0, help="measured in each round; streams twice as long")
+    parser.add_argument("--rounds", type=int, default=10, help="of the slowest each third, six times as long")
     parser.add_argument("--connections", default="32,128")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--held", type=int, default=5000, help="idle streams held open by ours and the plain proxies")
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench.json")
+    parser.add_argument("--amend", action="store_true", help="keep the sections of --out that are not measured now")
     parser.add_argument("--publish", action="store_true", help="write the tables into docs/benchmarks.md")
     return parser.parse_args()
 
@@ -89,11 +92,12 @@ def streams(contest: Contest, peers: list[Peer], chosen: argparse.Namespace, sec
 
 
 def memory(contest: Contest, peers: list[Peer], chosen: argparse.Namespace) -> None:
-    """Each alone and fresh: ready, at rest, and with streams open (those only for ours and the plain proxies)."""
+    """Each alone and fresh: ready some times, at rest, and with streams open (those only for ours and the plain proxies)."""
     with_plain, with_streams = upstreams.plain(contest.folder, DRIVER_CORE), upstreams.streaming(contest.folder, DRIVER_CORE)
     try:
         for peer in peers:
-            _alone(contest, peer, with_plain, "ready")
+            for _ in range(STARTS if peer.name not in SLOWEST else 1):
+                _alone(contest, peer, with_plain, "ready")
             if "tls" in peer.does:
                 _alone(contest, peer, with_streams, "held", chosen.held)
                 _alone(contest, peer, with_streams, "stalled", 200)
@@ -121,7 +125,7 @@ def _alone(contest: Contest, peer: Peer, upstream: upstreams.Upstream, section: 
     finally:
         one.process.stop()
     for name, row in figures.items():
-        contest.results.setdefault(name, {})[peer.name] = [row]
+        contest.results.setdefault(name, {}).setdefault(peer.name, []).append(row)
         print(f"{name:<12} {peer.name:<11} {row}", flush=True)
 
 
@@ -143,7 +147,12 @@ def seldom(peers: list[Peer], chosen: argparse.Namespace) -> str:
     """Who took part in fewer rounds, in words."""
     names = [peer.label for peer in peers if peer.name in SLOWEST]
     rounds = len(range(0, chosen.rounds, SELDOM))
-    return f" ({' and '.join(names)} {rounds}, {SELDOM} times as long)" if names else ""
+    return f" ({' and '.join(names)} {rounds}, {LONGER} times as long)" if names else ""
+
+
+def _kept(absent: dict[str, dict[str, str]], contest: Contest) -> dict[str, dict[str, str]]:
+    """Who did not take part in what was not measured again."""
+    return {section: found for section, found in absent.items() if section not in contest.results}
 
 
 def main() -> None:
@@ -170,6 +179,7 @@ def main() -> None:
         if "memory" in sections:
             memory(contest, peers, chosen)
     finally:
+        before = json.loads(chosen.out.read_text()) if chosen.amend else {"results": {}, "absent": {}}
         summary: dict[str, Any] = {
             "date": datetime.now(UTC).date().isoformat(),
             "machine": machine(),
@@ -178,8 +188,9 @@ def main() -> None:
             "seconds": chosen.seconds,
             "seldom": seldom(peers, chosen),
             "labels": {"direct": "driver and mock alone", **{peer.name: peer.label for peer in (*states.peers(list(PEERS), None), *PEERS)}},
-            "results": contest.results,
-            "absent": contest.absent,
+            "results": before["results"] | contest.results,
+            "absent": _kept(before["absent"], contest) | contest.absent,
+            "amended": chosen.amend,
         }
         report.save(summary, chosen.out)
         print("\n" + report.tables(summary))
