@@ -188,3 +188,24 @@ def test_prices_of_nobody_here_are_pointed_out(compile_text):
     (warning,) = compile_text(text).warnings
     assert "no provider is called `aa`" in warning
     assert "models named `aa/1`" in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("providers: {o: {type: openai, api_key: k, base_url: 'https://llm.example:4430x/v1'}}", "providers.o.base_url"),
+        ("providers: {o: {type: openai, api_key: k, base_url: 'https://llm.example:99999'}}", "providers.o.base_url"),
+        ("providers: {openai: {base_url: 'https://[::1'}}", "providers.openai.base_url"),
+        ("providers: {o: {type: openai, api_key: k, proxy: 'http://proxy:80a'}}", "providers.o.proxy"),
+        ("secret: '0123456789abcdef'\ndatabase: {url: 'postgresql://gateway:pa/ss@db/gateway'}", "database.url"),
+        ("providers: {ollama: {}}", "providers.ollama.base_url"),
+        ("providers: [openai]", "providers"),
+        ("providers: 5", "providers"),
+    ],
+)
+@pytest.mark.parametrize("key", [{}, {"OPENAI_API_KEY": "sk-1"}])
+def test_what_nobody_could_connect_by_is_refused_and_not_found_out_by_workers(problems_of, text, option, key):
+    """A worker that is told such an address ends, and so do its successors."""
+    lines = problems_of(text, OLLAMA_HOST="localhost:11434x", **key)
+    assert any(f"{option}: expected " in line or f"{option}: OLLAMA_HOST: expected " in line for line in lines), lines
+    assert not any("pa/ss" in line for line in lines)

@@ -30,8 +30,10 @@ class Resolver:
         self._lookup = lookup
         self._left_out = upstreams.left_out
         self._by_name = {provider.name: provider for provider in upstreams.providers}
+        said = loaded.data.get("providers")
+        said = said if isinstance(said, dict) else {}
         # A broken section is complained about once, not by every alias that names it.
-        self._named = {*self._by_name, *self._left_out, *(loaded.data.get("providers") or {})}
+        self._named = {*self._by_name, *self._left_out, *said}
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
 

@@ -157,7 +157,10 @@ class _Merge:
         if path[0] != "providers":
             return True
         name = str(path[1])
-        section = (self._source.data.get("providers") or {}).get(name)
+        said = self._source.data.get("providers")
+        if said is not None and not isinstance(said, dict):
+            return False
+        section = (said or {}).get(name)
         if not isinstance(section, dict):
             return True
         if section.get("type", name) != name or section.get("keys"):
@@ -217,7 +220,10 @@ class _Merge:
 
 def same_host(one: object, other: str) -> bool:
     """An unset URL is the service's own."""
-    return not isinstance(one, str) or urlsplit(one).hostname == urlsplit(other).hostname
+    try:
+        return not isinstance(one, str) or urlsplit(one).hostname == urlsplit(other).hostname
+    except ValueError:  # the schema says what is wrong with it
+        return False
 
 
 def _validate(source: Source) -> tuple[Root, list[Problem]]:

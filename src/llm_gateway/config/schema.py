@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from llm_gateway.config.operations import Events, ProviderHealth
 from llm_gateway.config.schema_auth import Auth
@@ -19,7 +19,7 @@ from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit
 from llm_gateway.config.schema_routing import Alias, Region, Regions
 from llm_gateway.config.schema_state import Database, Journal, Usage
 from llm_gateway.config.schema_tenancy import Budgets, Defaults, Key, Name, Tenant
-from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers
+from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers, readable
 
 
 class Tls(Section):
@@ -152,7 +152,7 @@ class Provider(Section):
         default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`, Vertex's `v1` or `v1beta1`."
     )
     headers: dict[str, str] = Field(default={}, description="Added to every request to it.")
-    proxy: str | None = Field(
+    proxy: Annotated[str, AfterValidator(readable)] | None = Field(
         default=None, description="HTTP proxy to reach it through, `http://[user:password@]host:port`."
     )
     tls: ProviderTls = Field(default=ProviderTls(), description="How TLS to it is checked.")

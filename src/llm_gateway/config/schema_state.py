@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from llm_gateway.config.values import Seconds, Section
+from llm_gateway.config.values import Seconds, Section, readable
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Database(Section):
-    url: Annotated[str, Field(pattern=r"^(sqlite:///|postgres(ql)?://[^/])")] | None = Field(
+    url: Annotated[str, Field(pattern=r"^(sqlite:///|postgres(ql)?://[^/])"), AfterValidator(readable)] | None = Field(
         default=None,
         description="`postgresql://user:password@host/name`, which replicas share, or `sqlite:///file` (DATABASE_URL); `gateway.db` in `data_dir` if unset.",
     )

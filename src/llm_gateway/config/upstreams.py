@@ -21,6 +21,7 @@ from llm_gateway.config.load import Loaded, same_host
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
 from llm_gateway.config.snapshot import Concurrency, Health, Provider, ProviderKey, ProviderTls, RateLimit
+from llm_gateway.config.values import readable
 from llm_gateway.policies.breaker import Terms
 from llm_gateway.providers.table import SERVICES, Service
 
@@ -206,7 +207,11 @@ def _address(found: Upstreams, loaded: Loaded, name: str, service: Service, envi
     if not given:
         return ""
     url = given if "://" in given else f"http://{given}"
-    where = urlsplit(url)
+    try:
+        where = urlsplit(readable(url))
+    except ValueError as error:
+        _complain(found, loaded, ("providers", name, "base_url"), f"{' or '.join(service.url_env)}: {error}", "")
+        return ""
     if where.hostname in LOOPBACK and where.port == loaded.root.server.port:
         # A shell set up to use this gateway must not make the gateway call itself.
         found.warnings.append(f"provider {name}: {' or '.join(service.url_env)} is this gateway's own address; ignored")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
@@ -45,6 +46,15 @@ def parse_workers(value: Any) -> Any:
     return 0 if value == "auto" else value
 
 
+def readable(url: str) -> str:
+    """Who connects takes it apart in the same way, and a worker that cannot does not start."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("expected host:port with a port up to 65535; `/`, `@` and `:` in a password are written %2F, %40 and %3A") from None
+    return url
+
+
 Workers = Annotated[int, BeforeValidator(parse_workers), Field(ge=0, le=256, json_schema_extra={"x-text": True})]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, json_schema_extra={"x-text": True})]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, json_schema_extra={"x-text": True})]
@@ -52,7 +62,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Level = Annotated[Literal["trace", "debug", "info", "warn", "error"], BeforeValidator(parse_level)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Modality = Literal["text", "image", "audio", "video", "document"]
-Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$")]
+Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$"), AfterValidator(readable)]
 
 
 class Section(BaseModel):
