@@ -101,6 +101,28 @@ def test_the_command_verifies_it(audited: Audited) -> None:
     assert (done.returncode, "BROKEN at" in done.stdout) == (1, True)
 
 
+@pytest.mark.parametrize("body", [b'{"name": "\\ud800"}', b'{"name": "\xff"}', b"[" * 5000, b'{"a": ' * 600 + b"1" + b"}" * 600])
+def test_what_cannot_be_told_keeps_no_line_from_being_written(audited: Audited, body: bytes) -> None:
+    """A lone surrogate waited for ever, and with it every change."""
+    client = http.client.HTTPConnection("127.0.0.1", audited.metrics_port, timeout=20)
+    client.request("POST", "/admin/v1/cache/purge", body, {"Authorization": f"Bearer {TOKEN}"})
+    reply = client.getresponse()
+    assert (reply.status, b"invalid_request" in reply.read()) == (400, True)
+    client.close()
+    before = len(audited.lines("change"))
+    assert audited.admin("POST", "/admin/v1/cache/purge", '{"tenant": "acme"}') == 200
+    assert len(audited.lines("change")) == before + 1
+    assert audited.lines("change")[-1]["said"] == {"tenant": "acme"}
+
+
+def test_what_nobody_may_do_and_does_not_exist_is_no_change(audited: Audited) -> None:
+    """Whoever reaches the port could fill the disk, line by line."""
+    before = len(audited.lines("change"))
+    for method, path in (("POST", "/admin/v1/nowhere"), ("DELETE", "/admin/v1/keys"), ("POST", "/admin/v1/audit")):
+        assert audited.admin(method, path, '{"a": "' + "x" * 10_000 + '"}', token="") in (404, 405)
+    assert len(audited.lines("change")) == before
+
+
 @pytest.fixture
 def auditing(tmp_path: Path) -> Iterator[Auditing]:
     alarms: list[bool] = []

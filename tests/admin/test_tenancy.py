@@ -229,12 +229,17 @@ async def test_everything_that_is_wrong_is_told_at_once_and_no_value(api: Api) -
     assert "secret-word" not in json.dumps(answer)
 
 
-@pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b"[]", 400), (b"1", 400), (b'{"name": "' + b"a" * (1 << 20) + b'"}', 413)])
+TOO_LONG = b'{"name": "' + b"a" * (1 << 20) + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{", 400), (b"[]", 400), (b"1", 400), (b'{"name": "\xff"}', 400), (b"[" * 5000, 400), (TOO_LONG, 413)]
+)
 async def test_what_is_no_object_or_too_much_is_refused(api: Api, body: bytes, status: int) -> None:
     assert (await api.ask("POST", "/admin/v1/tenants", body))[0] == status
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "tennant=a", "enabled=yes"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=%C2%B2", "tennant=a", "enabled=yes"])
 async def test_a_filter_that_does_nothing_is_refused(api: Api, query: str) -> None:
     assert (await api.ask("GET", f"/admin/v1/keys?{query}"))[0] == 400
 

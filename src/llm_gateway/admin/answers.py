@@ -90,7 +90,7 @@ async def fields(request: Request) -> dict[str, Any]:
             raise Refusal(413, "request_too_large", f"The body is over {MOST_BODY >> 20} MiB.")
     try:
         found = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested beyond all measure
         raise Refusal(400, "invalid_request", f"The body is not valid JSON: {error}.") from error
     if not isinstance(found, dict):
         raise Refusal(400, "invalid_request", "The body is no JSON object.")
@@ -123,7 +123,7 @@ def merged(before: Any, patch: Any) -> Any:
 
 def page(request: Request) -> Page:
     said = request.query_params.get("limit", str(LISTED))
-    if not said.isdigit() or not 1 <= int(said) <= MOST_LISTED:
+    if not said.isdecimal() or not 1 <= int(said) <= MOST_LISTED:
         raise Refusal(400, "invalid_request", f"limit: expected a number from 1 to {MOST_LISTED}.", "limit")
     return Page(request.query_params.get("after", ""), int(said))
 

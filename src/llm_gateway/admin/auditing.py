@@ -230,8 +230,8 @@ class Audited:
         }  # fmt: skip
         if status in (401, 403):
             self._auditing.refused(entry)
-        elif changes:
-            said, made = redacted(_decoded(asked)), _named(_decoded(told))
+        elif changes and entry["actor"]:  # what nobody was let in for was not there, and is no change
+            said, made = _said(asked), _named(_decoded(told))
             self._auditing.change(entry | {"said": said, "made": made, "tenant": _whose(scope, said, made)})
 
 
@@ -259,10 +259,18 @@ def _named(told: dict[str, Any]) -> dict[str, Any]:
     return {name: told[name] for name in NAMED if isinstance(told.get(name), str | int | float)}
 
 
-def _decoded(body: bytes) -> dict[str, Any]:
+def _said(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body) if body else {}
-    except ValueError:
+        return redacted(_decoded(body))
+    except RecursionError:
+        return {}
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    """By what writes the log, so that nothing is taken that could not be written: such a line would wait for ever, and changes with it."""
+    try:
+        said = msgspec.json.decode(body) if body else {}
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -87,7 +87,7 @@ async def explain(fleet: Fleet, request: Request, find: Callable[[str], Any]) ->
         asked = _decode(body)
     except msgspec.ValidationError as error:
         return _refused(400, f"{error}.", str(error).partition("`$.")[2].rstrip("`"))
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         return _refused(400, f"The body is not valid JSON: {error}.", "")
     at = await find(asked.key)
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -30,6 +30,6 @@ async def purge(fleet: Fleet, request: Request) -> Response:
     body = await request.body()
     try:
         asked = _decode(body or b"{}")
-    except msgspec.DecodeError as error:  # ValidationError is one
+    except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         return JSONResponse({"error": {"message": f"{error}.", "code": "invalid_request"}}, 400)
     return JSONResponse({"workers": fleet.purge(Purge(asked.tenant, asked.model, asked.tag))})
