@@ -54,7 +54,8 @@ def serve(config: ConfigOption = None) -> None:
             print(f"warning: {warning}", file=sys.stderr)
     snapshot, path = made.snapshot, configuration(config)
     operator = Operator(
-        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), made.webhooks, made.database
+        str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), made.webhooks, made.database,
+        loaded.files,
     )
     plan = Plan(
         workers=snapshot.workers,

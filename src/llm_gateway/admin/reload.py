@@ -6,8 +6,9 @@ addresses, number of workers, data_dir, secret, drain times, logging) keeps its 
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,8 @@ from msgspec import Struct
 
 from llm_gateway.admin.notices import Notices
 from llm_gateway.config.aliases import Lookup
-from llm_gateway.config.compile import Compiled, compile_snapshot, digest
-from llm_gateway.config.load import load
+from llm_gateway.config.compile import Compiled, compile_snapshot, digest, divided
+from llm_gateway.config.load import content, load
 from llm_gateway.config.material import Material, prepare
 from llm_gateway.config.problems import ConfigError, Problem
 from llm_gateway.config.snapshot import Operator, Snapshot
@@ -50,7 +51,7 @@ class Reloader:
         self.snapshot = snapshot
         self.state = state
         self.failures = 0
-        self.files: tuple[str, ...] = (state.config,) if state.config is not None else ()
+        self.files = state.files or ({state.config: content(state.config)} if state.config is not None else {})
         self._environ = environ
         self._lookup = lookup
         self._publish = publish
@@ -61,15 +62,11 @@ class Reloader:
         try:
             compiled, material = self._compile()
         except ConfigError as error:
-            self.failures += 1
-            errors = tuple(map(str, error.problems))
-            self._notices.say(
-                "error", "configuration refused", cause=cause, errors=errors, generation=self.snapshot.generation
-            )
-            refused = Outcome(self.snapshot.generation, self.snapshot.digest, errors=errors)
-            self._told(cause, refused)
-            return refused
-        fresh, fixed = _keep_fixed(compiled.snapshot, self.snapshot)
+            return self._refused(cause, tuple(map(str, error.problems)))
+        except Exception as error:  # noqa: BLE001  a bug of ours: what is in force stays, and so does whoever looks for the next file
+            traceback.print_exception(error, file=sys.stderr)
+            return self._refused(cause, (f"{self.state.config}: cannot be used: {type(error).__name__}",))
+        fresh, fixed = _keep_fixed(compiled, self.snapshot, material.secret)
         database = msgspec.structs.replace(compiled.database, url=self.state.database.url)
         if compiled.database.url != database.url:
             fixed.append("database.url: changed, in force after a restart")
@@ -80,8 +77,8 @@ class Reloader:
                     "warn", "restart needed", cause=cause, generation=self.snapshot.generation, warnings=fixed
                 )
             return Outcome(self.snapshot.generation, self.snapshot.digest, warnings=(*fixed, *compiled.warnings))
-        self.snapshot, self.state = fresh, state
-        self._publish(fresh, state)
+        self.snapshot, self.state = fresh, msgspec.structs.replace(state, files=self.files)
+        self._publish(fresh, self.state)
         warnings = (*fixed, *compiled.warnings)
         self._notices.say(
             "info",
@@ -95,6 +92,13 @@ class Reloader:
         self._told(cause, taken)
         return taken
 
+    def _refused(self, cause: str, errors: tuple[str, ...]) -> Outcome:
+        self.failures += 1
+        self._notices.say("error", "configuration refused", cause=cause, errors=errors, generation=self.snapshot.generation)
+        refused = Outcome(self.snapshot.generation, self.snapshot.digest, errors=errors)
+        self._told(cause, refused)
+        return refused
+
     def _compile(self) -> tuple[Compiled, Material]:
         loaded = load(self.state.config, self._environ)
         self.files = loaded.files
@@ -103,13 +107,18 @@ class Reloader:
             raise ConfigError([Problem(self.state.config, "", "is empty: what is in force stays; to run on defaults, restart")])
         material = prepare(loaded.root, self.snapshot.data_dir)
         generation = self.snapshot.generation + 1
-        return compile_snapshot(loaded, self._environ, material, self._lookup, generation), material
+        known = msgspec.structs.replace(material, secret=self.snapshot.secret)  # by which workers look up what is hashed now
+        return compile_snapshot(loaded, self._environ, known, self._lookup, generation), material
 
 
-def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]]:
-    """`fresh`, with the running values of what cannot change; and a sentence for each that wanted to."""
-    before, after = _fixed(running), _fixed(fresh)
+def _keep_fixed(compiled: Compiled, running: Snapshot, secret: bytes) -> tuple[Snapshot, list[str]]:
+    """What was compiled, with the running values of what cannot change; and a sentence for each that wanted to. secret: as it is said now."""
+    fresh = compiled.snapshot
+    before, after = _fixed(running), _fixed(fresh) | {"secret": secret}
     changed = [name for name, value in after.items() if value != before[name]]
+    # Who may do without a key was judged by the addresses that are said now.
+    shut = running.auth_required and not fresh.auth_required and fresh.server.listeners != running.server.listeners
+    changed += ["auth.required"] if shut else []
     server = msgspec.structs.replace(
         fresh.server,
         listeners=running.server.listeners,
@@ -118,7 +127,8 @@ def _keep_fixed(fresh: Snapshot, running: Snapshot) -> tuple[Snapshot, list[str]
     )
     kept = msgspec.structs.replace(
         fresh, server=server, workers=running.workers, data_dir=running.data_dir, secret=running.secret,
-        logging=running.logging,
+        logging=running.logging, auth_required=fresh.auth_required or shut,
+        providers=tuple(divided(each, _shares(fresh, running)) for each in compiled.whole),
         tenancy=msgspec.structs.replace(
             fresh.tenancy, shares=_shares(fresh, running), together=_together(fresh, running), apart=_apart(fresh, running)
         ),
@@ -156,14 +166,15 @@ def _fixed(snapshot: Snapshot) -> dict[str, object]:
 
 
 class Watch:
-    """Notices that a file the configuration came from has another content: by stat, then by hash, since ConfigMaps are
+    """Notices that a file the configuration came from has another content than was read: by stat, then by hash, since ConfigMaps are
     swapped by symlink and editors replace files, which a file-system watch misses. What still changes from one look to the
     next is being written, and waited for."""
 
     def __init__(self, reloader: Reloader) -> None:
         self._reloader = reloader
-        self._stamps = self._moving = self._stamp()
-        self._content = self._hash()
+        self._stamps: dict[str, tuple[int, int, int] | None] = {}
+        self._moving = self._stamp()
+        self._tried = reloader.files
 
     def look(self) -> None:
         """Reloads if there is something new. A broken file is reported once, not each time."""
@@ -172,25 +183,16 @@ class Watch:
         if stamps == self._stamps or not still:
             return
         self._stamps = stamps
-        content = self._hash()
-        if content == self._content:
+        before = self._reloader.files
+        found = {name: content(name) for name in before}
+        if found in (self._tried, before):
             return
-        self._content = content
         self._reloader.reload("file change")
-        self._stamps, self._content = self._stamp(), self._hash()
+        # Not what stands there now: it may have been saved again while it was read.
+        self._tried = self._reloader.files if self._reloader.files is not before else found
 
     def _stamp(self) -> dict[str, tuple[int, int, int] | None]:
         return {name: _stat(Path(name)) for name in self._reloader.files}
-
-    def _hash(self) -> bytes:
-        found = sha256()
-        for name in self._reloader.files:
-            try:
-                found.update(Path(name).read_bytes())
-            except OSError:
-                found.update(b"missing")
-            found.update(b"\0")
-        return found.digest()
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

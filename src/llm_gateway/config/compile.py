@@ -22,18 +22,19 @@ from llm_gateway.config.material import Material
 from llm_gateway.config.problems import ConfigError, Problem, dotted, nearest, place
 from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.schema_resilience import Retry
-from llm_gateway.config.snapshot import Database, Webhook
+from llm_gateway.config.snapshot import Database, Provider, Webhook
 from llm_gateway.config.upstreams import absolute
 from llm_gateway.models.catalogue import Facts
 
 
 class Compiled(Struct, frozen=True):
-    """`webhooks`, `database`: for the operator alone, beside the snapshot."""
+    """`webhooks`, `database`: for the operator alone, beside the snapshot. `whole`: the providers with what they allow the whole gateway."""
 
     snapshot: snapshot.Snapshot
     warnings: tuple[str, ...]
     webhooks: tuple[Webhook, ...] = ()
     database: Database = Database()
+    whole: tuple[Provider, ...] = ()
 
 
 def compile_snapshot(
@@ -61,7 +62,7 @@ def compile_snapshot(
         data_dir=str(Path(root.data_dir).absolute()),
         secret=material.secret,
         server=_server(root),
-        providers=tuple(_divided(each, 1 if root.redis.url is not None else workers * root.replicas) for each in found.providers),
+        providers=tuple(divided(each, 1 if root.redis.url is not None else workers * root.replicas) for each in found.providers),
         aliases=models,
         keys=keys,
         tenancy=tenancy.tenancy(loaded, workers),
@@ -92,6 +93,7 @@ def compile_snapshot(
         (*found.warnings, *resolver.warnings, *_apart(loaded, workers), *_nobodys(loaded, found, models)),
         webhooks,
         database,
+        tuple(found.providers),
     )
 
 
@@ -154,7 +156,7 @@ def _media(section: schema.Media) -> snapshot.Media:
     )
 
 
-def _divided(provider: snapshot.Provider, shares: int) -> snapshot.Provider:
+def divided(provider: snapshot.Provider, shares: int) -> snapshot.Provider:
     """With this worker's share of its limits."""
     if shares == 1:
         return provider

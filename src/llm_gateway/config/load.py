@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path as File
 from typing import Any
@@ -51,7 +52,8 @@ ROUNDS = 50
 
 
 class Loaded(Struct):
-    """What was read. `data`: as merged, before the schema. `where`: path -> place or variable. `files`: all that were read.
+    """What was read. `data`: as merged, before the schema. `where`: path -> place or variable. `files`: all that were read, and
+    the SHA-256 of what stood in them, None where they could not be.
 
     `overrides`: (option, variable) pairs; `keyless`: provider -> the variable that would have held its key;
     `problems`: what the schema found, with `root` then holding what is left without it.
@@ -60,7 +62,7 @@ class Loaded(Struct):
     root: Root
     data: dict[str, Any]
     where: dict[Path, str]
-    files: tuple[str, ...] = ()
+    files: dict[str, bytes | None] = {}
     overrides: tuple[tuple[str, str], ...] = ()
     keyless: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
@@ -68,8 +70,9 @@ class Loaded(Struct):
 
 def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
     """ConfigError where the file cannot be read or is no YAML; what the schema dislikes is in `problems`."""
-    source = _read(path) if path is not None else Source({}, {(): "environment"})
-    merge = _Merge(source, environ, path)
+    files: dict[str, bytes | None] = {}
+    source = _read(path, files) if path is not None else Source({}, {(): "environment"})
+    merge = _Merge(source, environ, files)
     merge.references(source.data, ())
     merge.variables()
     merge.prefixed()
@@ -78,16 +81,32 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
         root=root,
         data=source.data,
         where=source.where,
-        files=tuple(merge.files),
+        files=files,
         overrides=tuple(merge.overrides),
         keyless=merge.keyless,
         problems=(*merge.problems, *problems),
     )
 
 
-def _read(path: str) -> Source:
+def content(name: str) -> bytes | None:
+    """What a file holds, as `Loaded.files` says it."""
     try:
-        text = File(path).read_text(encoding="utf-8")
+        return sha256(File(name).read_bytes()).digest()
+    except (OSError, ValueError):
+        return None
+
+
+def _text(name: str, files: dict[str, bytes | None]) -> str:
+    """And notes what was read. Raises OSError, ValueError."""
+    files[name] = None
+    data = File(name).read_bytes()
+    files[name] = sha256(data).digest()
+    return data.decode().replace("\r\n", "\n")
+
+
+def _read(path: str, files: dict[str, bytes | None]) -> Source:
+    try:
+        text = _text(path, files)
     except OSError as error:
         raise ConfigError([Problem(path, "", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
@@ -98,10 +117,10 @@ def _read(path: str) -> Source:
 class _Merge:
     """Puts the environment over the file's data, in place, and remembers who said what."""
 
-    def __init__(self, source: Source, environ: Mapping[str, str], path: str | None) -> None:
+    def __init__(self, source: Source, environ: Mapping[str, str], files: dict[str, bytes | None]) -> None:
         self._source = source
         self._environ = environ
-        self.files = [path] if path is not None else []
+        self._files = files
         self.overrides: list[tuple[str, str]] = []
         self.keyless: dict[str, str] = {}
         self.problems: list[Problem] = []
@@ -136,10 +155,9 @@ class _Merge:
         return default if default is not None and not value else value
 
     def _content(self, name: str, path: Path) -> str | None:
-        self.files.append(name)
         try:
-            return File(name).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            return _text(name, self._files).strip()
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.problems.append(Problem(self._place(path), dotted(path), f"file {name} cannot be read: {reason}"))
             return None

@@ -386,10 +386,12 @@ class Database(Struct, frozen=True):
 class Operator(Struct, frozen=True):
     """What the operator is told besides the snapshot, and workers need not know. `config`: the file's path, None where only the environment speaks.
 
-    `started`: of the gateway, on the clock that all processes of one machine share (time.monotonic)."""
+    `started`: of the gateway, on the clock that all processes of one machine share (time.monotonic). `files`: what was read, as
+    config/load.py says it: what changed since has to be read again."""
 
     config: str | None
     admin_token: str
     started: float
     webhooks: tuple[Webhook, ...] = ()
     database: Database = Database()
+    files: dict[str, bytes | None] = {}
