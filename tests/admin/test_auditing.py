@@ -158,6 +158,39 @@ def test_each_row_is_taken_over_once_also_after_a_crash(auditing: Auditing, tmp_
     assert verify(tmp_path / "audit", b"secret").broken == ""
 
 
+@pytest.mark.parametrize("harm", [b"no line\n", b"5\n", b'{"seq": 1}\n', b'{"at": 5}\n', b"\xff\n", b"[" * 5000 + b"\n"])
+def test_a_line_that_is_none_ends_nothing(auditing: Auditing, tmp_path: Path, harm: bytes) -> None:
+    """In the log, where somebody put it, or in a journal. The operator's clock takes lines over, once a second."""
+    auditing.change({"action": "first"})
+    auditing.close()
+    (file,) = (tmp_path / "audit").glob("*.jsonl")
+    whole = file.read_bytes()
+    file.write_bytes(harm + whole)
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "1-0-1-0.jsonl").write_bytes(row(1, None) + harm + harm.replace(b"\n", b'"tenant":null\n') + row(2, None))
+    auditing.requests = True
+    auditing.look()
+    assert [line["request_id"] for line in read(tmp_path / "audit") if line["kind"] == "refused"] == ["1", "2"]
+    assert verify(tmp_path / "audit", b"secret").broken
+    auditing.close()
+    file.write_bytes(whole + harm)  # nobody knows what the next one would follow
+    auditing.look()
+    assert not auditing.writable
+    assert "audit_unwritable" in (tmp_path / "log").read_text()
+    file.write_bytes(whole)
+    assert auditing.writable
+
+
+def test_what_was_found_before_a_journal_that_cannot_be_read_has_its_line(auditing: Auditing, tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "1-0-1-0.jsonl").write_bytes(row(1, None))
+    (tmp_path / "journal" / "2-0-1-0.jsonl").symlink_to(tmp_path / "gone")  # as one that is taken away between two steps
+    (tmp_path / "journal" / "3-0-1-0.jsonl").write_bytes(row(3, None))
+    auditing.look()
+    auditing.look()
+    assert [line["request_id"] for line in read(tmp_path / "audit")] == ["1", "3"]
+
+
 def test_a_flood_of_refusals_is_told_by_number(auditing: Auditing, tmp_path: Path) -> None:
     for _ in range(MOST_REFUSED * 3):
         auditing.refused({"action": "GET /admin/v1/config", "status": 401})

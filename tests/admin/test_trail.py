@@ -131,3 +131,5 @@ def test_harm_shows(audited: Audited, told: dict[str, Any]) -> None:
     assert audited.read()["verified"]["holds"] is True, "it was checked less than a minute ago"
     found = trail.verify(audited.log, (audited.log.parent / "secret").read_text().strip().encode())
     assert "its hash is not that of its content" in found.broken
+    file.write_bytes(file.read_bytes() + b"what somebody put there\n")
+    assert audited.read(verify="false")["data"], "what is a line is shown all the same"

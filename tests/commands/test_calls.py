@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+from llm_gateway.commands.alone import alone
 from llm_gateway.commands.calls import every
+from llm_gateway.commands.reading import read
+from llm_gateway.telemetry import audit
 
 
 def serve(answers: list[tuple[int, object]]) -> tuple[HTTPServer, list[str]]:
@@ -53,6 +57,16 @@ def test_a_gateway_that_refuses_is_believed(shell) -> None:
     assert "Not now." in shell("keys", "list", status=1)
     server.shutdown()
     server.server_close()
+
+
+def test_of_commands_at_once_each_has_its_line_in_the_audit_log(shell) -> None:
+    """Where no gateway runs each writes it itself, and one at a time can."""
+    shell("tenants", "create", "first")
+    folder = shell.file.parent / "data" / "audit"
+    other = audit.Chain(folder, b"whatever: it writes nothing")
+    threading.Timer(0.3, other.close).start()
+    status, _ = asyncio.run(alone(read(str(shell.file)), "POST", "/admin/v1/tenants", b'{"name": "second"}'))
+    assert (status, [line["made"]["name"] for line in audit.read(folder)]) == (201, ["first", "second"])
 
 
 def test_a_configuration_that_is_wrong_is_said(shell) -> None:

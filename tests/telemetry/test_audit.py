@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_gateway.telemetry import audit
 from llm_gateway.telemetry.audit import BusyError, Chain, Entry, read, verify
 
 SECRET = b"the gateway's secret"
@@ -104,6 +105,35 @@ def test_the_chain_goes_on_after_a_restart_and_a_torn_line(written: Path) -> Non
     assert chain.serial == 8
     chain.append([entry(8, "2026-12")])
     assert verify(written, SECRET).last == 9
+
+
+def test_a_log_that_grows_while_it_is_checked_holds(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line more behind the last that was read; or half of it, as a reader may find it."""
+    chain = Chain(written, SECRET)
+    checked, read_of = audit._checked, 0
+
+    def checking(key: bytes, line: bytes, last: int, before: str) -> tuple[str, int, str]:
+        nonlocal read_of
+        read_of += 1
+        if read_of == 8:
+            chain.append([entry(8, "2026-12")])
+        return checked(key, line, last, before)
+
+    monkeypatch.setattr(audit, "_checked", checking)
+    assert verify(written, SECRET).broken == ""
+    monkeypatch.undo()
+    with (written / "2026-12.jsonl").open("a") as file:
+        file.write('{"seq":10,"prev":"')
+    assert (verify(written, SECRET).last, verify(written, SECRET).broken) == (9, "")
+    with (written / "2026-11.jsonl").open("a") as file:
+        file.write('{"seq":6,"prev":"')
+    assert "no line" in verify(written, SECRET).broken
+
+
+@pytest.mark.parametrize("said", [b"x y", b"\xff 1", b"1", b"1 2 3"])
+def test_a_head_that_is_none_shows(written: Path, said: bytes) -> None:
+    (written / "head").write_bytes(said)
+    assert "head" in verify(written, SECRET).broken
 
 
 def test_there_is_one_writer(written: Path) -> None:

@@ -7,6 +7,7 @@ says how far it had come.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ MOST_WAITING = 10_000
 MOST_REFUSED = 20  # lines a second
 MOST_AT_ONCE = 2_000  # rows of journals looked at per tick
 REDACTED = "[redacted]"
+NEEDED = {"ts", "request_id", "method", "route", "status"}  # of a row
 NOBODYS = b'"tenant":null'  # in lines of refused requests
 
 
@@ -53,7 +55,7 @@ class Auditing:
 
     @property
     def writable(self) -> bool:
-        return not self._waiting or self.flush()
+        return (self._chain is not None and not self._waiting) or self.flush()
 
     def change(self, entry: dict[str, Any]) -> None:
         self._note(Entry(kind="change", ts=_now(), gateway=self._gateway, **entry))
@@ -93,12 +95,10 @@ class Auditing:
         if not self.writable:
             return
         try:
-            found = list(self._found())
+            self._take()
         except OSError as error:
             self._trouble(str(error))
-            return
-        if found:
-            self._waiting += found
+        if self._waiting:
             self.flush()
 
     def close(self) -> None:
@@ -134,18 +134,18 @@ class Auditing:
             self._notices.say("error", "audit_unwritable", why=why)
             self._alarm(False)
 
-    def _found(self) -> list[Entry]:
+    def _take(self) -> None:
+        """What was read waits at once: it is not read again, whatever becomes of the next file."""
         if self._offsets is None:
             self._offsets = {}
             for line in read(self._directory):
-                if line.get("at"):
-                    file, offset = line["at"]
-                    self._offsets[file] = max(offset, self._offsets.get(file, 0))
-        entries: list[Entry] = []
+                match line.get("at"):
+                    case [str(file), int(offset)]:
+                        self._offsets[file] = max(offset, self._offsets.get(file, 0))
         for path in sorted(self._journal.glob("*.jsonl")):
-            if len(entries) < MOST_AT_ONCE:
-                entries += self._rows(path, self._offsets)
-        return entries
+            if len(self._waiting) < MOST_AT_ONCE:
+                with contextlib.suppress(FileNotFoundError):  # loaded, and old enough to go
+                    self._waiting += self._rows(path, self._offsets)
 
     def _rows(self, path: Path, offsets: dict[str, int]) -> list[Entry]:
         start = offsets.get(path.name, 0)
@@ -171,7 +171,9 @@ class Auditing:
     def _entry(self, line: bytes, at: tuple[str, int]) -> list[Entry]:
         try:
             row = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(row, dict) or not row.keys() >= NEEDED:  # the loader puts it aside
             return []
         refused = row.get("tenant") is None
         return [

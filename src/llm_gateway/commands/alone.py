@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
 from llm_gateway.admin.answers import Refusal
-from llm_gateway.admin.auditing import Audited, Auditing
+from llm_gateway.admin.auditing import UNCHANGING, Audited, Auditing
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.explain import placed
 from llm_gateway.admin.notices import Notices
@@ -28,6 +29,8 @@ from llm_gateway.config.load import Loaded
 from llm_gateway.config.material import prepare
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.stores.sql.directory import Register
+
+PATIENCE = 10.0  # seconds
 
 
 async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[int, str]:
@@ -41,11 +44,19 @@ async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[in
     try:
         registry = Registry(database, None, notices, lambda: state)
         usage = Usage(registry.ground, database.engine, lambda: compiled.database.usage_days)
+        _turn(auditing, method)
         app = Audited(Starlette(routes=[*registry.routes(), *usage.routes()]), auditing)
         return await ask(app, method, path, (material.admin_token, body))
     finally:
         auditing.close()
         await database.close()
+
+
+def _turn(auditing: Auditing, method: str) -> None:
+    """Of several commands at once one writes the log; who changes something waits for it, and is refused if that takes too long."""
+    end = time.monotonic() + PATIENCE
+    while method not in UNCHANGING and not auditing.writable and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 async def keyed(loaded: Loaded, key: str) -> tuple[bytes, Directory]:

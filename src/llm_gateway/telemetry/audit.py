@@ -11,6 +11,7 @@ next. The key is derived from the gateway's secret: who can write the files but 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hmac
 import os
@@ -24,6 +25,7 @@ from msgspec import Struct
 LABEL = b"audit log, version 1"
 FIRST = "0" * 64
 HASH = b',"hash":"'
+KINDS = {"seq": int, "prev": str, "kind": str, "ts": str, "hash": str}  # what each line has
 
 What = Literal["change", "refused", "request", "reload"]
 
@@ -77,7 +79,11 @@ class Chain:
         except BlockingIOError:
             os.close(self._lock)
             raise BusyError(str(directory)) from None
-        self.serial, self.hash, self._month = _mended(directory)
+        try:
+            self.serial, self.hash, self._month = _mended(directory)
+        except OSError:
+            os.close(self._lock)
+            raise
 
     def append(self, entries: list[Entry]) -> None:
         """Writes them all or none. Raises OSError; nothing of them is then in the log."""
@@ -110,32 +116,47 @@ class Chain:
 
 
 def read(directory: Path) -> Iterator[dict[str, Any]]:
-    """All lines, in order; a torn last one is left out."""
+    """All lines, in order; what is none of this log is left out, a torn last one too: `verify` tells of it."""
     for path in sorted(directory.glob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
-                    yield msgspec.json.decode(line)
+                if line.endswith(b"\n") and (said := decoded(line)) is not None:
+                    yield said
+
+
+def decoded(line: bytes) -> dict[str, Any] | None:
+    """None for what is no line of this log."""
+    try:
+        said = msgspec.json.decode(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(said, dict) and all(isinstance(said.get(name), kind) for name, kind in KINDS.items())
+    return said if whole else None
 
 
 def verify(directory: Path, secret: bytes) -> Found:
     """Whether the log is what was written. Files that were taken away from its beginning only move `first`."""
     key = hmac.digest(secret, LABEL, "sha256")
+    head = directory / "head"  # read first: the log may grow meanwhile
+    said = head.read_bytes().split() if head.exists() else []
+    if said and not (len(said) == 2 and said[0].isdigit()):
+        return Found(0, 0, 0, "head: it is not what was written")
     first = last = lines = 0
     before = ""
-    for path in sorted(directory.glob("*.jsonl")):
+    files = sorted(directory.glob("*.jsonl"))
+    for path in files:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
+                if path is files[-1] and not line.endswith(b"\n"):
+                    break  # it is being written, or was torn by a crash; `head` tells whether it is missing
                 where = f"{path.name}:{number}"
                 why, serial, after = _checked(key, line, last, before)
                 if why:
                     return Found(lines, first, last, f"{where}: {why}")
                 first, last, before = first or serial, serial, after
                 lines += 1
-    head = directory / "head"
-    said = head.read_text().split() if head.exists() else []
-    if len(said) == 2 and (int(said[0]) > last or (int(said[0]) == last and said[1] != before)):
-        return Found(lines, first, last, f"the last line was number {said[0]}, and number {last} is the last there is")
+    if said and (int(said[0]) > last or (int(said[0]) == last and said[1] != before.encode())):
+        return Found(lines, first, last, f"the last line was number {int(said[0])}, and number {last} is the last there is")
     return Found(lines, first, last)
 
 
@@ -145,7 +166,7 @@ def _checked(key: bytes, line: bytes, last: int, before: str) -> tuple[str, int,
     try:
         said = msgspec.json.decode(line)
         serial, prev, stated = int(said["seq"]), str(said["prev"]), str(said["hash"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return "it is no line of this log", last, before
     if not hmac.compare_digest(_hash(key, prev, body), stated) or end != f'{stated}"}}'.encode():
         return "its hash is not that of its content", serial, stated
@@ -184,6 +205,8 @@ def _mended(directory: Path) -> tuple[int, str, str]:
         if len(whole) != len(data):
             os.truncate(path, len(whole))
         if whole:
-            said = msgspec.json.decode(whole[whole.rfind(b"\n", 0, -1) + 1 :])
+            said = decoded(whole[whole.rfind(b"\n", 0, -1) + 1 :])
+            if said is None:
+                raise OSError(errno.EIO, "its last line is none of this log; move the file away to begin anew", str(path))
             return int(said["seq"]), str(said["hash"]), path.stem
     return 0, FIRST, ""

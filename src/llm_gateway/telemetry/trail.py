@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+
+from llm_gateway.telemetry.audit import decoded
 
 BLOCK = 64 << 10
 MOST_READ = 200_000  # lines of one page, of which few may be wanted
 LINE_END = b"\n"
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 Line = dict[str, Any]
 
@@ -67,7 +67,7 @@ def _backwards(directory: Path, month: str) -> Iterator[Line]:
     """All lines, the newest first, of months from that one on; a torn last one is left out. What a file is called is never before its lines."""
     for path in sorted(directory.glob("*.jsonl"), reverse=True):
         if path.stem >= month:
-            yield from map(_decode, _lines(path))
+            yield from filter(None, map(decoded, _lines(path)))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
