@@ -18,7 +18,7 @@ from llm_gateway.admin.keytable import KeyTable
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admission.directory import KEYS, Directory
 from llm_gateway.core.tenancy import Key, Tenant
-from llm_gateway.stores.sql.directory import Register
+from llm_gateway.stores.sql.directory import MARK, Register
 from llm_gateway.stores.sql.engine import connect
 from llm_gateway.stores.sql.migrate import upgrade
 from llm_gateway.stores.sql.purging import forget
@@ -152,6 +152,33 @@ async def test_no_key_is_unknown_for_a_moment_while_a_table_takes_anothers_place
     plane.fleet.table(KEYS, serial)
     await plane.settle()
     assert known == [[1, 2], [1, 2]]
+
+
+async def test_a_revoked_key_stays_so_when_spending_is_told_while_a_table_takes_anothers_place(plane: Plane) -> None:
+    """Between the new file's taking the name and the workers' hearing of it."""
+    await plane.register.add(key(1), NOW, "")
+    await plane.look()
+    worker = await plane.worker(0)
+    serial = await plane.register.export(plane.folder / KEYS, NOW)
+    await plane.register.change_key("key_1", lambda before: replace(before, disabled=True), NOW)
+    await plane.look()  # changed while the table was being written
+    plane.fleet.spend("spend.table")
+    plane.fleet.table(KEYS, serial)
+    await plane.settle()
+    assert worker.directory.key(key(1).digest) == key(1, disabled=True)
+    assert [each.spend for each in worker.heard if isinstance(each, channel.Tables)][-1] == "spend.table"
+
+
+async def test_a_table_that_is_damaged_just_where_it_says_whose_it_is_is_written_anew(plane: Plane) -> None:
+    await plane.register.add(key(1), NOW, "")
+    await plane.look()
+    table = plane.folder / KEYS
+    mark = Table(table).get(MARK)
+    table.write_bytes(table.read_bytes().replace(mark, bytes(len(mark))))
+    again = Plane(str(plane.engine.url).replace("+aiosqlite", ""), plane.folder)
+    await again.table.try_to_look()
+    assert (await again.worker(0)).knows([1]) == [1]
+    await again.close()
 
 
 async def test_nothing_new_is_nothing_said(plane: Plane) -> None:

@@ -167,9 +167,10 @@ class Fleet:
     def spend(self, name: str) -> None:
         """All workers look up in this what was spent, from now on."""
         self._tables = structs.replace(self._tables, spend=name)
+        told = Tables("", self._tables.serial, name)  # of keys nothing: a new file may have that name, and only `_refer` says what it lacks
         for member in self._members.values():
             if member.link is not None and member.pid:
-                member.spent = member.link.send(self._tables)
+                member.spent = member.link.send(told)
 
     def differ(self, delta: Delta) -> None:
         """All workers know this beside the table from now on."""

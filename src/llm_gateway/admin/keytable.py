@@ -192,7 +192,9 @@ class KeyTable:
 
 def _table(path: Path) -> Table | None:
     try:
-        return Table(path)
+        table = Table(path)
+        table.get(MARK)  # may be damaged by itself
+        return table
     except (TableError, OSError):
         return None
 
