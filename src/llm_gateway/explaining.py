@@ -9,6 +9,7 @@ from time import time_ns
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llm_gateway import wiring
 from llm_gateway.admission.access import Admission
@@ -75,6 +76,8 @@ def explained(admission: Admission, routing: Table, asked: Asked) -> dict[str, A
     )  # fmt: skip
     try:
         x.route, x.params = match(x.method, x.path)
+        if not x.route.body:
+            raise Fault(Kind.INVALID, "The gateway answers that path itself: it goes nowhere.", param="path")
         x.principal = _principal(admission, asked, x.wall)
         admission.read(x)
     except Fault as fault:
@@ -89,4 +92,4 @@ def _principal(admission: Admission, asked: Asked, wall: float) -> Principal | N
     found = admission.named(asked.key, asked.at, wall)
     if found is None:
         raise Fault(Kind.NOT_FOUND, f"There is no client key named {asked.key[:100]!r}.", param="key")
-    return found
+    return replace(found, signs=False)  # who only asks has signed nothing

@@ -17,6 +17,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -250,6 +251,13 @@ class Worker:
         self.link.send(channel.Hello(self.index, os.getpid(), self.snapshot.generation))
 
     def _told(self, message: channel.Down) -> None:
+        """The line is made once for two processes: what goes wrong here must not cost it."""
+        try:
+            self._obey(message)
+        except Exception as error:  # noqa: BLE001  a bug of ours; the next message may say that a key was revoked
+            traceback.print_exception(error, file=sys.stderr)
+
+    def _obey(self, message: channel.Down) -> None:
         match message:
             case channel.Load(snapshot):
                 if snapshot.generation != self.snapshot.generation or snapshot.digest != self.snapshot.digest:

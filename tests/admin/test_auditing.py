@@ -218,3 +218,11 @@ def test_what_may_be_a_secret_is_not_shown() -> None:
     assert redacted(said) == {
         "name": "ci", "api_key": "[redacted]", "nested": {"client_secret": "[redacted]", "key_id": "k"}, "list": [{"token": "[redacted]"}], "budget": 5,
     }  # fmt: skip
+
+
+def test_no_question_costs_a_worker_its_line_to_the_operator(audited: Audited) -> None:
+    """Over it keys are revoked and configurations arrive; it is made once."""
+    for path in ("/api/show", "/api/chat", "/nowhere"):
+        said = json.dumps({"path": path, "request": {"model": "echo/echo", "messages": [{"role": "user", "content": "Hello"}]}})
+        assert audited.admin("POST", "/admin/v1/explain", said) == 200, path
+    assert audited.admin("POST", "/admin/v1/explain", json.dumps({"request": {"model": "echo/echo", "messages": []}})) == 200

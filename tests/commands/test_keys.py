@@ -99,6 +99,8 @@ def test_a_request_of_a_key_is_explained_where_no_gateway_runs(shell):
         assert shell.read_refusal("echo/b", called)["code"] == "model_not_found"
     assert shell.read_refusal("echo/a", "nobody")["message"] == "There is no client key named 'nobody'."
     assert "1. echo/a" in shell("explain", "echo/a", "--key", "cfg")
+    shell("keys", "create", "boto", "--aws")  # whose requests are signed; who only asks has nothing to sign
+    assert "1. echo/a" in shell("explain", "echo/a", "--key", "boto")
     shell("keys", "create", "mine")
     assert "several are called 'mine'" in shell("explain", "echo/a", "--key", "mine", status=1)
     assert shell.read_refusal("echo/a", made["id"], "--offline")["param"] == "key", "by the configuration alone nobody knows it"
