@@ -181,6 +181,24 @@ async def test_a_table_that_is_damaged_just_where_it_says_whose_it_is_is_written
     await again.close()
 
 
+async def test_a_record_that_nobody_can_tell_does_not_end_the_looking(plane: Plane) -> None:
+    await plane.register.add(key(1), NOW, "")
+    await plane.look()
+    worker = await plane.worker(0)
+    async with plane.engine.begin() as connection:
+        await connection.exec_driver_sql("""UPDATE keys SET "grant" = '{"limits": {"day": 1000000000000000000000}}', changed = 2""")
+        await connection.exec_driver_sql("UPDATE revision SET serial = 2")
+    running = asyncio.create_task(plane.table.run())
+    await plane.settle()
+    assert "not read" in plane.said.getvalue()
+    await plane.register.change_key("key_1", lambda before: replace(before, grant=None, disabled=True), NOW)
+    async with asyncio.timeout(3):
+        while worker.directory.key(key(1).digest) != key(1, disabled=True):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_nothing_new_is_nothing_said(plane: Plane) -> None:
     worker = await plane.worker(0)
     for _ in range(3):

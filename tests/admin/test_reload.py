@@ -132,7 +132,16 @@ def test_a_broken_file_is_told_once(run) -> None:
 
 def test_whatever_is_wrong_with_a_file_it_changes_nothing_and_counts(run) -> None:
     running = run()
-    outcome = running.reload("server: {max_connections: 100000000000000000000000}\n")
+    assert "larger than any" in running.reload("server: {max_connections: 100000000000000000000000}\n").errors[0]
+    running = run()
+
+    def broken(_: str) -> None:
+        raise RuntimeError("sk-secret")
+
+    running.reloader._lookup = broken
+    outcome = running.reload("models: {m: {targets: [echo/x], fallbacks: [gpt-4o]}}\n")
+    assert "RuntimeError" in outcome.errors[0]
+    assert "sk-secret" not in outcome.errors[0]
     assert (outcome.changed, len(outcome.errors), running.reloader.failures) == (False, 1, 1)
     assert (running.told, running.snapshot.generation) == ([outcome], 1)
     assert running.reload("heartbeat: {interval: 7}\n").changed

@@ -27,6 +27,7 @@ from llm_gateway.core.tenancy import Key, Tenant, place, signer
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.stores.sql.directory import Register
 
+NOW = 1_700_000_000.0  # long ago
 TOKEN, SECRET = "admin-token-of-the-tests", b"0123456789abcdef"
 CONFIG = """
 providers: {echo: {}, openai: {api_key: sk-up}}
@@ -350,6 +351,46 @@ async def test_a_key_takes_limits_of_its_own_and_gives_them_back(api: Api) -> No
     stored = (await api.register.key(key["id"], 0)).record
     assert (stored.grant, stored.expires) == (None, 1_924_992_000.0)
     assert "expires" not in await api.good("PATCH", f"/admin/v1/keys/{key['id']}", {"expires": None})
+
+
+@pytest.mark.parametrize("said", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"])
+async def test_a_time_that_cannot_be_told_again_is_refused(acme: Api, said: str) -> None:
+    """A tenant's administrator could end the listing of everybody's keys by it."""
+    boss = await acme.key(tenant="acme", scopes=["admin"])
+    await acme.registry.table.look()
+    assert error(await acme.ask("POST", "/admin/v1/keys", {"name": "x", "expires": said}, boss["key"])) == (400, "invalid_request", "expires")
+    assert error(await acme.ask("PATCH", f"/admin/v1/keys/{boss['id']}", {"expires": said})) == (400, "invalid_request", "expires")
+    assert len((await acme.good("GET", "/admin/v1/keys"))["data"]) == 3
+
+
+async def test_a_key_that_ended_with_the_epoch_has_ended(acme: Api) -> None:
+    """0 is never, as records have it."""
+    made = await acme.key(tenant="acme", expires="1970-01-01T00:00:00Z", scopes=["read"])
+    await acme.registry.table.look()
+    assert made["status"] == "expired"
+    assert (await acme.ask("GET", "/admin/v1/keys", token=made["key"]))[0] == 401
+    (key,) = acme.read("keys: [{name: a, key: sk-12345678, expires: 1970-01-01}]").keys
+    assert 0 < key.expires < NOW
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_number_beyond_all_measure_and_a_nul_are_refused(
+    tmp_path: Path, migrated: Migrated, kind: str, request: pytest.FixtureRequest
+) -> None:
+    url = migrated.sqlite(tmp_path) if kind == "sqlite" else migrated.postgres(request.getfixturevalue("postgres"))
+    api = Api(tmp_path, url)
+    answers = [
+        await api.ask("POST", "/admin/v1/tenants", {"name": "acme", "limits": {"requests_per_minute": 10**30}}),
+        await api.ask("POST", "/admin/v1/tenants", {"name": "acme", "max_output_tokens": 10**30}),
+        await api.ask("POST", "/admin/v1/keys", {"name": "a\0b"}),
+        await api.ask("GET", "/admin/v1/keys?name=%00"),
+        await api.ask("GET", "/admin/v1/keys?after=%00"),
+        await api.ask("GET", "/admin/v1/keys/\0"),
+        await api.ask("GET", "/admin/v1/tenants/\0"),
+    ]
+    await api.database.close()
+    assert [status for status, _ in answers if status >= 500] == []
+    assert [status for status, _ in answers[:3]] == [400] * 3
 
 
 async def test_aws_credentials_are_computed_and_rotate_too(api: Api) -> None:

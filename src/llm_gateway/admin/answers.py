@@ -21,7 +21,7 @@ from llm_gateway.config.problems import explain
 from llm_gateway.config.values import Section
 from llm_gateway.core.errors import Fault
 from llm_gateway.stores.sql.directory import InUseError, MissingError, TakenError
-from llm_gateway.stores.sql.engine import away
+from llm_gateway.stores.sql.engine import away, unfit
 
 MOST_BODY = 1 << 20
 MOST_LISTED, LISTED = 1000, 100
@@ -74,6 +74,8 @@ def answered(answer: Answer) -> Answer:
             message = f"{error.keys} keys belong to it. Delete them first, or all at once with `?cascade=true`."
             return Refusal(409, "in_use", message).response()
         except (SQLAlchemyError, OSError) as error:
+            if unfit(error):  # PostgreSQL takes no NUL, and no number beyond its columns
+                return Refusal(400, "invalid_request", "There is something in it that no record holds.").response()
             if not away(error):
                 raise
             return Refusal(503, "database_unavailable", "The database does not answer at the moment; nothing was changed.").response()

@@ -73,7 +73,7 @@ class KeyTable:
     async def try_to_look(self) -> None:
         try:
             await self.look()
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  drivers raise what they like, a record may be one that nobody can tell, and looking must go on
             self.failures += 1
             if not self.away:
                 self._notices.say("error", "keys and tenants not read", error=_told(error), serial=self._serial)

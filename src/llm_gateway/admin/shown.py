@@ -88,7 +88,7 @@ def as_key(body: KeyBody, key_id: str, *, digest: bytes = b"", aws: str = "") ->
     own = tenancy.grant(body)
     return Key(
         id=key_id, name=body.name, digest=digest, aws=aws, tenant=body.tenant, project=body.project or "", user=body.user or "",
-        grant=own if own != Grant() else None, expires=body.expires.timestamp() if body.expires is not None else 0.0,
+        grant=own if own != Grant() else None, expires=tenancy.ends(body.expires),
         ips=body.ips, scopes=body.scopes, disabled=not body.enabled,
     )  # fmt: skip
 

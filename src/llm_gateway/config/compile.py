@@ -89,12 +89,19 @@ def compile_snapshot(
         cache_shared=root.cache.backend == "redis",
     )
     return Compiled(
-        msgspec.structs.replace(made, digest=digest(made)),
+        _digested(made, loaded),
         (*found.warnings, *resolver.warnings, *_apart(loaded, workers), *_nobodys(loaded, found, models)),
         webhooks,
         database,
         tuple(found.providers),
     )
+
+
+def _digested(made: snapshot.Snapshot, loaded: Loaded) -> snapshot.Snapshot:
+    try:
+        return msgspec.structs.replace(made, digest=digest(made))
+    except OverflowError:
+        raise ConfigError([Problem(place((), loaded.where), "", "a number in it is larger than any that can be kept")]) from None
 
 
 def digest(made: snapshot.Snapshot) -> str:

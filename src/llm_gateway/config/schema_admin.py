@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from llm_gateway.config.schema_tenancy import Grant, Moment, Name, Network
 from llm_gateway.config.values import Seconds, Section
 from llm_gateway.core.tenancy import INFERENCE, Scope
 
 MONTH = 31 * 86400
+
+
+def without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("expected text without NUL, which no database takes")
+    return text
 
 
 class TenantBody(Grant):
@@ -35,7 +41,7 @@ class HolderBody(Grant):
 class KeyBody(Grant):
     """A client's key. It has limits of its own where it says any; else those its tenant has for each."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="Public name in logs; need not be unique.")
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(without_nul)] = Field(description="Public name in logs; need not be unique.")
     tenant: Name = Field(default="default", description="Whose key it is, for ever.")
     project: Name | None = Field(default=None, description="The project of that tenant that it is for.")
     user: Name | None = Field(default=None, description="The user of that tenant who has it.")

@@ -38,10 +38,19 @@ def parse_moment(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, Field(ge=0)]
+def within_time(value: datetime) -> datetime:
+    """It is kept in Unix seconds and told in UTC: years are 1 to 9999 there, too."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a time such as 2026-12-31 or 2026-12-31T12:00:00Z") from None
+
+
+MOST = 10**15  # beyond it no limit limits; records hold 64 bits
+Count = Annotated[int, Field(ge=0, le=MOST)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")]
 Network = Annotated[str, AfterValidator(parse_network)]
-Moment = Annotated[datetime, BeforeValidator(parse_moment)]
+Moment = Annotated[datetime, BeforeValidator(parse_moment), AfterValidator(within_time)]
 Money = Annotated[Decimal, Field(ge=0, le=1_000_000_000, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=10)]
 
@@ -69,7 +78,7 @@ class Grant(Section):
     budgets: tuple[Budget, ...] = Field(default=(), description="How much money.")
     models: tuple[str, ...] = Field(default=(), description="Models and aliases that may be used; all if empty.")
     regions: tuple[Regions, ...] = Field(default=(), description="Where its requests may be answered; anywhere if empty. 403 where none is left.")
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_output_tokens: Annotated[int, Field(ge=1, le=MOST)] | None = Field(
         default=None, description="Tokens of one reply at most; larger wishes are cut, and `x-gateway-adjusted-params` says so."
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator
+from datetime import datetime
 from decimal import ROUND_FLOOR
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,11 @@ def limits(section: said.Rates) -> Limits:
 
 def budgets(section: tuple[said.Budget, ...]) -> tuple[Budget, ...]:
     return tuple(Budget(int((each.usd * NANO).to_integral_value(ROUND_FLOOR)), each.period, each.hard, each.alerts) for each in section)
+
+
+def ends(expires: datetime | None) -> float:
+    """In Unix seconds; 0, which is the epoch, says never."""
+    return expires.timestamp() or 1.0 if expires is not None else 0.0
 
 
 def tenancy(loaded: Loaded, workers: int) -> snapshot.Tenancy:
@@ -110,7 +116,7 @@ def keys(loaded: Loaded, material: Material) -> tuple[tuple[Key, ...], list[Prob
         made.append(
             Key(
                 id=each.name, name=each.name, digest=digest, aws=each.aws or "", tenant=each.tenant, project=each.project or "", user=each.user or "",
-                grant=own if own != Grant() else None, expires=each.expires.timestamp() if each.expires is not None else 0.0,
+                grant=own if own != Grant() else None, expires=ends(each.expires),
                 ips=each.ips, scopes=each.scopes,
             )
         )  # fmt: skip
