@@ -89,6 +89,15 @@ async def test_what_was_fetched_serves_while_the_issuer_is_away(kept: Kept, prov
     assert kept.keysets.metrics()["llm_gateway_jwks_failures_total"][""] > 1
 
 
+@pytest.mark.parametrize("body", [b"[" * 5000, b'{"keys": [{"kty": []}]}', b'{"keys": [{"kty": "RSA", "n": "\xff"}]}', b'{"keys": "\\ud800"}'])
+async def test_whatever_an_issuer_gives_it_is_asked_again(kept: Kept, provider: IdentityProvider, body: bytes) -> None:
+    provider.body = body
+    kept.keysets.adopt((issuer(provider, jwks_url=f"{provider.url}/keys"),))
+    await kept.until(lambda: provider.asked)
+    provider.body = None
+    await kept.until(lambda: kept.keysets.want(provider.url) or kept.told[-1:] == [{provider.url: ["one"]}])
+
+
 async def test_what_the_file_takes_out_is_told_no_more(kept: Kept, provider: IdentityProvider) -> None:
     kept.keysets.adopt((issuer(provider),))
     await kept.until(lambda: kept.told[-1:] == [{provider.url: ["one"]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import traceback
@@ -72,6 +73,21 @@ def test_whatever_is_wrong_with_it_is_said(made: Callable[[], bytes], code: str,
     fault = refused(tokens(), made())
     assert (fault.kind, fault.code) == (Kind.UNAUTHENTICATED, code)
     assert words in fault.message
+
+
+DEEP = "[" * 2500 + "]" * 2500
+
+
+@pytest.mark.parametrize(("header", "payload"), [('{"alg":"ES256","a":' + DEEP + "}", "{}"), ('{"alg":"ES256"}', '{"iss":' + DEEP + "}")])
+def test_a_token_nested_beyond_all_measure_is_refused_like_any_other(header: str, payload: str) -> None:
+    """By whoever comes along: it needs no signature."""
+    parts = [base64.urlsafe_b64encode(each.encode()).rstrip(b"=") for each in (header, payload, "signature")]
+    assert refused(tokens(), b".".join(parts)).code == "invalid_token"
+
+
+def test_what_is_no_key_in_a_set_is_none() -> None:
+    said = json.dumps({"keys": [5, {"kty": []}, {"kty": "EC", "crv": []}, *json.loads(jwks(EC))["keys"]]})
+    assert tokens(issuer(jwks=said)).verify(EC.token(), 0.0).tenant == "acme"
 
 
 GOOD = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mallory", "tenant": "acme", "exp": 4_000_000_000}

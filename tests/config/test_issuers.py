@@ -53,6 +53,7 @@ auth:
         ("{issuer: ci, audience: a}", "no address to discover"),
         ("{issuer: ci, audience: a, jwks: 'keys.json'}", "expected a JWK set"),
         ("{issuer: ci, audience: a, jwks: '{\"keys\": 5}'}", "expected a JWK set"),
+        ("{issuer: ci, audience: a, jwks: '{\"keys\": [NaN]}'}", "expected a JWK set"),
         ("{issuer: 'https://id.example.com', audience: a, algorithms: [none]}", "auth.jwt[0].algorithms[0]: expected one of"),
         ("{issuer: 'https://id.example.com', audience: a, algorithms: [HS256]}", "auth.jwt[0].algorithms[0]: expected one of"),
         ("{issuer: 'https://id.example.com', audience: a, roles: {ops: root}}", "auth.jwt[0].roles.ops[0]: expected one of"),

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_gateway.admin.notices import Notices
-from llm_gateway.admission.tokens import PAUSE, PUBLIC
+from llm_gateway.admission.tokens import PAUSE, public
 from llm_gateway.config.issuers import rules
 from llm_gateway.core.issuers import Issuer
 from llm_gateway.policies.addresses import place
@@ -133,8 +133,8 @@ class Keysets:
         keys = (await self._get(url, issuer)).get("keys")
         if not isinstance(keys, list):
             raise FetchError("what it gives is no JWK set")
-        public = [each for each in keys if isinstance(each, dict) and each.get("kty") in PUBLIC and "d" not in each]
-        return msgspec.json.encode({"keys": public}).decode()
+        good = [each for each in keys if public(each) and "d" not in each]
+        return msgspec.json.encode({"keys": good}).decode()
 
     async def _get(self, url: str, issuer: Issuer) -> dict[str, Any]:
         judged = rules(url, private=issuer.private)
@@ -146,7 +146,7 @@ class Keysets:
             raise FetchError(f"fetching from {where.authority}: {found}")
         try:
             said = msgspec.json.decode(found.body)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise FetchError(f"what {where.authority} gives is no JSON") from error
         if not isinstance(said, dict):
             raise FetchError(f"what {where.authority} gives is no JSON object")

@@ -98,7 +98,7 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
             issuer = self._issuers[_claimed_issuer(token)]
-        except (jwt.InvalidTokenError, ValueError, KeyError):
+        except (jwt.InvalidTokenError, ValueError, KeyError, RecursionError):
             raise _refused("The token is no JWT of an issuer that is known here.") from None
         algorithm = header.get("alg")
         if algorithm not in issuer.algorithms:
@@ -173,7 +173,12 @@ class Tokens:
 def _signing(said: str, *, pinned: bool) -> list[Signing]:
     """Of a JWK set, those that signatures are verified with."""
     found = msgspec.json.decode(said).get("keys", ()) if said else ()
-    return [Signing(each, pinned) for each in found if isinstance(each, dict) and each.get("kty") in PUBLIC and each.get("use", "sig") == "sig"]
+    return [Signing(each, pinned) for each in found if public(each) and each.get("use", "sig") == "sig"]
+
+
+def public(key: object) -> bool:
+    """Whether that is a JSON Web Key of a kind that signatures are verified with; whoever made it may have put anything there."""
+    return isinstance(key, dict) and isinstance(key.get("kty"), str) and key["kty"] in PUBLIC
 
 
 def record(issuer: Issuer, claims: dict[str, Any]) -> Key:

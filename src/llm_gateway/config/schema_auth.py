@@ -5,9 +5,9 @@ Law: shape only, as `schema.py`.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from llm_gateway.config.schema_tenancy import Name
@@ -76,8 +76,8 @@ class Jwt(Section):
     @classmethod
     def _keys(cls, value: str | None) -> str | None:
         try:
-            keys = json.loads(value)["keys"] if value is not None else []
-        except (ValueError, KeyError, TypeError):
+            keys = msgspec.json.decode(value)["keys"] if value is not None else []
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError('expected a JWK set: {"keys": [...]}') from None
         if not isinstance(keys, list):
             raise ValueError('expected a JWK set: {"keys": [...]}')  # noqa: TRY004  pydantic hears ValueError
