@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -84,7 +85,7 @@ class Running:
 def supervise(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(payload: str = "one", workers: int = 1, **options: object) -> Running:
+    def start(payload: str = "one", workers: int = 1, stdout: BinaryIO | None = None, **options: object) -> Running:
         snapshot, state = boot.create(payload.encode()), boot.create(b"{}")
         fields = {
             "workers": workers,
@@ -104,7 +105,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "llm_gateway.supervisor", "--plan", str(plan)],
                 pass_fds=[snapshot, state, plan],
-                stdout=log,
+                stdout=stdout or log,
                 stderr=log,
             )
         os.close(plan)

@@ -22,6 +22,24 @@ def test_children_serve_and_the_banner_comes_once_when_they_do(supervise):
     assert gateway.log_path.read_text().count("READY") == 1
 
 
+def test_a_banner_that_nobody_takes_ends_nothing(supervise):
+    """A full disk behind standard output, or a reader that has gone."""
+    with Path("/dev/full").open("wb") as full:
+        gateway = supervise(stdout=full)
+    assert eventually(gateway.ask).name == "worker"
+    eventually(lambda: gateway.events("ready"))
+    gateway.signal(signal.SIGTERM)
+    assert gateway.process.wait(8) == 0
+
+
+def test_there_may_be_weeks_to_drain(supervise):
+    """More than the kernel counts in milliseconds."""
+    gateway = supervise("SLOW", drain_timeout=1000 * 3600.0)
+    eventually(gateway.ask)
+    gateway.signal(signal.SIGTERM)
+    assert gateway.process.wait(8) == 0
+
+
 def test_a_killed_worker_is_replaced_at_once_and_its_waiting_connections_are_served(supervise):
     gateway = supervise()
     first = eventually(gateway.ask)

@@ -38,12 +38,13 @@ from llm_gateway.supervisor.plan import Plan
 PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 SETTLED = 10.0  # seconds a child must live for its earlier deaths to be forgotten
 HOPELESS = 5  # deaths of one worker before any worker ever served: it is not going to
+LONGEST = 86_400.0  # of one wait: the kernel takes no more than 24 days
 FAST = 5.0
 GRACE = 5.0
 ECHO = 0.5  # make, timeout and npm pass on a Ctrl-C that the terminal sent to us as well: the same signal so soon is one
 OPERATOR = "operator"
 HELPER = "helper"
-LOUD = ("killing", "not started", "deaf")  # what is told at logging.level warn and error too
+LOUD = ("killing", "not started", "not told", "deaf")  # what is told at logging.level warn and error too
 # How a worker's malloc (glibc's) keeps what large bodies took, instead of giving it back to the kernel after each and faulting it in again,
 # page by page: more than half of what a request of 1 MB cost. Up to 16 MiB each; single pieces from 4 MiB on are given back at once. The
 # environment's own values come first.
@@ -148,7 +149,7 @@ class Supervisor:
         times = [self._deadline] if self._deadline is not None else []
         if self._state is State.RUNNING:
             times += [child.due for child in self._all() if child.pid is None and child.due is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(LONGEST, min(times) - time.monotonic())) if times else None
 
     def _tick(self, now: float) -> None:
         self._reap(now)
@@ -272,8 +273,11 @@ class Supervisor:
             text = self._plan.banner
             for word, port in ports.items():
                 text = text.replace(word, str(port))
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except OSError as error:
+                self._log("not told", why=str(error))
 
     def _reap(self, now: float) -> None:
         while True:
