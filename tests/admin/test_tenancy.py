@@ -26,6 +26,7 @@ from llm_gateway.config.tenancy import key_digest
 from llm_gateway.core.tenancy import Key, Tenant, place, signer
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.stores.sql.directory import Register
+from postgres import Postgres
 
 NOW = 1_700_000_000.0  # long ago
 TOKEN, SECRET = "admin-token-of-the-tests", b"0123456789abcdef"
@@ -148,6 +149,31 @@ async def test_lists_go_on_where_they_ended_and_hold_what_the_file_defines(api: 
     assert ([row["name"] for row in first["data"]], first["next"]) == (["alpha", "written"], "written")
     rest = await api.good("GET", f"/admin/v1/tenants?limit=2&after={first['next']}")
     assert ([(row["name"], row["source"]) for row in rest["data"]], rest["next"]) == ([("written-too", "api"), ("zeta", "api")], None)
+
+
+async def test_pages_lose_nobody_where_the_database_sorts_as_people_do(tmp_path: Path, postgres: Postgres) -> None:
+    """As most of PostgreSQL's do: en_US puts `alpha` before `Zeta`, and `a-b` behind `aa`."""
+    postgres.run("CREATE DATABASE people TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
+    api = Api(tmp_path, f"{postgres.database().rpartition('/')[0]}/people", CONFIG.replace("name: cfg,", "name: Zed,"))
+    names = ["Zeta", "alpha", "beta", "a-b", "aa", "Beta", "0"]
+    for name in names:
+        await api.good("POST", "/admin/v1/tenants", {"name": name})
+        await api.good("POST", "/admin/v1/tenants/written/users", {"name": name})
+        await api.key(name=name)
+    found = {}
+    for path, by in (("tenants", "name"), ("tenants/written/users", "name"), ("keys", "id")):
+        rows, after = [], ""
+        while after is not None:
+            page = await api.good("GET", f"/admin/v1/{path}?limit=1&after={after}")
+            rows += [row[by] for row in page["data"]]
+            after = page["next"]
+        found[path] = rows
+    await api.registry.table.close()
+    await api.database.close()
+    assert found["tenants"] == sorted([*names, "written"])
+    assert found["tenants/written/users"] == sorted([*names, "bob"])
+    assert found["keys"] == sorted(found["keys"])
+    assert len(found["keys"]) == len(names) + 2
 
 
 @pytest.mark.parametrize(

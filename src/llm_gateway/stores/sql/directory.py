@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from llm_gateway.core.tenancy import Entry, Grant, Key, Project, Record, Scope, Secrets, Tenant, User, place, position
@@ -80,6 +80,10 @@ class Register:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    def _plain(self, column: Column[str]) -> ColumnElement[str]:
+        """In the order of code points, in which the file's own records are put between: not in that of a language, as PostgreSQL may sort."""
+        return column.collate("C") if self._engine.dialect.name == "postgresql" else column
+
     # -- for workers ---------------------------------------------------------------------------------------------------
 
     async def serial(self) -> int:
@@ -126,7 +130,8 @@ class Register:
     async def page(self, kind: Kind, *, tenant: str | None = None, after: str = "", most: int = 100) -> list[Stored]:
         """By name. tenant: of projects and users, whose."""
         table = TABLES[kind]
-        statement = select(table).where(table.c.removed.is_(None), table.c.name > after).order_by(table.c.name).limit(most)
+        name = self._plain(table.c.name)
+        statement = select(table).where(table.c.removed.is_(None), name > after).order_by(name).limit(most)
         if tenant is not None:
             statement = statement.where(table.c.tenant == tenant)
         async with reading(self._engine) as connection:
@@ -217,7 +222,8 @@ class Register:
         keys = tables.keys
         said = msgspec.structs.asdict(wanted)
         where = [keys.c[name] == value for name, value in said.items() if value is not None]
-        statement = select(keys).where(keys.c.removed.is_(None), keys.c.successor.is_(None), keys.c.id > after, *where).order_by(keys.c.id)
+        key_id = self._plain(keys.c.id)
+        statement = select(keys).where(keys.c.removed.is_(None), keys.c.successor.is_(None), key_id > after, *where).order_by(key_id)
         async with reading(self._engine) as connection:
             rows = (await connection.execute(statement.limit(most))).all()
             overlaps = await _overlaps(connection, [row.id for row in rows], now)
