@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -257,7 +258,10 @@ async def _join(fleet: Fleet, index: int, sock: socket.socket) -> None:
 async def _each(seconds: float, step: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        step()
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  a bug of ours: the next beat finds files that changed, and tells workers, all the same
+            traceback.print_exception(error, file=sys.stderr)
 
 
 async def _probe(dependencies: Dependencies, reloader: Reloader) -> None:

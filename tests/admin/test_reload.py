@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from llm_gateway import operator
 from llm_gateway.admin.notices import Notices
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
 from llm_gateway.config.compile import compile_snapshot
@@ -145,3 +147,18 @@ def test_whatever_is_wrong_with_a_file_it_changes_nothing_and_counts(run) -> Non
     assert (outcome.changed, len(outcome.errors), running.reloader.failures) == (False, 1, 1)
     assert (running.told, running.snapshot.generation) == ([outcome], 1)
     assert running.reload("heartbeat: {interval: 7}\n").changed
+
+
+async def test_a_beat_that_fails_is_not_the_operators_last() -> None:
+    beats: list[int] = []
+
+    def beat() -> None:
+        beats.append(1)
+        raise RuntimeError
+
+    clock = asyncio.create_task(operator._each(0.001, beat))
+    async with asyncio.timeout(2):
+        while len(beats) < 3 and not clock.done():
+            await asyncio.sleep(0.001)
+    clock.cancel()
+    assert len(beats) >= 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm_gateway.stores.redis.dial import ping
 from llm_gateway.stores.redis.terms import Login, Terms, Tls, name, parse
 
 
@@ -54,3 +55,9 @@ def test_names():
     assert name(("::1", 7)) == "[::1]:7"
     assert name(("/run/sock", 0)) == "/run/sock"
     assert parse("redis+sentinel://a,b/main").label == "main"
+
+
+@pytest.mark.parametrize("url", ["redis://redis..svc:6379", f"redis://{'a' * 64}.svc", "redis+sentinel://redis..svc/master"])
+async def test_a_name_that_none_can_be_is_nobody_s(url: str) -> None:
+    """It ended the operator's looking for Redis, and /health said that there was none configured."""
+    assert await ping(parse(url)) is False

@@ -84,7 +84,10 @@ class Dialler:
         return host.decode(), int(port)
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
-        found = await loop.run_in_executor(self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        try:
+            found = await loop.run_in_executor(self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except UnicodeError:  # a label that no name can hold
+            raise OSError(f"{host} is no name") from None
         failure: OSError = OSError(f"no address of {host}")
         for family, _, _, _, address in found:
             sock = socket.socket(family, socket.SOCK_STREAM)
