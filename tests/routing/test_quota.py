@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from llm_gateway.admission import bounds
 from llm_gateway.admission.quota import Quota
@@ -20,6 +24,9 @@ from llm_gateway.routing.ask import size
 from llm_gateway.routing.plan import Course
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.gauges import Memory
+from llm_gateway.stores.redis.gauges import Policy, Shared
+from llm_gateway.stores.redis.terms import parse
+from redis_server import redis_server
 from routing.conftest import asked
 
 PRICED = """
@@ -277,3 +284,24 @@ def test_many_keys_do_not_fill_memory(table: Callable[..., Table], monkeypatch: 
         reserved(quota, made, x)
         x.hold.settle(x)
     assert len(store) <= 11
+
+
+async def test_a_reply_from_the_cache_is_counted_in_redis_too(table: Callable[..., Table], tmp_path: Path) -> None:
+    """It is answered before a request has a deadline."""
+    with redis_server(tmp_path) as (url, _):
+        shared = Shared(replace(parse(url), timeout=2.0), Memory(), policy=Policy(loss=lambda _: "closed"))
+        async with asyncio.timeout(5):
+            while not shared.ready:
+                await asyncio.sleep(0.005)
+        quota, principal = Quota(shared), who(limits=Limits(requests=5, concurrent=1), budgets=money(USD))
+        for left in (4, 3):
+            x = asked("m", principal=principal, started=perf_counter())
+            x.id = f"hit-{left}"
+            waiting = quota.reserve(x, None, None)
+            assert waiting is not None
+            await waiting
+            assert said(x, "x-ratelimit-remaining-requests") == str(left)
+            x.cached, x.cost = True, 0
+            x.hold.settle(x)
+        assert shared.meter.failures == {}
+        await shared.close()

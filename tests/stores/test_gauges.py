@@ -188,3 +188,9 @@ def test_tokens_in_flight_never_exceed_the_limit_and_all_slots_come_back(asked: 
     for done, used in under_way:
         account.settle(done, used, 0)
     assert [take(account, ask(tokens=0)) for _ in range(3)] == [None, None, SLOTS]
+
+
+def test_what_costs_nothing_is_let_through_where_a_budget_is_overspent() -> None:
+    account = Memory(Told(1200)).bind("t", (MONEY,))
+    assert take(account, ask(cost=1)) == MONEY
+    assert take(account, ask(cost=0)) is None

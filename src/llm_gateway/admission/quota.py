@@ -96,7 +96,8 @@ class Quota:
             _cap(x, principal.max_output, course.target)
         if kept.bound is None:
             return None
-        ask = Ask(x.id, 0, 0, 0, x.deadline - x.started + LEASE_SLACK, perf_counter(), x.wall)
+        under_way = x.deadline - x.started if course is not None else 0.0  # a reply from the cache has no deadline, it is there
+        ask = Ask(x.id, 0, 0, 0, under_way + LEASE_SLACK, perf_counter(), x.wall)
         if course is not None and plan is not None:
             if kept.tokens:
                 ask.tokens = said.size(x) + said.output(x, 0)

@@ -119,7 +119,7 @@ class Account:
             if wall >= purse.until or not purse.seeded:
                 self._open(claim, purse, wall)
             if hard:
-                rest = limit - purse.spent - purse.reserved
+                rest = max(limit - purse.spent - purse.reserved, 0)  # what costs nothing is no matter, also where it is overspent
                 if rest < ask.least or not purse.seeded:
                     return -1
                 granted = min(granted, rest)
