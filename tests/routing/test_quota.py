@@ -305,3 +305,11 @@ async def test_a_reply_from_the_cache_is_counted_in_redis_too(table: Callable[..
             x.hold.settle(x)
         assert shared.meter.failures == {}
         await shared.close()
+
+
+def test_who_goes_round_what_has_no_price_takes_nothing_there(table: Callable[..., Table]) -> None:
+    made = table(PRICED.replace('"http://c", api_key: none', '"http://c", api_key: none, rate_limit: {requests_per_minute: 2}'))
+    for _ in range(3):
+        reserved(Quota(Memory()), made, asked("some", principal=who(budgets=money(USD))))
+    for _ in range(2):
+        assert made.course(asked("none"))[1].target.provider == "free"

@@ -302,6 +302,12 @@ class Course(Struct, eq=False):
             self.target.condition.correct(-self.taken)
             self.taken = 0
 
+    def forgo(self) -> None:
+        """Nothing is sent to the present target: what was taken of its limits is others'."""
+        if self.taken:
+            self.target.condition.give_back(self.taken)
+            self.taken = 0
+
     def _divert(self, fault: Fault) -> None:
         """The caller's own fault, unless somebody else takes it: another context length, another filter."""
         kinds = {kind: stops for kind, stops in self.elsewhere.items() if kind is not fault.kind}
@@ -331,7 +337,7 @@ class Course(Struct, eq=False):
         if present in targets:
             self.place = targets.index(present)
             return
-        self._give_back()
+        self.forgo()
         self._let_go()
         self.target, self.place = targets[0], 0
         if self.limited or targets[0].condition.until:
