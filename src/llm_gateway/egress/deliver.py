@@ -193,6 +193,8 @@ class Egress:
             if race.both:
                 odds.hedged += 1
                 self._metrics.hedges += 1
+            else:
+                course.unasked(other)
 
     def record(self, x: Exchange, target: Target, fault: Fault) -> float:
         """Keeps what became of a failed attempt; returns the seconds left until the request's deadline.
