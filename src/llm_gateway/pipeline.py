@@ -108,6 +108,8 @@ async def serve(x: Exchange, line: Line) -> None:
         except BaseException:
             course.forgo()
             raise
+        if plan.shadow is not None:
+            line.egress.copy(x, plan.shadow)
         last = await _sent(x, line, plan, course)
     except Fault as fault:
         last = line.egress.refuse(x, fault)
