@@ -313,3 +313,49 @@ def test_who_goes_round_what_has_no_price_takes_nothing_there(table: Callable[..
         reserved(Quota(Memory()), made, asked("some", principal=who(budgets=money(USD))))
     for _ in range(2):
         assert made.course(asked("none"))[1].target.provider == "free"
+
+
+@pytest.mark.parametrize(
+    ("said", "copies"),
+    [
+        ({"n": 2.0}, 2), ({"n": "x"}, 1), ({"n": None}, 1), ({"n": 3, "best_of": 5}, 5),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 6), ({"prompt": [[1, 2], [3]]}, 2), ({"prompt": [1, 2, 3]}, 1), ({"prompt": "a"}, 1), ({"prompt": []}, 1),
+        ({"generationConfig": {"candidateCount": 4}}, 4), ({"generation_config": {"candidate_count": 3}}, 3), ({"generationConfig": []}, 1),
+    ],
+)  # fmt: skip
+def test_however_several_replies_are_asked_for_all_are_reserved_for(table: Callable[..., Table], said: dict[str, Any], copies: int) -> None:
+    x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100, **said})
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert x.hold.ask.cost == 1000 * (int(size(x) * 1.1) + 1 + copies * 100 * 10)
+
+
+@pytest.mark.parametrize("one", ["some words", [1, 2, 3]])
+def test_of_many_prompts_none_is_forgotten(table: Callable[..., Table], one: Any) -> None:
+    x = asked("m", principal=who(budgets=money(1000 * USD)), body={"max_tokens": 100, "prompt": [one] * 10_000})
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert 10_000 * 100 * 10 * 1000 <= x.hold.ask.cost < 10_000 * 120 * 10 * 1000
+
+
+def test_a_number_without_end_is_no_matter_here(table: Callable[..., Table]) -> None:
+    x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100})
+    for digits in (b"9" * 5000, b"1e999", b"-1", b"99999999999999999999"):
+        x.peek.members["n"] = msgspec.Raw(digits)
+        bounds.cost(x, table(PRICED).course(asked("m"))[1].targets, None)
+
+
+@pytest.mark.parametrize(("model", "said", "tier"), [
+    ("openai/gpt-4.1", {"service_tier": "priority"}, "priority"), ("anthropic/claude-opus-4-8", {"speed": "fast"}, "fast"),
+    ("openai/gpt-4.1", {"serviceTier": {"type": "priority"}}, "priority"),
+])  # fmt: skip
+def test_a_dearer_service_tier_is_reserved_for_where_it_is_asked_for(table: Callable[..., Table], model: str, said: dict[str, Any], tier: str) -> None:
+    made = table()
+    for wished, share in (({"service_tier": "default"}, 1.0), (said, 1.7)):
+        x = asked(model, principal=who(budgets=money(USD)), body={"max_tokens": 1000, **wished})
+        x.wall = 1_795_741_200.0
+        course = reserved(Quota(Memory()), made, x)
+        usual = course.target.price(Usage(input=size(x), output=1000), x.wall)
+        dear = course.target.price(Usage(input=size(x), output=1000, tier=tier), x.wall)
+        assert usual is not None
+        assert dear is not None
+        assert dear > 1.5 * usual
+        assert (dear if share > 1 else usual) <= x.hold.ask.cost < 1.2 * (dear if share > 1 else usual)
