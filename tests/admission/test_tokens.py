@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import traceback
@@ -135,6 +136,11 @@ def test_each_issuer_vouches_by_its_own_rules_alone() -> None:
     assert made.verify(other.token(iss="https://other.test", aud=["x", "here"]), 0.0).tenant == "acme"
     assert "signature" in refused(made, EC.token(iss="https://other.test", aud="here")).message
     assert "signature" in refused(made, other.token()).message
+
+
+def test_claims_nested_without_end_are_refused() -> None:
+    token = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (b'{"alg":"ES256"}', b'{"iss":"x","a":' + b"[" * 4000, b"x"))
+    assert refused(tokens(), token).kind is Kind.UNAUTHENTICATED
 
 
 @given(st.binary(max_size=300))

@@ -85,3 +85,5 @@ def test_thoughts_that_were_set_aside_are_known() -> None:
     body = {**BODIES["anthropic_messages"], "thinking": {"type": "enabled", "budget_tokens": 2048}}
     assert caps.thinking(form.peek(msgspec.json.encode(body)), "anthropic_messages") == 2048
     assert caps.thinking(form.peek(msgspec.json.encode(BODIES["anthropic_messages"])), "anthropic_messages") == 0
+    endless = msgspec.json.encode(body).replace(b"2048", b"9" * 5000)
+    assert caps.thinking(form.peek(endless), "anthropic_messages") > 1 << 40

@@ -227,7 +227,7 @@ def _claimed_issuer(token: bytes) -> str:
     payload = token.split(b".")[1] if token.count(b".") == 2 else b""
     try:
         claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-    except (binascii.Error, msgspec.DecodeError) as error:
+    except (binascii.Error, msgspec.DecodeError, RecursionError) as error:
         raise ValueError from error
     if not isinstance(claims, dict) or not isinstance(claims["iss"], str):
         raise ValueError  # noqa: TRY004  whatever is wrong with it is one thing
