@@ -359,3 +359,12 @@ def test_a_dearer_service_tier_is_reserved_for_where_it_is_asked_for(table: Call
         assert dear is not None
         assert dear > 1.5 * usual
         assert (dear if share > 1 else usual) <= x.hold.ask.cost < 1.2 * (dear if share > 1 else usual)
+
+
+def test_where_a_second_may_be_asked_beside_the_first_what_is_left_is_enough_for_both(table: Callable[..., Table]) -> None:
+    made = table(PRICED.replace("m: {targets: [a/cheap]}", "m: {targets: [a/cheap], hedge: {after: 1s}}"))
+    x = asked("m", principal=who(budgets=money(8_000_000)))
+    course = reserved(Quota(Memory()), made, x)
+    one = bounds.cost(x, course.targets, None)
+    assert one is not None
+    assert 0.95 * x.hold.ask.cost < 2 * one <= x.hold.ask.cost
