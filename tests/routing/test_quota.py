@@ -286,6 +286,18 @@ def test_many_keys_do_not_fill_memory(table: Callable[..., Table], monkeypatch: 
     assert len(store) <= 11
 
 
+def test_yesterdays_counts_do_not_fill_memory(table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_gateway.admission.quota.MOST_BOUND", 10)
+    store = Memory()
+    quota, made = Quota(store), table(PRICED)
+    for number in range(50):
+        x = asked("m", principal=Principal("k", "t", id="k", holders=(Holder(f"user:{number}", Grant(Limits(day=2))),)))
+        x.wall += 86_400.0 * (number // 10)
+        reserved(quota, made, x)
+        x.hold.settle(x)
+    assert len(store) <= 11
+
+
 async def test_a_reply_from_the_cache_is_counted_in_redis_too(table: Callable[..., Table], tmp_path: Path) -> None:
     """It is answered before a request has a deadline."""
     with redis_server(tmp_path) as (url, _):

@@ -91,7 +91,7 @@ class Quota:
             return None
         kept = self._kept.get((id(principal), x.model))
         if kept is None or kept.principal is not principal:
-            kept = self._bind(principal, x.model)
+            kept = self._bind(principal, x.model, x.wall)
         if principal.max_output is not None and course is not None:
             _cap(x, principal.max_output, course.target)
         if kept.bound is None:
@@ -146,10 +146,10 @@ class Quota:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _bind(self, principal: Principal, model: str) -> Kept:
+    def _bind(self, principal: Principal, model: str, wall: float) -> Kept:
         if len(self._kept) >= MOST_BOUND:
             self._kept.clear()
-            self.gauges.rest(perf_counter(), 0.0)
+            self.gauges.rest(perf_counter(), wall)
         claims = tuple(sorted(claims_of(principal, model, self._shares), key=lambda claim: claim.measure not in RATED))
         bound = self.gauges.bind(principal.tenant, claims) if claims else None
         counted = any(each.measure == "tokens" for each in claims)
