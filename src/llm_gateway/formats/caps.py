@@ -40,7 +40,8 @@ def capped(peek: Peek, shape: str, most: int, model: str) -> tuple[Peek, str]:
     members, value = peek.members, _members.written(most)
     if not outer:
         name = _present(members, inner)
-        return replace(peek, members={**members, name: value}, max_tokens=most), name
+        both = {each: value for each in inner if each in members and bytes(members[each]) != b"null"}  # some know only the one
+        return replace(peek, members={**members, **both, name: value}, max_tokens=most), name
     holder = _present(members, outer)
     within = _members.object_(members, holder)
     name = _present(within, inner)
