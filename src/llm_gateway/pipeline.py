@@ -99,11 +99,17 @@ async def serve(x: Exchange, line: Line) -> None:
         if line.replay is not None and (last := await _replayed(x, line.replay, line)):
             return
         plan, course = line.routing.course(x)
-        line.egress.expect(x, plan, course)
-        if (reserving := line.quota.reserve(x, plan, course)) is not None:
-            await reserving
-        if course.waits:
-            await line.routing.queue.wait(x, course)
+        try:
+            line.egress.expect(x, plan, course)
+            if (reserving := line.quota.reserve(x, plan, course)) is not None:
+                await reserving
+            if course.waits:
+                await line.routing.queue.wait(x, course)
+        except BaseException:
+            course.forgo()
+            raise
+        if plan.shadow is not None:
+            line.egress.copy(x, plan.shadow)
         last = await _sent(x, line, plan, course)
     except Fault as fault:
         last = line.egress.refuse(x, fault)

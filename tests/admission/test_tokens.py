@@ -49,6 +49,11 @@ def test_a_good_token_says_who_asks(signer: Signer) -> None:
     assert 300 <= found.expires - wall() <= 306  # its end, and the leeway
 
 
+@pytest.mark.parametrize("end", [str(int(wall()) + 300), int(wall()) + 300.5, 10**400], ids=["text", "fraction", "never"])
+def test_an_end_may_be_written_in_other_ways(end: object) -> None:
+    assert tokens().verify(EC.token(exp=end), 0.0).expires > wall() + 290
+
+
 @pytest.mark.parametrize(
     ("made", "code", "words"),
     [
@@ -151,6 +156,11 @@ def test_each_issuer_vouches_by_its_own_rules_alone() -> None:
     assert made.verify(other.token(iss="https://other.test", aud=["x", "here"]), 0.0).tenant == "acme"
     assert "signature" in refused(made, EC.token(iss="https://other.test", aud="here")).message
     assert "signature" in refused(made, other.token()).message
+
+
+def test_claims_nested_without_end_are_refused() -> None:
+    token = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (b'{"alg":"ES256"}', b'{"iss":"x","a":' + b"[" * 4000, b"x"))
+    assert refused(tokens(), token).kind is Kind.UNAUTHENTICATED
 
 
 @given(st.binary(max_size=300))

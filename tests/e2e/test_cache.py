@@ -97,6 +97,17 @@ def _fresh(cached: Cached) -> None:
     cached.upstream.forget()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_played_back_to_an_idempotent_request_is_replayed_as_it_was(cached: Cached, stream: bool) -> None:
+    headers = {"Idempotency-Key": f"cached-{stream}"}
+    said = [cached.post("up/m", stream=stream, headers=each) for each in ({}, headers, headers)]
+    assert [reply.headers["x-gateway-cache"] for reply, _ in said] == ["miss", "hit", None]
+    assert said[2][0].headers["idempotent-replayed"] == "true"
+    assert len({body for _, body in said[1:]}) == 1
+    assert said[2][0].headers["content-type"] == said[0][0].headers["content-type"]
+    assert cached.asked() == 1
+
+
 def test_a_reply_is_played_back_byte_for_byte_and_costs_nothing(cached: Cached) -> None:
     first, body = cached.post("up/m")
     again, same = cached.post("up/m", headers={"X-Request-ID": "cache-hit"})

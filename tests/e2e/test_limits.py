@@ -17,7 +17,7 @@ from e2e.conftest import KEY, OTHER_KEY, Gateway, Loop, free_port, running
 from processes import eventually
 from replay.faulty import FaultyUpstream
 
-CAPPED_KEY, TIGHT_KEY, SOLO_KEY, POOR_KEY = (f"sk-e2e-{name}-0123456" for name in ("capped", "tight", "solo", "poor"))
+CAPPED_KEY, TIGHT_KEY, SOLO_KEY, POOR_KEY, EAGER_KEY = (f"sk-e2e-{name}-0123456" for name in ("capped", "tight", "solo", "poor", "eager"))
 ASK: Any = [{"role": "user", "content": "hi"}]
 NANO = 1_000_000_000
 
@@ -51,7 +51,9 @@ def limited(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "server": {"host": "127.0.0.1", "port": free_port(), "metrics_port": metrics_port},
         "data_dir": str(place / "data"),
         "providers": {"up": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk-upstream", "max_retries": 0},
-                      "slow": {"type": "openai_compatible", "base_url": f"{upstream.url}/fault/ok:0.05", "api_key": "sk", "max_retries": 0}},
+                      "slow": {"type": "openai_compatible", "base_url": f"{upstream.url}/fault/ok:0.05", "api_key": "sk", "max_retries": 0},
+                      "few": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk", "max_retries": 0,
+                              "rate_limit": {"requests_per_minute": 3, "tokens_per_minute": 3000}}},
         "prices": {"up/m": {"input": 1000, "output": 2000}, "slow/m": {"input": 1000, "output": 2000}},
         "catalogue": {"up/m": {"max_output": 4000}, "slow/m": {"max_output": 4000}},
         "tenants": {"acme": {"users": {"bob": {"limits": {"requests_per_minute": 2}}}}},
@@ -62,6 +64,7 @@ def limited(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iter
             {"name": "capped", "key": CAPPED_KEY, "max_output_tokens": 50},
             {"name": "tight", "key": TIGHT_KEY, "limits": {"tokens_per_minute": 1000}},
             {"name": "solo", "key": SOLO_KEY, "limits": {"concurrent": 1}},
+            {"name": "eager", "key": EAGER_KEY, "tenant": "eager", "limits": {"requests_per_minute": 1}},
             {"name": "poor", "key": POOR_KEY, "budgets": [{"usd": 0.5, "period": "total", "alerts": [0.01]}]},
         ],
         "admin": {"token": "admin-token-of-the-tests"},
@@ -137,6 +140,19 @@ def test_one_at_a_time_means_until_the_reply_is_over_or_its_client_gone(limited:
         return True
 
     assert eventually(free, 3.0)
+
+
+def test_who_is_refused_takes_nothing_of_what_providers_allow(limited: Limited) -> None:
+    eager, other = limited.openai(EAGER_KEY), limited.openai(OTHER_KEY)
+    eager.chat.completions.create(model="few/m", messages=ASK, max_tokens=500)
+    for _ in range(5):
+        with pytest.raises(openai.RateLimitError, match="The limit of 1 requests a minute of this key is reached"):
+            eager.chat.completions.create(model="few/m", messages=ASK, max_tokens=500)
+        with pytest.raises(openai.BadRequestError, match="x-gateway-timeout"):
+            other.chat.completions.create(model="few/m", messages=ASK, max_tokens=500, extra_headers={"x-gateway-timeout": "soon"})
+    for _ in range(2):
+        other.chat.completions.create(model="few/m", messages=ASK, max_tokens=500)
+    assert len(limited.sent()) == 3
 
 
 async def test_parallel_clients_never_overspend(limited: Limited) -> None:

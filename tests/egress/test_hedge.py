@@ -30,10 +30,14 @@ class Place:
         loop.run(self.second.start())
         at: dict[str, Any] = {"type": "openai_compatible", "api_key": "k", "max_retries": 0}
         config = {
-            "providers": {"one": {**at, "base_url": self.first.url}, "two": {**at, "base_url": self.second.url}},
+            "providers": {
+                "one": {**at, "base_url": self.first.url}, "two": {**at, "base_url": self.second.url},
+                "tight": {**at, "base_url": self.second.url, "rate_limit": {"requests_per_minute": 2, "tokens_per_minute": 3000}},
+            },
             "models": {
                 "m": {"targets": ["one/x", "two/y"], "hedge": HEDGED},
                 "alone": {"targets": ["one/x"], "hedge": HEDGED},
+                "spare": {"targets": ["one/x", "tight/y"], "hedge": HEDGED},
                 "few": {"targets": ["one/x", "two/y"], "hedge": {"after": "0.2s", "budget": 0.01}},
             },
             "resilience": {"breaker": {"enabled": False}},
@@ -160,3 +164,9 @@ def test_it_is_counted(place: Place) -> None:
         return sum(float(line.split()[-1]) for line in lines if line.startswith("llm_hedges_total "))
 
     eventually(lambda: counted() >= 1, 5)
+
+
+def test_a_second_that_was_not_asked_has_taken_nothing_of_what_its_provider_allows(place: Place) -> None:
+    for _ in range(4):
+        assert place.ask("spare")[1]["x-gateway-provider"] == "one"
+    assert [place.ask("tight/y")[1]["x-gateway-provider"] for _ in range(2)] == ["tight"] * 2

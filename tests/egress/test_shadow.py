@@ -37,10 +37,13 @@ class Place:
             "models": {
                 "m": {"targets": ["live/x"], "shadow": {"target": "copy/y", "share": 1.0}},
                 "crossed": {"targets": ["live/x"], "shadow": {"target": "claude/z", "share": 1.0}},
+                "limited": {"targets": ["live/x"], "shadow": {"target": "copy/w", "share": 1.0}},
                 "judged": {"targets": ["live/x"], "fallbacks": ["live/z"], "cascade": {"output_under": 100},
                            "shadow": {"target": "copy/y", "share": 1.0}},
             },
             "resilience": {"breaker": {"enabled": False, "cooling": False, "key_ejection": 0}, "health": {"enabled": False}},
+            "limits": {"each_key": {"models": {"limited": {"requests_per_minute": 2}}}},
+            "prices": {"live/x": {"input": 1, "output": 1}},
             "drain": {"lame_duck": 0, "timeout": 20},
         })  # fmt: skip
         self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{self.gateway.port}/v1", api_key=KEY, max_retries=0, timeout=10)
@@ -51,8 +54,8 @@ class Place:
             return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         return self.client.chat.completions.create(model=model, messages=HI).choices[0].message.content or ""
 
-    def copies(self) -> list[dict[str, Any]]:
-        return [row for row in rows(self.gateway.folder) if row["key"] == "shadow"]
+    def copies(self, model: str = "") -> list[dict[str, Any]]:
+        return [row for row in rows(self.gateway.folder) if row["key"] == "shadow" and model in ("", row["model"])]
 
     def counted(self, outcome: str, model: str = "m") -> float:
         found = re.findall(rf'^llm_shadow_requests_total\{{model="{model}",outcome="{outcome}"\}} (\S+)', self.gateway.scrape(), re.MULTILINE)
@@ -122,6 +125,17 @@ def test_a_copy_is_not_judged_and_costs_the_client_nothing(place: Place) -> None
     assert [each.json()["model"] for each in place.live.received] == ["x", "z"]
     eventually(lambda: place.counted("ok", "judged") == before + 1, 5)
     assert len(place.copy.received) == 1
+
+
+def test_who_is_refused_has_no_copy(place: Place) -> None:
+    place.forget()
+    for _ in range(2):
+        place.ask("limited")
+    for _ in range(3):
+        with pytest.raises(openai.RateLimitError, match="2 requests a minute"):
+            place.ask("limited")
+    assert eventually(lambda: len(place.copies("limited")) == 2)
+    assert len(place.copy.received) == 2
 
 
 def test_a_drain_does_not_wait_for_copies_and_books_them(place: Place) -> None:

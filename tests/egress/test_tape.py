@@ -83,6 +83,13 @@ def test_a_stream_is_its_bytes_without_framing_and_without_its_cost(tape: Tape, 
     assert landed == [Reply(b'a\r\nbcdata: {"usage":{"cost":0.0,"x":1}}\n\n', b"text/event-stream")]
 
 
+def test_a_stream_that_was_played_back_is_its_bytes_too(tape: Tape, client: Client, landed: list[Reply | None]) -> None:
+    for body in (b'data: {"cost":1}\r\n\r\ndata: [DONE]\n\n', b""):
+        x = exchange(tape, stream=True)
+        tape.finish(x, play(x, kept(body), TargetMeter("", ""), 5.5))
+    assert landed == [Reply(b'data: {"cost":1}\r\n\r\ndata: [DONE]\n\n', b"text/event-stream"), Reply(b"", b"text/event-stream")]
+
+
 def test_a_stream_may_end_with_nothing_more(tape: Tape, landed: list[Reply | None]) -> None:
     tape.send(HEAD)
     tape.send(b"2\r\nbc\r\n")

@@ -70,6 +70,19 @@ def test_the_member_that_the_caller_used_is_the_one_that_is_set(model: str, said
     capped, where = caps.capped(peek, "openai_chat", 100, model)
     assert where == name
     assert msgspec.json.decode(capped.members[name]) == 100
+    assert [each for each in ("max_completion_tokens", "max_tokens") if capped.members.get(each, msgspec.Raw(b"null")) != msgspec.Raw(b"null")] == [name]
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 100_000])
+@pytest.mark.parametrize("said", [{"max_completion_tokens": 1, "max_tokens": 9000}, {"max_completion_tokens": 9000, "max_tokens": 1}])
+def test_of_two_limits_the_larger_is_the_one_that_counts_and_both_are_set(said: dict[str, int], padding: str) -> None:
+    """Services that know only the one do as they are told there."""
+    form = SHAPES["openai_chat"]
+    peek = form.peek(msgspec.json.encode({**BODIES["openai_chat"], **said, "user": padding}))
+    assert peek.max_tokens == 9000
+    capped, _ = caps.capped(peek, "openai_chat", 100, "llama-3")
+    sent = msgspec.json.decode(form.forward(capped, "llama-3").body)
+    assert (sent["max_completion_tokens"], sent["max_tokens"], capped.max_tokens) == (100, 100, 100)
 
 
 def test_other_options_beside_it_stay() -> None:
@@ -85,3 +98,5 @@ def test_thoughts_that_were_set_aside_are_known() -> None:
     body = {**BODIES["anthropic_messages"], "thinking": {"type": "enabled", "budget_tokens": 2048}}
     assert caps.thinking(form.peek(msgspec.json.encode(body)), "anthropic_messages") == 2048
     assert caps.thinking(form.peek(msgspec.json.encode(BODIES["anthropic_messages"])), "anthropic_messages") == 0
+    endless = msgspec.json.encode(body).replace(b"2048", b"9" * 5000)
+    assert caps.thinking(form.peek(endless), "anthropic_messages") > 1 << 40

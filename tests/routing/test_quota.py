@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from llm_gateway.admission import bounds
 from llm_gateway.admission.quota import Quota
@@ -20,6 +24,9 @@ from llm_gateway.routing.ask import size
 from llm_gateway.routing.plan import Course
 from llm_gateway.routing.table import Table
 from llm_gateway.stores.gauges import Memory
+from llm_gateway.stores.redis.gauges import Policy, Shared
+from llm_gateway.stores.redis.terms import parse
+from redis_server import redis_server
 from routing.conftest import asked
 
 PRICED = """
@@ -277,3 +284,99 @@ def test_many_keys_do_not_fill_memory(table: Callable[..., Table], monkeypatch: 
         reserved(quota, made, x)
         x.hold.settle(x)
     assert len(store) <= 11
+
+
+def test_yesterdays_counts_do_not_fill_memory(table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_gateway.admission.quota.MOST_BOUND", 10)
+    store = Memory()
+    quota, made = Quota(store), table(PRICED)
+    for number in range(50):
+        x = asked("m", principal=Principal("k", "t", id="k", holders=(Holder(f"user:{number}", Grant(Limits(day=2))),)))
+        x.wall += 86_400.0 * (number // 10)
+        reserved(quota, made, x)
+        x.hold.settle(x)
+    assert len(store) <= 11
+
+
+async def test_a_reply_from_the_cache_is_counted_in_redis_too(table: Callable[..., Table], tmp_path: Path) -> None:
+    """It is answered before a request has a deadline."""
+    with redis_server(tmp_path) as (url, _):
+        shared = Shared(replace(parse(url), timeout=2.0), Memory(), policy=Policy(loss=lambda _: "closed"))
+        async with asyncio.timeout(5):
+            while not shared.ready:
+                await asyncio.sleep(0.005)
+        quota, principal = Quota(shared), who(limits=Limits(requests=5, concurrent=1), budgets=money(USD))
+        for left in (4, 3):
+            x = asked("m", principal=principal, started=perf_counter())
+            x.id = f"hit-{left}"
+            waiting = quota.reserve(x, None, None)
+            assert waiting is not None
+            await waiting
+            assert said(x, "x-ratelimit-remaining-requests") == str(left)
+            x.cached, x.cost = True, 0
+            x.hold.settle(x)
+        assert shared.meter.failures == {}
+        await shared.close()
+
+
+def test_who_goes_round_what_has_no_price_takes_nothing_there(table: Callable[..., Table]) -> None:
+    made = table(PRICED.replace('"http://c", api_key: none', '"http://c", api_key: none, rate_limit: {requests_per_minute: 2}'))
+    for _ in range(3):
+        reserved(Quota(Memory()), made, asked("some", principal=who(budgets=money(USD))))
+    for _ in range(2):
+        assert made.course(asked("none"))[1].target.provider == "free"
+
+
+@pytest.mark.parametrize(
+    ("said", "copies"),
+    [
+        ({"n": 2.0}, 2), ({"n": "x"}, 1), ({"n": None}, 1), ({"n": 3, "best_of": 5}, 5),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 6), ({"prompt": [[1, 2], [3]]}, 2), ({"prompt": [1, 2, 3]}, 1), ({"prompt": "a"}, 1), ({"prompt": []}, 1),
+        ({"generationConfig": {"candidateCount": 4}}, 4), ({"generation_config": {"candidate_count": 3}}, 3), ({"generationConfig": []}, 1),
+    ],
+)  # fmt: skip
+def test_however_several_replies_are_asked_for_all_are_reserved_for(table: Callable[..., Table], said: dict[str, Any], copies: int) -> None:
+    x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100, **said})
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert x.hold.ask.cost == 1000 * (int(size(x) * 1.1) + 1 + copies * 100 * 10)
+
+
+@pytest.mark.parametrize("one", ["some words", [1, 2, 3]])
+def test_of_many_prompts_none_is_forgotten(table: Callable[..., Table], one: Any) -> None:
+    x = asked("m", principal=who(budgets=money(1000 * USD)), body={"max_tokens": 100, "prompt": [one] * 10_000})
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert 10_000 * 100 * 10 * 1000 <= x.hold.ask.cost < 10_000 * 120 * 10 * 1000
+
+
+def test_a_number_without_end_is_no_matter_here(table: Callable[..., Table]) -> None:
+    x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100})
+    for digits in (b"9" * 5000, b"1e999", b"-1", b"99999999999999999999"):
+        x.peek.members["n"] = msgspec.Raw(digits)
+        bounds.cost(x, table(PRICED).course(asked("m"))[1].targets, None)
+
+
+@pytest.mark.parametrize(("model", "said", "tier"), [
+    ("openai/gpt-4.1", {"service_tier": "priority"}, "priority"), ("anthropic/claude-opus-4-8", {"speed": "fast"}, "fast"),
+    ("openai/gpt-4.1", {"serviceTier": {"type": "priority"}}, "priority"),
+])  # fmt: skip
+def test_a_dearer_service_tier_is_reserved_for_where_it_is_asked_for(table: Callable[..., Table], model: str, said: dict[str, Any], tier: str) -> None:
+    made = table()
+    for wished, share in (({"service_tier": "default"}, 1.0), (said, 1.7)):
+        x = asked(model, principal=who(budgets=money(USD)), body={"max_tokens": 1000, **wished})
+        x.wall = 1_795_741_200.0
+        course = reserved(Quota(Memory()), made, x)
+        usual = course.target.price(Usage(input=size(x), output=1000), x.wall)
+        dear = course.target.price(Usage(input=size(x), output=1000, tier=tier), x.wall)
+        assert usual is not None
+        assert dear is not None
+        assert dear > 1.5 * usual
+        assert (dear if share > 1 else usual) <= x.hold.ask.cost < 1.2 * (dear if share > 1 else usual)
+
+
+def test_where_a_second_may_be_asked_beside_the_first_what_is_left_is_enough_for_both(table: Callable[..., Table]) -> None:
+    made = table(PRICED.replace("m: {targets: [a/cheap]}", "m: {targets: [a/cheap], hedge: {after: 1s}}"))
+    x = asked("m", principal=who(budgets=money(8_000_000)))
+    course = reserved(Quota(Memory()), made, x)
+    one = bounds.cost(x, course.targets, None)
+    assert one is not None
+    assert 0.95 * x.hold.ask.cost < 2 * one <= x.hold.ask.cost

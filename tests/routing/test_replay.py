@@ -324,6 +324,7 @@ async def test_what_was_purged_while_it_was_asked_for_is_not_kept(many, replay) 
         (b"max-age=0", "miss", "yy"),
         (b"max-age=60", "xx", "xx"),
         (b"max-age=soon", "xx", "xx"),
+        (b"max-age=" + b"9" * 5000, "xx", "xx"),
         (b"private", "xx", "xx"),
     ],
 )
@@ -503,3 +504,16 @@ async def test_few_are_remembered(replay: Replay, routing: Table) -> None:
         x.known = object()
         assert await seek(replay, routing, x) == "xx"
     assert 0 < len(replay._repeats) <= MOST_REPEATS
+
+
+async def test_what_a_caller_wishes_of_routing_holds_for_what_was_looked_up_before(replay: Replay, routing: Table) -> None:
+    body = '{"messages": [], "models": ["one"], "provider": {"only": ["other"], "sort": "price", "zdr": true}}'
+    for expected in ("miss", "xx"):
+        x = asked(body, model="two")
+        assert await seek(replay, routing, x) == expected
+        if expected == "miss":
+            _, course = routing.course(x)
+            assert [target.provider for target in course.targets] == ["other"]
+            assert x.unheard == ("provider.zdr",)
+            assert not x.peek.members.keys() & {"models", "provider"}, "they are not sent"
+            settle(x)

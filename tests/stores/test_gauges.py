@@ -157,6 +157,17 @@ def test_alerts_are_told_once_each() -> None:
     assert told == [("t", 0.5, 600), ("t", 1.0, 1100)]
 
 
+def test_alerts_of_a_budget_that_was_raised_are_told_anew() -> None:
+    told: list[tuple[float, int]] = []
+    store = Memory(alert=lambda _, __, share, spent: told.append((share, spent)))
+    for amount, cost in ((1000, 1000), (1000, 1), (4000, 500), (4000, 501), (4000, 1998), (2000, 1)):
+        account = store.bind("t", (Claim("tenant:t", "budget", amount, "month", hard=False, alerts=(0.5, 1.0)),))
+        asked = ask()
+        account.reserve(asked)
+        account.settle(asked, 0, cost)
+    assert told == [(1.0, 1000), (0.5, 2002), (1.0, 4000)]
+
+
 def test_what_is_at_rest_is_forgotten_and_money_is_not() -> None:
     store = Memory()
     for number in range(10):
@@ -188,3 +199,9 @@ def test_tokens_in_flight_never_exceed_the_limit_and_all_slots_come_back(asked: 
     for done, used in under_way:
         account.settle(done, used, 0)
     assert [take(account, ask(tokens=0)) for _ in range(3)] == [None, None, SLOTS]
+
+
+def test_what_costs_nothing_is_let_through_where_a_budget_is_overspent() -> None:
+    account = Memory(Told(1200)).bind("t", (MONEY,))
+    assert take(account, ask(cost=1)) == MONEY
+    assert take(account, ask(cost=0)) is None

@@ -1,15 +1,20 @@
 """The most that a request can cost before it is sent: its prompt's estimate, the longest reply, the dearest target.
 
-Law: an upper bound, as far as there is one: estimates of the prompt get a tenth more, and where caches may be written or sound comes back,
-the dearer rates hold. Base64 is never counted by its bytes. Money in nano-USD.
+Law: an upper bound, as far as there is one: estimates of the prompt get a tenth more, and where caches may be written, sound comes back or a
+dearer service tier is asked for, the dearer rates hold. Base64 is never counted by its bytes. Money in nano-USD.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
 
+import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
+from llm_gateway.accounting.estimate import LARGE
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.types import Usage
 from llm_gateway.models.prices import FEMTO_PER_NANO
@@ -22,7 +27,12 @@ UNKNOWN_LONGEST = 32_768  # tokens of a reply where the model's own limit is not
 IMAGE_TOKENS = 8_192  # of one generated image, at the most
 SPEECH_TOKENS = 2  # of sound per character that is spoken
 BYTES_PER_HEARD_TOKEN = 400  # of compressed speech
+MOST_COPIES = 1 << 20
+OPENING = 64  # bytes of an array that are looked at
 _COPIES = ("n", "best_of")
+_CONFIGS = ("generationConfig", "generation_config")
+_CANDIDATES = ("candidateCount", "candidate_count")
+_TIERS, _DEAR = ("service_tier", "serviceTier", "speed"), ("priority", "fast")
 _CACHES = (b'"cache_control"', b'"cachePoint"')
 _SOUND = b'"audio"'
 CHAT = "chat"
@@ -38,11 +48,12 @@ def costs(x: Exchange, targets: Sequence[Target], most: int | None) -> list[int 
     if x.route.operation != CHAT:
         return [_price(x, target, most) for target in targets]
     found: list[int | None] = []
+    dear = _tier(x.peek.members) is not None
     asked, copies, wanted, wall = int(ask.size(x) * MARGIN) + 1, _copies(x.peek.members), x.peek.max_tokens or ENDLESS, x.wall
     if most is not None:
         wanted = min(wanted, most)
     for target in targets:
-        rates = target.flat(wall)
+        rates = target.flat(wall) if not dear else None
         if rates is None:  # what is in the body makes a difference
             found.append(_price(x, target, most))
         else:
@@ -71,6 +82,8 @@ def _affordable(x: Exchange, target: Target, granted: int) -> int:
 
 def _price(x: Exchange, target: Target, most: int | None) -> int | None:
     usages = _usages(x, _reply(x, target, most))
+    if (tier := _tier(x.peek.members)) is not None:
+        usages += [replace(usage, tier=tier) for usage in usages]
     prices = [target.price(usage, x.wall) for usage in usages]
     known = [each for each in prices if each is not None]
     return max(known) if len(known) == len(prices) else None
@@ -120,10 +133,38 @@ def _prompt(x: Exchange) -> int:
 
 
 def _copies(members: Mapping[str, Raw]) -> int:
-    if "n" not in members and "best_of" not in members and "generationConfig" not in members:
+    """Replies in one: for each prompt so many as are asked for."""
+    if "n" not in members and "best_of" not in members and "prompt" not in members and not any(name in members for name in _CONFIGS):
         return 1
-    said = [bytes(members[name]) for name in _COPIES if name in members]
-    if "generationConfig" in members:
-        after = bytes(members["generationConfig"]).partition(b'"candidateCount":')[2].strip()
-        said.append(after[:1])
-    return max((int(each) for each in said if each.isdigit()), default=1) or 1
+    said = [_read(members[name]) for name in _COPIES if name in members]
+    for config in [_read(members[name]) for name in _CONFIGS if name in members]:
+        said += [config[name] for name in _CANDIDATES if name in config] if isinstance(config, dict) else []
+    most = max((each for each in said if isinstance(each, int | float)), default=1)
+    return _prompts(members) * ceil(min(max(most, 1), MOST_COPIES))
+
+
+def _prompts(members: Mapping[str, Raw]) -> int:
+    """Of a completion: a text, the numbers of its tokens, or several of either; of what is large no fewer than there are."""
+    if "prompt" not in members:
+        return 1
+    raw = members["prompt"]
+    opening = bytes(memoryview(raw)[:OPENING]).removeprefix(b"[").lstrip()[:1]
+    if bytes(memoryview(raw)[:1]) != b"[" or opening not in (b'"', b"["):
+        return 1
+    if len(memoryview(raw)) > LARGE:
+        written = bytes(raw)
+        return written.count(b'"') // 2 if opening == b'"' else written.count(b"[") - 1
+    return len(_read(raw) or (None,))
+
+
+def _tier(members: Mapping[str, Raw]) -> str | None:
+    """The dearer service tier that is asked for, if one is."""
+    said = [bytes(members[name]) for name in _TIERS if name in members]
+    return next((tier for tier in _DEAR if any(b'"%b"' % tier.encode() in each for each in said)), None)
+
+
+def _read(raw: Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nobody else's business here
+        return None

@@ -91,12 +91,13 @@ class Quota:
             return None
         kept = self._kept.get((id(principal), x.model))
         if kept is None or kept.principal is not principal:
-            kept = self._bind(principal, x.model)
+            kept = self._bind(principal, x.model, x.wall)
         if principal.max_output is not None and course is not None:
             _cap(x, principal.max_output, course.target)
         if kept.bound is None:
             return None
-        ask = Ask(x.id, 0, 0, 0, x.deadline - x.started + LEASE_SLACK, perf_counter(), x.wall)
+        under_way = x.deadline - x.started if course is not None else 0.0  # a reply from the cache has no deadline, it is there
+        ask = Ask(x.id, 0, 0, 0, under_way + LEASE_SLACK, perf_counter(), x.wall)
         if course is not None and plan is not None:
             if kept.tokens:
                 ask.tokens = said.size(x) + said.output(x, 0)
@@ -109,10 +110,10 @@ class Quota:
                     x.extra += _headers(kept.shown, verdict.left)
                 x.hold = Hold(kept.bound, ask, kept.hard, self.topups)
             else:
-                self._enter(x, kept, ask, verdict, course)
+                self._enter(x, kept, ask, verdict, course, _runs(plan))
             return None
         x.hold = Hold(kept.bound, ask, kept.hard, self.topups)  # whatever the answer will be, should nobody wait for it any more
-        return self._later(x, kept, ask, verdict, course)
+        return self._later(x, kept, ask, verdict, course, _runs(plan))
 
     def cover(self, x: Exchange, target: Target) -> Awaitable[None] | None:
         """Before another attempt: what it may cost at this target, beside what earlier ones have. Raises Fault RATE_LIMIT, FORBIDDEN."""
@@ -145,10 +146,10 @@ class Quota:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _bind(self, principal: Principal, model: str) -> Kept:
+    def _bind(self, principal: Principal, model: str, wall: float) -> Kept:
         if len(self._kept) >= MOST_BOUND:
             self._kept.clear()
-            self.gauges.rest(perf_counter(), 0.0)
+            self.gauges.rest(perf_counter(), wall)
         claims = tuple(sorted(claims_of(principal, model, self._shares), key=lambda claim: claim.measure not in RATED))
         bound = self.gauges.bind(principal.tenant, claims) if claims else None
         counted = any(each.measure == "tokens" for each in claims)
@@ -164,12 +165,12 @@ class Quota:
         if None in found:
             priced = [target for target, price in zip(course.targets, found, strict=True) if price is not None]
             course.keep(priced, _unpriced(course.target))
-        twice = 2 if plan.hedge is not None else 1
+        twice = _runs(plan)
         ask.cost = ask.least = twice * max(price for price in found if price is not None)
         if x.route.operation == CHAT and x.route.format in caps.SHAPES and not x.peek.max_tokens:
             ask.least = min(ask.cost, twice * (bounds.cost(x, course.targets, self._least) or 0))
 
-    def _enter(self, x: Exchange, kept: Kept, ask: Ask, verdict: Verdict, course: Course | None) -> None:
+    def _enter(self, x: Exchange, kept: Kept, ask: Ask, verdict: Verdict, course: Course | None, runs: int) -> None:
         bound = kept.bound
         assert bound is not None  # noqa: S101  asked only where there is one
         if verdict.left:
@@ -180,10 +181,10 @@ class Quota:
         wanted, ask.cost = ask.cost, verdict.cost
         x.hold = Hold(bound, ask, kept.hard, self.topups)
         if course is not None and kept.hard and ask.least < wanted and x.route.format in caps.SHAPES:
-            _afford(x, course, wanted, verdict.cost)
+            _afford(x, course, wanted // runs, verdict.cost // runs)
 
-    async def _later(self, x: Exchange, kept: Kept, ask: Ask, verdict: Awaitable[Verdict], course: Course | None) -> None:
-        self._enter(x, kept, ask, await verdict, course)
+    async def _later(self, x: Exchange, kept: Kept, ask: Ask, verdict: Awaitable[Verdict], course: Course | None, runs: int) -> None:
+        self._enter(x, kept, ask, await verdict, course, runs)
 
     def _extended(self, hold: Hold, verdict: Verdict) -> None:
         if verdict.refused is not None:
@@ -267,6 +268,11 @@ def _cap(x: Exchange, most: int, target: Target) -> None:
         message = f"This key's replies may have {most} tokens, and thoughts are to have {thoughts} of them: lower `budget_tokens`."
         raise Fault(Kind.INVALID, message, param="thinking.budget_tokens", code="output_limit")
     _set(x, most, target)
+
+
+def _runs(plan: Plan | None) -> int:
+    """How many may be under way at once for one request."""
+    return 2 if plan is not None and plan.hedge is not None else 1
 
 
 def _afford(x: Exchange, course: Course, wanted: int, granted: int) -> None:

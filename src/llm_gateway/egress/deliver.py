@@ -116,8 +116,11 @@ class Egress:
         x.measured = plan.measured or plan.limited
         if plan.cascade is not None and not x.stream:
             x.cascade = partial(_will_not_do, plan.cascade, course)
-        if plan.shadow is not None and self.shadows is not None:
-            self.shadows.cast(x, plan.shadow, self)
+
+    def copy(self, x: Exchange, shadow: Shadow) -> None:
+        """Before it is sent: a copy of it to another target, by lot."""
+        if self.shadows is not None:
+            self.shadows.cast(x, shadow, self)
 
     async def attempt(self, x: Exchange, target: Target) -> bytes:
         """One try at one target. Returns the reply's last bytes; raises Fault if it failed."""
@@ -193,6 +196,8 @@ class Egress:
             if race.both:
                 odds.hedged += 1
                 self._metrics.hedges += 1
+            else:
+                course.unasked(other)
 
     def record(self, x: Exchange, target: Target, fault: Fault) -> float:
         """Keeps what became of a failed attempt; returns the seconds left until the request's deadline.

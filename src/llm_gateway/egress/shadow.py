@@ -82,7 +82,7 @@ class Shadows:
         twin = copy(x)
         twin.client, twin.principal, twin.id, twin.attempts = Void(), NOBODY, f"{x.id}-shadow", []
         twin.route = replace(x.route, label=SHADOW)
-        twin.task = twin.cascade = None
+        twin.task = twin.cascade = twin.hold = None
         twin.measured = False
         self._bytes += x.bytes_in
         task = asyncio.ensure_future(self._follow(twin, target, egress, tokens))

@@ -19,6 +19,7 @@ from llm_gateway.telemetry.metrics import TargetMeter
 
 MOST = 1 << 20  # bytes of a reply that is kept
 STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\nage: %d\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n"
 FREE = b'"cost":0.0'
 HIT = b"x-gateway-cache: hit\r\n"
 
@@ -86,6 +87,8 @@ class Tape:
             return None
         if not self._head:
             top, _, body = data.partition(b"\r\n\r\n")
+            if CHUNKED in top:  # a stream that was played back
+                body = _unframed(body.removesuffix(b"0\r\n\r\n"))
             return Reply(body, _content_type(top))
         tail = _unframed(data.removesuffix(b"0\r\n\r\n"))
         if x.cost is not None:
@@ -117,7 +120,7 @@ def play(x: Exchange, kept: Kept, meter: TargetMeter, now: float, line: bytes = 
     if not x.stream:
         return whole(x, kept.body, kept.content_type, now, b"age: %d\r\n" % age)
     x.first_byte, x.bytes_out = now, len(kept.body)
-    top = head(x, kept.content_type, b"transfer-encoding: chunked\r\n", now, STREAM_LINES % age)
+    top = head(x, kept.content_type, CHUNKED, now, STREAM_LINES % age)
     return b"%b%x\r\n%b\r\n0\r\n\r\n" % (top, len(kept.body), kept.body) if kept.body else top + b"0\r\n\r\n"
 
 

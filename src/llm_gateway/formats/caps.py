@@ -29,6 +29,7 @@ _PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ollama_generate": (("options",), ("num_predict",)),
 }
 SHAPES = frozenset(_PLACES)
+LONGEST = 18  # digits of a number that a client wrote; a longer one is large enough
 
 
 def capped(peek: Peek, shape: str, most: int, model: str) -> tuple[Peek, str]:
@@ -39,7 +40,8 @@ def capped(peek: Peek, shape: str, most: int, model: str) -> tuple[Peek, str]:
     members, value = peek.members, _members.written(most)
     if not outer:
         name = _present(members, inner)
-        return replace(peek, members={**members, name: value}, max_tokens=most), name
+        both = {each: value for each in inner if each in members and bytes(members[each]) != b"null"}  # some know only the one
+        return replace(peek, members={**members, **both, name: value}, max_tokens=most), name
     holder = _present(members, outer)
     within = _members.object_(members, holder)
     name = _present(within, inner)
@@ -51,7 +53,7 @@ def thinking(peek: Peek, shape: str) -> int:
     if shape != "anthropic_messages" or "thinking" not in peek.members:
         return 0
     said = bytes(_members.object_(peek.members, "thinking").get("budget_tokens", b"0"))
-    return int(said) if said.isdigit() else 0
+    return int(said[:LONGEST]) if said.isdigit() else 0
 
 
 def _present(members: dict[str, Raw], names: tuple[str, ...]) -> str:

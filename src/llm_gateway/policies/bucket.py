@@ -79,6 +79,13 @@ class Allowance(Struct):
         if self.tokens is not None:
             self.tokens.correct(difference)
 
+    def give_back(self, tokens: int) -> None:
+        """Of a call that was not made after all."""
+        if self.requests is not None:
+            self.requests.correct(-1.0)
+        if self.tokens is not None:
+            self.tokens.correct(-tokens)
+
     def adopt(self, rate: Rate) -> None:
         """New limits."""
         self.requests = _adopted(self.requests, rate.requests)

@@ -50,6 +50,11 @@ class Purse(Struct):
         self.reserved -= reserved
         self.spent += cost
 
+    def adopt(self, amount: int, shares: tuple[float, ...]) -> None:
+        """The amount or its shares may be others now; what the old amount had passed and the new one has not will be told anew."""
+        self.due = 0.0
+        self.told = max((each for each in shares if each <= self.told and self.spent >= each * amount), default=0.0)
+
     def alert(self, amount: int, shares: tuple[float, ...]) -> float:
         """The largest of the shares that were passed since it was last asked; 0 none. An amount of 0 is passed by anything."""
         passed = max((each for each in shares if each > self.told and self.spent and self.spent >= each * amount), default=0.0)

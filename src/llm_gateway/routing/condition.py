@@ -149,6 +149,13 @@ class Condition:
         for each in self.allowances:
             each.correct(difference)
 
+    def give_back(self, tokens: int) -> None:
+        """What `take` took, of a call that was not made after all; where all workers count it has cost a request."""
+        if self.line is not None:
+            self.line.correct(-tokens)
+        for each in self.allowances:
+            each.give_back(tokens)
+
     async def claim(self, line: Line, tokens: int) -> int | None:
         """As `take`, of what all workers count together. Returns the tokens taken, None where there is no room: `full` then says until when."""
         taken = await line.take(tokens)

@@ -123,10 +123,9 @@ class Course(Struct, eq=False):
     `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
     none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once.
 
-    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet; `asks`: all workers together
-    count what the present target's provider allows, and were not asked yet; `why`: the failure that led there, if any. `probe`: where this request is
-    what finds out whether a target is back; it lets go when it moves on, or nobody would ever find out;
-    `since`: then."""
+    `tokens`: expected, where `limited`; `taken`: for the present attempt; `aside`: for one beside it; `waits`: it has no target yet; `asks`: all workers
+    together count what the present target's provider allows, and were not asked yet; `why`: the failure that led there, if any. `probe`: where this
+    request is what finds out whether a target is back; it lets go when it moves on, or nobody would ever find out; `since`: then."""
 
     targets: list[Target]
     policy: Policy
@@ -142,6 +141,7 @@ class Course(Struct, eq=False):
     limited: bool = False
     tokens: int = 0
     taken: int = 0
+    aside: int = 0
     waits: bool = False
     asks: bool = False
     why: Fault | None = None
@@ -236,8 +236,15 @@ class Course(Struct, eq=False):
             return other
         if other.condition.full(now, self.tokens):
             return None
-        other.condition.take(now, self.tokens)
+        taken = other.condition.take(now, self.tokens)
+        self.aside = taken if other.condition.line is None else 0  # else `spare` takes it
         return other
+
+    def unasked(self, other: Target) -> None:
+        """Whom `beside` named had not to be asked."""
+        if self.aside:
+            other.condition.give_back(self.aside)
+            self.aside = 0
 
     def overtaken(self, target: Target) -> None:
         """Whoever was asked beside the present one answered first."""
@@ -302,6 +309,12 @@ class Course(Struct, eq=False):
             self.target.condition.correct(-self.taken)
             self.taken = 0
 
+    def forgo(self) -> None:
+        """Nothing is sent to the present target: what was taken of its limits is others'."""
+        if self.taken:
+            self.target.condition.give_back(self.taken)
+            self.taken = 0
+
     def _divert(self, fault: Fault) -> None:
         """The caller's own fault, unless somebody else takes it: another context length, another filter."""
         kinds = {kind: stops for kind, stops in self.elsewhere.items() if kind is not fault.kind}
@@ -331,7 +344,7 @@ class Course(Struct, eq=False):
         if present in targets:
             self.place = targets.index(present)
             return
-        self._give_back()
+        self.forgo()
         self._let_go()
         self.target, self.place = targets[0], 0
         if self.limited or targets[0].condition.until:

@@ -407,9 +407,9 @@ def _inner(members: Mapping[str, Raw], name: str) -> object:
 def _control(header: bytes) -> Control:
     """A max-age that is no number is left unheard, as HTTP has it."""
     said = [word.strip().lower() for word in header.split(b",")]
-    ages = [int(number) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
+    ages = [float(number) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
     stores = b"no-store" not in said
-    return Control(stores and b"no-cache" not in said, stores, float(min(ages)) if ages else float("inf"))
+    return Control(stores and b"no-cache" not in said, stores, min(ages) if ages else float("inf"))
 
 
 def _deadline(x: Exchange, sought: Sought) -> float:

@@ -120,7 +120,7 @@ class Table:
         x.fallbacks = course.fallbacks
 
     def chosen(self, x: Exchange) -> tuple[Plan, str | None]:
-        """The plan a request would go by, and the alias that a rule sent it to. Raises what `course` raises."""
+        """The plan a request would go by, and the alias that a rule sent it to; takes nothing out of it. Raises what `course` raises."""
         plan = self.plan(x.model, x.route.operation)
         members, principal = x.peek.members, x.principal
         if not (
@@ -128,7 +128,9 @@ class Table:
             or (principal is not None and (principal.regions or principal.secrets))
         ):  # fmt: skip
             return plan, None
+        said = {name: members[name] for name in ("models", "provider") if name in members}
         narrowed = self._narrowed(plan, x)
+        members.update(said)  # it was only asked: they are for whoever sends it
         return narrowed, narrowed.model if narrowed.model != plan.model else None
 
     def ordered(self, plan: Plan, x: Exchange) -> list[Target]:

@@ -56,8 +56,8 @@ class Account:
         self._days = tuple((claim, state) for claim, state in pairs if isinstance(state, Day))
         self._slots = tuple((state, claim) for claim, state in pairs if isinstance(state, Slots))
         self._purses = tuple((state, claim, claim.limit, claim.hard) for claim, state in pairs if isinstance(state, Purse))
-        for purse, _, _, _ in self._purses:
-            purse.due = 0.0  # the amount or its alerts may be others now
+        for purse, claim, limit, _ in self._purses:
+            purse.adopt(limit, claim.alerts)
 
     def reserve(self, ask: Ask) -> Verdict:
         """Takes everything first and gives it back where something was short: there mostly is enough. Written out, without a call for each
@@ -119,7 +119,7 @@ class Account:
             if wall >= purse.until or not purse.seeded:
                 self._open(claim, purse, wall)
             if hard:
-                rest = limit - purse.spent - purse.reserved
+                rest = max(limit - purse.spent - purse.reserved, 0)  # what costs nothing is no matter, also where it is overspent
                 if rest < ask.least or not purse.seeded:
                     return -1
                 granted = min(granted, rest)

@@ -89,3 +89,26 @@ async def test_what_cannot_be_read_is_not_sent_again(fresh, value):
         with redis.Redis.from_url(fresh) as client:
             client.set(claim.key, value)
         assert await made.look(claim) is Word.GONE
+
+
+async def test_what_came_of_it_is_told_to_whoever_has_the_key_by_then(cluster):
+    """A cluster's slot moves while the request is under way."""
+    ports, _ = cluster
+    async with store(f"redis+cluster://127.0.0.1:{ports[1]}", patient=True) as one:
+        made = Claims(one.shared)
+        claim = made.claim(HERE, BODY)
+        assert await made.take(claim) is Word.MINE
+        ids = {port: say(port, "CLUSTER", "MYID") for port in ports}
+        here = next(port for port in ports if say(port, "CLUSTER", "COUNTKEYSINSLOT", claim.slot))
+        there = next(port for port in ports if port != here)
+        say(there, "CLUSTER", "SETSLOT", claim.slot, "IMPORTING", ids[here])
+        say(here, "CLUSTER", "SETSLOT", claim.slot, "MIGRATING", ids[there])
+        say(here, "MIGRATE", "127.0.0.1", there, claim.key.decode(), 0, 1000)
+        for port in (there, here, *ports):
+            say(port, "CLUSTER", "SETSLOT", claim.slot, "NODE", ids[there])
+        made.end(claim, reply(), 60.0)
+        await until(lambda: not one.shared.client.waiting)
+        heard = await made.look(claim)
+        assert not isinstance(heard, Word)
+        assert heard.body == b"hello"
+        await one.ready()

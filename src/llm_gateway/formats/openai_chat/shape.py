@@ -40,7 +40,10 @@ class OpenAIChat:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return _peek_with_care(members, model)
         asked = head.stream is True and head.stream_options is not None and head.stream_options.include_usage is True
-        return Peek(members, model or head.model, head.stream is True, asked, head.max_completion_tokens or head.max_tokens)
+        most = head.max_completion_tokens
+        if most is None or (head.max_tokens is not None and head.max_tokens > most):
+            most = head.max_tokens
+        return Peek(members, model or head.model, head.stream is True, asked, most)
 
     def forward(self, peek: Peek, model: str) -> Outgoing:
         members = {**peek.members, "model": _members.written(model)}
@@ -123,10 +126,8 @@ def _peek_with_care(members: dict[str, Raw], model: str | None) -> Peek:
     _members.filled_array(members, "messages")
     stream = "stream" in members and _members.flag(members, "stream")
     asked = stream and "stream_options" in members and _asked(members)
-    max_tokens = _members.count(members, "max_completion_tokens") if "max_completion_tokens" in members else None
-    if max_tokens is None and "max_tokens" in members:
-        max_tokens = _members.count(members, "max_tokens")
-    return Peek(members, model, stream, asked, max_tokens)
+    limits = [_members.count(members, name) or 0 for name in ("max_completion_tokens", "max_tokens") if name in members]
+    return Peek(members, model, stream, asked, max(limits, default=0) or None)
 
 
 _NO_USAGE = Raw(b"null")

@@ -21,7 +21,7 @@ from msgspec import Struct
 from llm_gateway.stores.memory import Kept, Place
 from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.stores.redis.replies import redated
-from llm_gateway.stores.redis.resp import Command, Failure, Nobody, pack
+from llm_gateway.stores.redis.resp import Call, Command, Failure, pack
 from llm_gateway.stores.redis.slots import slot
 
 LEASE = 10.0  # seconds
@@ -122,4 +122,8 @@ class Claims:
     def _swap(self, claim: Claim, value: bytes, seconds: float) -> None:
         script = self.shared.scripts.swap
         words = pack("EVALSHA", script.sha, 1, claim.key, claim.value, value, int(seconds * 1000))
-        self.shared.client.send(Command(words, Nobody(), claim.slot, script))
+        self.shared.client.send(Command(words, Call(_told), claim.slot, script))  # not Nobody, for whom nothing is sent on where a slot has moved
+
+
+def _told(reply: Any) -> None:
+    """Whatever came of it: what a claim is now, who asks next sees."""
