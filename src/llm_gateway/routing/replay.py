@@ -46,6 +46,7 @@ WHOLE = frozenset({
 })  # fmt: skip
 NESTED = ("generationConfig", "generation_config", "inferenceConfig", "options")  # where some shapes have their parameters
 ONE = (b"1", b"null")
+WISHES = ("models", "provider")
 CONTROL, TAGS = b"cache-control", b"x-gateway-tags"
 NO_TAGS: frozenset[str] = frozenset()
 SOON, LATER, SLOWER = 0.02, 0.25, 1.5  # seconds between two looks at what another worker has under way: the first, the longest, times
@@ -227,6 +228,8 @@ class Replay:
         """None: such a request is not to be answered from the cache. What is spelled as one before, by the same plan, is not read again."""
         if x.route.operation not in OPERATIONS or x.bytes_in > MOST_ASKED or x.pin is not None or (x.stream and x.http10):
             return None
+        members = x.peek.members
+        wishes = {name: members[name] for name in WISHES if name in members} if "models" in members or "provider" in members else None
         plan, _ = table.chosen(x)
         x.unheard = ()  # the course will say it again
         route, headers, tenant = x.route, x.headers, x.principal.tenant if x.principal is not None else ""
@@ -237,6 +240,8 @@ class Replay:
             if len(self._spelled) >= MOST_SPELLED:
                 self._spelled.clear()
             known = self._spelled[spelled] = self._read(x, plan, tenant)
+        if wishes is not None:  # taken out as for a request that is sent: the course is to hear them, too
+            members.update(wishes)
         return known
 
     def _read(self, x: Exchange, plan: Plan, tenant: str) -> Sought:
