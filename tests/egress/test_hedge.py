@@ -151,6 +151,28 @@ def test_a_client_that_leaves_ends_both(place: Place) -> None:
     place.loop.run(place.second.gone.wait())
 
 
+def test_a_stream_that_its_client_leaves_is_billed_like_any_other(place: Place) -> None:
+    booked = []
+    for model, fault in (("one/x", "stall_midstream"), ("alone", "stall_midstream"), ("m", "stall_midstream"), ("m", "stall")):
+        place.first.script(fault)
+        place.second.script(*["stall_midstream"] * (fault == "stall"))
+        messages: Any = [{"role": "user", "content": "hi"}]
+        with place.client.chat.completions.with_streaming_response.create(model=model, messages=messages, stream=True) as raw:
+            assert any("three" in piece for piece in raw.iter_text())
+            request_id = raw.headers["x-request-id"]
+        booked += eventually(lambda asked=request_id: [row for row in rows(place.gateway.folder) if row["request_id"] == asked])
+    for row in booked:
+        row["way"] = [(each["provider"], each["outcome"]) for each in row.get("attempts", [])]
+    plain, alone, first, second = booked
+    for row in (plain, alone, first):
+        assert (row["status"], row["provider"], row["output"], row["estimated"], row["bytes_out"]) == (499, "one", 4, True, plain["bytes_out"])
+        assert row["cost"] == row["input"] * 2000 + row["output"] * 4000
+        assert row["way"] == [("one", "client_closed_request")]
+    assert (second["provider"], second["output"], second["bytes_out"], second["fallbacks"]) == ("two", 4, plain["bytes_out"], 1)
+    assert second["way"] == [("one", "hedged"), ("two", "client_closed_request")]
+    assert second["cost"] == second["input"] * 1000 + second["output"] * 1000 + second["attempts"][0]["cost"]
+
+
 def test_it_is_counted(place: Place) -> None:
     place.first.script("stall")
     place.ask()
