@@ -30,9 +30,13 @@ class Place:
         loop.run(self.second.start())
         at: dict[str, Any] = {"type": "openai_compatible", "api_key": "k", "max_retries": 0}
         config = {
-            "providers": {"one": {**at, "base_url": self.first.url}, "two": {**at, "base_url": self.second.url}},
+            "providers": {
+                "one": {**at, "base_url": self.first.url}, "two": {**at, "base_url": self.second.url},
+                "scarce": {**at, "base_url": self.second.url, "rate_limit": {"requests_per_minute": 3}},
+            },
             "models": {
                 "m": {"targets": ["one/x", "two/y"], "hedge": HEDGED},
+                "dear": {"targets": ["one/x", "scarce/y"], "hedge": HEDGED},
                 "alone": {"targets": ["one/x"], "hedge": HEDGED},
                 "few": {"targets": ["one/x", "two/y"], "hedge": {"after": "0.2s", "budget": 0.01}},
             },
@@ -91,6 +95,15 @@ def test_a_fast_first_is_left_alone(place: Place, stream: bool) -> None:
     assert (headers["x-gateway-provider"], headers["x-gateway-attempts"]) == ("one", "1")
     assert not place.second.received
     assert "attempts" not in place.row(headers)
+
+
+def test_only_who_is_asked_as_well_loses_of_what_its_provider_allows(place: Place) -> None:
+    assert [place.ask("dear")[1]["x-gateway-attempts"] for _ in range(6)] == ["1"] * 6
+    seen = []
+    for _ in range(4):
+        place.first.script("slow_ok:0.6")
+        seen.append(place.ask("dear")[1]["x-gateway-provider"])
+    assert seen == ["scarce", "scarce", "scarce", "one"]
 
 
 def test_a_stream_that_has_begun_is_never_joined_by_another(place: Place) -> None:

@@ -217,9 +217,15 @@ class Course(Struct, eq=False):
         raise self.why or nobody(self.targets, perf_counter(), self.tokens)
 
     async def spare(self, target: Target) -> bool:
-        """Whether one that is asked beside the present one has room, as all workers count; it is taken then."""
+        """Whether one that is now to be asked beside the present one has room, as all workers count; it is taken then."""
         condition, line = target.condition, target.condition.line
-        return line is None or await condition.claim(line, self.tokens) is not None
+        if line is not None:
+            return await condition.claim(line, self.tokens) is not None
+        now = perf_counter()
+        if self.limited and condition.full(now, self.tokens):
+            return False
+        condition.take(now, self.tokens)
+        return True
 
     def more(self, now: float) -> bool:
         """Whether somebody else could still be asked. Takes nothing."""
@@ -229,15 +235,10 @@ class Course(Struct, eq=False):
         return any(not self.limited or not each.condition.full(now, self.tokens) for each in left)
 
     def beside(self, now: float) -> Target | None:
-        """Whom to ask as well: the next that is free, else the same again. None if that has no room."""
+        """Whom to ask as well: the next that is free, else the same again. None if that has no room. Takes nothing: see `spare`."""
         free = (each for each in self.targets[self.place + 1 :] if not each.condition.until)
         other = next(free, self.target)
-        if not self.limited:
-            return other
-        if other.condition.full(now, self.tokens):
-            return None
-        other.condition.take(now, self.tokens)
-        return other
+        return None if self.limited and other.condition.full(now, self.tokens) else other
 
     def overtaken(self, target: Target) -> None:
         """Whoever was asked beside the present one answered first."""
