@@ -112,6 +112,7 @@ class Connection(asyncio.BufferedProtocol):
             self.server.body_bytes -= waiting.held
         if x is not None:
             self.server.body_bytes -= x.held
+            x.held = 0  # its upstream may have its first word in this very turn, and release it
             if x.detached and sink is not None:
                 sink.resume()  # nobody is slow any more
             elif x.task is not None and not x.detached:
