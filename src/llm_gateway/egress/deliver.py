@@ -344,9 +344,7 @@ class Egress:
             if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
                 return _estimated(x, form, prompt_tokens(x.body))
             raise refused
-        headers = relay.headers
-        if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
-            target.condition.cool(perf_counter(), pause(headers, x.wall), "quota")
+        _heed(x, target, relay)
         if not 200 <= status < 300:
             raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
         if x.cascade is not None:
@@ -371,6 +369,7 @@ class Egress:
         x.finish = passage.finish
         if not x.route.asked:  # what was kept was billed when it was made
             x.usage = passage.usage
+        _heed(x, target, relay)
         self._settled(x, target, 200)
         tail = passage.tail(None if x.cost is None else x.cost / 1e9)
         x.bytes_out += len(tail)
@@ -420,6 +419,15 @@ class Egress:
             condition.good(perf_counter())
         else:
             condition.breaker.good += 1
+
+
+def _heed(x: Exchange, target: Target, relay: Relay) -> None:
+    """A good reply may say that the next call will not have one. It said so when it began, which for a stream is a while ago."""
+    headers = relay.headers
+    if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
+        now = perf_counter()
+        begun = x.first_byte or now
+        target.condition.cool(now, pause(headers, x.wall) - (now - begun), "quota")
 
 
 def _estimated(x: Exchange, form: Format, tokens: int) -> bytes:
