@@ -126,6 +126,14 @@ def test_what_nobody_knows_is_said_to_be_dropped_and_writes_no_header(place: Pla
     assert "x-evil" not in place.headers
 
 
+def test_nor_is_it_silent_where_the_request_is_long_and_crosses(place: Place) -> None:
+    body = {"model": "near/y", "max_tokens": 9, "messages": [{"role": "user", "content": "word " * 60_000}], "top_k": 3, "provider": {"zdr": True}}
+    request = urllib.request.Request(f"http://127.0.0.1:{place.gateway.port}/v1/messages", json.dumps(body).encode())
+    request.add_header("x-api-key", KEY)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert reply.headers["x-gateway-dropped-params"] == "provider.zdr, top_k"
+
+
 def test_every_shape_hears_them(place: Place) -> None:
     wish = {"provider": {"only": ["near"]}}
     for path, body in (

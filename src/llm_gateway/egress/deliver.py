@@ -293,7 +293,7 @@ class Egress:
         """The whole HTTP request with a large body: written in steps, and in a thread where it is hashed, which needs no lock."""
         if form is not spoken and isinstance(spoken, Stepwise):
             outgoing = await sliced(spoken.write_steps(x.filled or x.call, target.model))
-            x.dropped = (*x.lost, *outgoing.dropped)
+            x.dropped = (*x.unheard, *x.lost, *outgoing.dropped)
         else:
             outgoing = self._outgoing(x, form, spoken, target.model)
         if target.speaker.static:
