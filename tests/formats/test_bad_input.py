@@ -94,6 +94,17 @@ def test_however_deep_a_member_is_it_is_read_or_refused(name, member):
             assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
 
 
+@pytest.mark.parametrize("name", SHORTEST)
+@pytest.mark.parametrize("number", [b"1e400", b"9" * 30, b"-" + b"9" * 5000])
+@pytest.mark.parametrize("member", [b"top_p", b"max_tokens", b"max_output_tokens", b"n", b"seed", b"response_format", b"unknown"])
+def test_however_large_a_number_is_it_is_read_or_refused(name, member, number):
+    shape = formats()[name]
+    try:
+        shape.read_request(shape.peek(b'{"model":"m",%b,"%b":%b}' % (SHORTEST[name].encode(), member, number), "m", stream=False))
+    except Fault as fault:
+        assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
+
+
 @each(REPLIES)
 def test_replies(interaction):
     dice = random.Random(interaction.id)

@@ -324,6 +324,7 @@ async def test_what_was_purged_while_it_was_asked_for_is_not_kept(many, replay) 
         (b"max-age=0", "miss", "yy"),
         (b"max-age=60", "xx", "xx"),
         (b"max-age=soon", "xx", "xx"),
+        (b"max-age=" + b"9" * 5000, "xx", "xx"),
         (b"private", "xx", "xx"),
     ],
 )

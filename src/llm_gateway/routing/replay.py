@@ -46,6 +46,7 @@ WHOLE = frozenset({
 })  # fmt: skip
 NESTED = ("generationConfig", "generation_config", "inferenceConfig", "options")  # where some shapes have their parameters
 ONE = (b"1", b"null")
+MOST_DIGITS = 18  # of a header's number: Python reads none of 5,000
 WISHES = ("models", "provider")
 CONTROL, TAGS = b"cache-control", b"x-gateway-tags"
 NO_TAGS: frozenset[str] = frozenset()
@@ -412,7 +413,7 @@ def _inner(members: Mapping[str, Raw], name: str) -> object:
 def _control(header: bytes) -> Control:
     """A max-age that is no number is left unheard, as HTTP has it."""
     said = [word.strip().lower() for word in header.split(b",")]
-    ages = [int(number) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
+    ages = [int(number[:MOST_DIGITS]) for word in said if word.startswith(b"max-age=") and (number := word[8:].strip(b'"')).isdigit()]
     stores = b"no-store" not in said
     return Control(stores and b"no-cache" not in said, stores, float(min(ages)) if ages else float("inf"))
 

@@ -32,13 +32,15 @@ def camel(name: str) -> str:
 
 
 def normal(body: bytes) -> bytes:
-    """The same request, its own fields in camel case. `body` is valid JSON. Raises Fault INVALID for one nested too deeply."""
+    """The same request, its own fields in camel case. `body` is valid JSON. Raises Fault INVALID for one nested too deeply, or with too large a number."""
     if _SNAKE.search(body) is None:
         return body
     try:
         return msgspec.json.encode(_renamed(msgspec.json.decode(body)))
     except RecursionError:
         raise invalid("The request body is nested too deeply.") from None
+    except msgspec.DecodeError as error:  # a number that no float can hold
+        raise invalid(f"The request body cannot be read: {error}.") from None
 
 
 def _renamed(tree: Any) -> Any:
