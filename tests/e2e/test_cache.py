@@ -72,8 +72,11 @@ def cached(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Itera
     config = {
         "server": {"host": "127.0.0.1", "port": port, "metrics_port": metrics_port},
         "data_dir": str(place / "data"),
-        "providers": {"up": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk-upstream", "max_retries": 0}},
-        "models": {"cold": {"targets": ["up/m"], "cache": False}, "calm": {"targets": ["up/m"], "cache": {"sampling": False}}},
+        "providers": {name: {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk-upstream", "max_retries": 0} for name in ("up", "two")},
+        "models": {
+            "cold": {"targets": ["up/m"], "cache": False}, "calm": {"targets": ["up/m"], "cache": {"sampling": False}},
+            "either": {"targets": ["up/m"], "fallbacks": ["two/m"]},
+        },
         "keys": [
             {"name": "e2e", "key": KEY}, {"name": "other", "key": OTHER_KEY, "tenant": "other"},
             {"name": "slow", "key": SLOW_KEY, "tenant": "slow", "limits": {"requests_per_minute": 3}},
@@ -230,6 +233,19 @@ def test_an_alias_has_its_own_say(cached: Cached) -> None:
     assert [cached.said("cold") for _ in range(2)] == ["bypass"] * 2
     assert [cached.said("calm") for _ in range(2)] == ["bypass"] * 2
     assert [cached.said("calm", temperature=0) for _ in range(2)] == ["miss", "hit"]
+
+
+def test_what_a_request_wishes_of_routing_holds_also_where_it_is_looked_up_first(cached: Cached) -> None:
+    for model, headers in (("either", {}), ("either", {"cache-control": "no-cache"}), ("either", {"cache-control": "no-store"})):
+        first, _ = cached.post(model, headers=headers, seed=1, provider={"only": ["two"], "zdr": True})
+        assert (first.headers["x-gateway-provider"], first.headers["x-gateway-dropped-params"]) == ("two", "provider.zdr")
+    assert [received.json().keys() for received in cached.upstream.received] == [{"model", "messages", "seed"}] * 3
+    again, _ = cached.post("either", seed=1, provider={"only": ["two"], "zdr": True})
+    assert (again.headers["x-gateway-provider"], again.headers["x-gateway-cache"]) == ("two", "hit")
+    other, _ = cached.post("either", seed=1)
+    assert (other.headers["x-gateway-provider"], other.headers["x-gateway-cache"]) == ("up", "miss")
+    cached.upstream.script("status:500")
+    assert cached.post("up/m", seed=2, models=["two/m"])[0].headers["x-gateway-provider"] == "two"
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])

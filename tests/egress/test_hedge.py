@@ -33,9 +33,11 @@ class Place:
             "providers": {
                 "one": {**at, "base_url": self.first.url}, "two": {**at, "base_url": self.second.url},
                 "tight": {**at, "base_url": self.second.url, "rate_limit": {"requests_per_minute": 2, "tokens_per_minute": 3000}},
+                "scarce": {**at, "base_url": self.second.url, "rate_limit": {"requests_per_minute": 3}},
             },
             "models": {
                 "m": {"targets": ["one/x", "two/y"], "hedge": HEDGED},
+                "dear": {"targets": ["one/x", "scarce/y"], "hedge": HEDGED},
                 "alone": {"targets": ["one/x"], "hedge": HEDGED},
                 "spare": {"targets": ["one/x", "tight/y"], "hedge": HEDGED},
                 "few": {"targets": ["one/x", "two/y"], "hedge": {"after": "0.2s", "budget": 0.01}},
@@ -97,6 +99,15 @@ def test_a_fast_first_is_left_alone(place: Place, stream: bool) -> None:
     assert "attempts" not in place.row(headers)
 
 
+def test_only_who_is_asked_as_well_loses_of_what_its_provider_allows(place: Place) -> None:
+    assert [place.ask("dear")[1]["x-gateway-attempts"] for _ in range(6)] == ["1"] * 6
+    seen = []
+    for _ in range(4):
+        place.first.script("slow_ok:0.6")
+        seen.append(place.ask("dear")[1]["x-gateway-provider"])
+    assert seen == ["scarce", "scarce", "scarce", "one"]
+
+
 def test_a_stream_that_has_begun_is_never_joined_by_another(place: Place) -> None:
     place.second.received.clear()
     place.first.script("ok:0.2")  # the first word at once, then slowly
@@ -153,6 +164,28 @@ def test_a_client_that_leaves_ends_both(place: Place) -> None:
         place.client.with_options(timeout=0.8).chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
     place.loop.run(place.first.gone.wait())
     place.loop.run(place.second.gone.wait())
+
+
+def test_a_stream_that_its_client_leaves_is_billed_like_any_other(place: Place) -> None:
+    booked = []
+    for model, fault in (("one/x", "stall_midstream"), ("alone", "stall_midstream"), ("m", "stall_midstream"), ("m", "stall")):
+        place.first.script(fault)
+        place.second.script(*["stall_midstream"] * (fault == "stall"))
+        messages: Any = [{"role": "user", "content": "hi"}]
+        with place.client.chat.completions.with_streaming_response.create(model=model, messages=messages, stream=True) as raw:
+            assert any("three" in piece for piece in raw.iter_text())
+            request_id = raw.headers["x-request-id"]
+        booked += eventually(lambda asked=request_id: [row for row in rows(place.gateway.folder) if row["request_id"] == asked])
+    for row in booked:
+        row["way"] = [(each["provider"], each["outcome"]) for each in row.get("attempts", [])]
+    plain, alone, first, second = booked
+    for row in (plain, alone, first):
+        assert (row["status"], row["provider"], row["output"], row["estimated"], row["bytes_out"]) == (499, "one", 4, True, plain["bytes_out"])
+        assert row["cost"] == row["input"] * 2000 + row["output"] * 4000
+        assert row["way"] == [("one", "client_closed_request")]
+    assert (second["provider"], second["output"], second["bytes_out"], second["fallbacks"]) == ("two", 4, plain["bytes_out"], 1)
+    assert second["way"] == [("one", "hedged"), ("two", "client_closed_request")]
+    assert second["cost"] == second["input"] * 1000 + second["output"] * 1000 + second["attempts"][0]["cost"]
 
 
 def test_it_is_counted(place: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -311,6 +312,22 @@ def test_a_second_target_gets_what_was_fetched_for_the_first(tmp_path: Path):
         assert (got.status, got.headers["x-gateway-provider"]) == (200, "gemini")
     assert both.pictures.accepted == 1
     assert both.posted[0]["contents"][0]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": "eHh4"}}]
+
+
+def test_a_client_that_leaves_while_pictures_come_finds_its_reply_when_it_asks_again(tmp_path: Path):
+    both = Both(ANSWER)
+    slow = Scripted(lambda peer: (peer.until(b"\r\n\r\n"), time.sleep(0.5), peer.send(reply(b"xxx")))[0])
+    media = snapshots.Media(private=True, ports=(slow.port,))
+    told = snapshot(tmp_path, (provider("gemini", both.upstream.url, type="gemini"),), media=media)
+    part = {"type": "image_url", "image_url": {"url": f"{slow.url}/a.png"}}
+    asked = request("gemini/gemini-3-pro", messages=[{"role": "user", "content": [part]}], headers=("Idempotency-Key: one",))
+    with running(told) as gateway:
+        with gateway.connect() as client:
+            client.send(asked)
+            time.sleep(0.2)
+        got = gateway.ask(asked)
+        assert (got.status, got.headers.get("idempotent-replayed")) == (200, "true"), got
+    assert (slow.accepted, len(both.posted)) == (1, 1)
 
 
 def test_nothing_is_fetched_where_the_configuration_says_so(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ingress.test_heads import HELLO, Line
 from llm_gateway.core.exchange import Exchange, Route
 from llm_gateway.egress.relay import SMALL_BODY, Relay
 from llm_gateway.formats.openai_chat import OpenAIChat
@@ -56,6 +57,26 @@ async def test_a_short_body_that_names_large_media_is_released_too() -> None:
     body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
     _, client = streamed(body, held=SMALL_BODY + 1)
     assert client.released
+
+
+async def test_a_body_whose_client_has_just_left_is_released_once() -> None:
+    line, form = Line(), OpenAIChat()
+    connection = line.connect()
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"%b"}]}' % (b"word " * SMALL_BODY)
+    request = HELLO.replace(b"5\r\n", b"%d\r\n" % len(body)).replace(b"hello", body)
+    for at in range(0, len(request), 8192):
+        piece = request[at : at + 8192]
+        connection.get_buffer(-1)[: len(piece)] = piece
+        connection.buffer_updated(len(piece))
+    (x,) = line.served
+    x.stream, x.peek = True, form.peek(body)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    relay = Relay(x=x, passage=form.splice(x.peek), upstream=Upstream(), limits=Limits(), done=done, started=0.0)
+    assert line.server.body_bytes == len(body)
+    connection.connection_lost(None)
+    relay.head(200, {b"content-type": b"text/event-stream"})
+    relay.data(CHUNK)  # read in the same turn of the loop, before its task hears that it was cancelled
+    assert line.server.body_bytes == 0
 
 
 async def test_a_short_body_stays() -> None:

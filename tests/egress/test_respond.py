@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from egress.test_cancel import Browser
-from ingress.gateway import DONE, Gateway, request
+from ingress.gateway import DONE, Gateway, provider, refused, request, running, snapshot
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Route
 from llm_gateway.egress.respond import dollars, head, refusal, upstream_id, whole
@@ -85,6 +87,16 @@ def test_health_is_the_briefs_json(gateway: Gateway):
     assert set(health["dependencies"]) == {"redis", "disk_space_gb"}
     for path in (b"live", b"ready"):
         assert gateway.ask(b"GET /health/%b HTTP/1.1\r\nHost: a\r\n\r\n" % path).json() == {"status": "ok"}
+
+
+def test_health_is_told_also_where_the_disk_is_gone(tmp_path: Path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with running(snapshot(folder, (provider("down", refused()),))) as gateway:
+        gateway.folder = folder.rename(tmp_path / "gone")
+        told = gateway.ask(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert told.status == 200, told
+        assert told.json()["dependencies"]["disk_space_gb"] == 0.0
 
 
 def test_models_are_listed_in_the_callers_shape(gateway: Gateway):

@@ -19,6 +19,7 @@ from routing.test_failover import KEY, Loop
 
 pytestmark = pytest.mark.slow
 
+_PICTURE = "headers:content-type=image/png"
 HI: Any = [{"role": "user", "content": "hi"}]
 
 
@@ -136,6 +137,33 @@ def test_who_is_refused_has_no_copy(place: Place) -> None:
             place.ask("limited")
     assert eventually(lambda: len(place.copies("limited")) == 2)
     assert len(place.copy.received) == 2
+
+
+def test_a_copy_that_could_not_even_be_sent_is_not_held_against_its_target(place: Place, tmp_path: Path) -> None:
+    """Ollama takes pictures by value only, and for copies nothing is fetched beyond what a request brought along."""
+    pictures = FaultyUpstream()
+    place.loop.run(pictures.start())
+    gateway = Gateway(tmp_path, {
+        "providers": {
+            "live": {"type": "openai_compatible", "base_url": place.live.url, "api_key": "k", "max_retries": 0},
+            "copy": {"type": "ollama", "base_url": place.copy.url, "max_retries": 0},
+        },
+        "models": {"m": {"targets": ["live/x"], "shadow": {"target": "copy/y", "share": 1.0}}},
+        "resilience": {"health": {"enabled": False}},
+        "media": {"allow_private": True, "allow_ports": [pictures.port]},
+    })  # fmt: skip
+    try:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key=KEY, max_retries=0, timeout=10)
+        pictures.script(*[_PICTURE] * 6)
+        shown: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"{pictures.url}/dot.png"}}]}]
+        for _ in range(6):
+            assert client.chat.completions.create(model="m", messages=shown).choices[0].message.content == "hello"
+        eventually(lambda: 'outcome="overloaded"} 6' in gateway.scrape())
+        assert gateway.ask("copy/y").status == 200
+    finally:
+        gateway.process.kill()
+        gateway.process.wait(10)
+        place.loop.run(pictures.stop())
 
 
 def test_a_drain_does_not_wait_for_copies_and_books_them(place: Place) -> None:

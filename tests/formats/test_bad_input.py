@@ -7,10 +7,13 @@ import json
 import random
 from itertools import islice
 
+import pytest
+
 from formats.sampling import each
 from formats.shapes import ALL, CALL, MODELS, NOW, asked, other, recorded, request_body, shape_of
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.crossing import Crossing
+from llm_gateway.wiring import formats
 
 WRONG = [
     None,
@@ -70,6 +73,36 @@ def test_requests(interaction):
                 json.loads(target.write_request(call, MODELS[target.name]).body)
         except Fault as fault:
             assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
+
+
+SHORTEST = {
+    "openai_chat": '"messages":[{"role":"user","content":"hi"}]', "anthropic_messages": '"max_tokens":9,"messages":[{"role":"user","content":"hi"}]',
+    "gemini": '"contents":[{"role":"user","parts":[{"text":"hi"}]}]', "bedrock_converse": '"messages":[{"role":"user","content":[{"text":"hi"}]}]',
+    "ollama_chat": '"stream":false,"messages":[{"role":"user","content":"hi"}]', "openai_responses": '"input":"hi"',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+@pytest.mark.parametrize("member", ["generationConfig", "inferenceConfig", "options", "response_format", "stream_options", "tool_config", "unknown"])
+def test_however_deep_a_member_is_it_is_read_or_refused(name, member):
+    shape = formats()[name]
+    for depth in range(300, 1100):
+        body = b'{"model":"m",%b,"%b":%b1%b}' % (SHORTEST[name].encode(), member.encode(), b'{"a":' * depth, b"}" * depth)
+        try:
+            shape.read_request(shape.peek(body, "m", stream=False))
+        except Fault as fault:
+            assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+@pytest.mark.parametrize("number", [b"1e400", b"9" * 30, b"-" + b"9" * 5000])
+@pytest.mark.parametrize("member", [b"top_p", b"max_tokens", b"max_output_tokens", b"n", b"seed", b"response_format", b"unknown"])
+def test_however_large_a_number_is_it_is_read_or_refused(name, member, number):
+    shape = formats()[name]
+    try:
+        shape.read_request(shape.peek(b'{"model":"m",%b,"%b":%b}' % (SHORTEST[name].encode(), member, number), "m", stream=False))
+    except Fault as fault:
+        assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
 
 
 @each(REPLIES)

@@ -568,3 +568,21 @@ def test_an_array_that_failed_ends_with_its_error():
     assert passage.failed is not None
     told += passage.fail(passage.failed)
     assert json.loads(told)[-1]["error"]["status"] == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("size", [1000, 100_000, 2 << 20])
+def test_a_last_event_that_holds_much_is_the_end_all_the_same(array: bool, size: int) -> None:
+    """What a long answer rests on, a picture: they come with the finish reason and the usage."""
+    shape = Gemini(array=array)
+    first = b'data: {"candidates":[{"content":{"role":"model","parts":[{"text":"See"}]},"index":0}]}\r\n\r\n'
+    grounds = b'"groundingMetadata":{"searchEntryPoint":{"renderedContent":"%b"}}' % (b"x" * size)
+    usage = b'"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":9,"totalTokenCount":16}'
+    last = b'data: {"candidates":[{"content":{"role":"model","parts":[{"text":""}]},"finishReason":"STOP","index":0,%b}],%b}\r\n\r\n' % (grounds, usage)
+    passage = shape.splice(shape.peek(b'{"contents":[{"parts":[{"text":"hi"}]}]}', "m", stream=True))
+    passed = b"".join(passage.feed((first + last)[at : at + 16384]) for at in range(0, len(first + last), 16384))
+    passed += passage.close()
+    assert passage.ended, passage.failed
+    assert (passage.finish, passage.usage.input, passage.usage.output) == ("STOP", 7, 9)
+    passed += passage.tail(None)
+    assert len(json.loads(passed)) == 2 if array else passed == first + last

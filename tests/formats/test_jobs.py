@@ -112,6 +112,20 @@ def test_a_stream_of_events_ends_with_its_closing_event(cut):
     assert passage.usage.input == 3
 
 
+@pytest.mark.parametrize("size", [1000, 2 << 20])
+def test_a_picture_ends_its_stream_however_large_it_is(size):
+    shape = SHAPES["openai_images"]
+    passage = shape.splice(shape.peek(b'{"prompt":"x","stream":true}'))
+    told = b'"usage":{"input_tokens":3,"output_tokens":1056}'
+    partial = b'event: image_generation.partial_image\ndata: {"type":"image_generation.partial_image","b64_json":"%b"}\n\n' % (b"x" * size)
+    last = b'event: image_generation.completed\ndata: {"type":"image_generation.completed","b64_json":"%b",%b}\n\n' % (b"x" * size, told)
+    passed = b"".join(passage.feed((partial + last)[at : at + 16384]) for at in range(0, len(partial + last), 16384))
+    passed += passage.close()
+    assert passage.ended, passage.failed
+    assert passed + passage.tail(None) == partial + last
+    assert (passage.usage.input, passage.usage.output) == (3, 1056)
+
+
 def test_a_stream_without_it_was_cut():
     shape = SHAPES["openai_images"]
     passage = shape.splice(shape.peek(b'{"prompt":"x","stream":true}'))

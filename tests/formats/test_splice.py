@@ -52,6 +52,16 @@ def test_a_usage_chunk_that_only_we_asked_for_is_dropped_and_the_end_held():
     assert splice.tail(0.5) == DONE
 
 
+@pytest.mark.parametrize("more", [b": " + b"x" * 30_000 + b"\n\n", chunk({"content": "x" * 30_000})])
+def test_an_upstream_that_goes_on_for_ever_behind_its_end_is_given_up(more: bytes):
+    splice = OPENAI.splice(asked())
+    splice.feed(ROLE + HELLO + STOP + USAGE)
+    for _ in range(1000):  # 30 MB
+        assert splice.feed(more) == b""
+    assert splice.failed is not None
+    assert splice.failed.kind is Kind.UPSTREAM_BROKEN
+
+
 def test_the_clients_own_usage_chunk_is_held_and_carries_the_cost():
     splice = OPENAI.splice(asked())
     assert splice.feed(ROLE + HELLO + STOP + USAGE) == ROLE + HELLO + STOP

@@ -94,6 +94,27 @@ def test_a_head_of_its_own_and_then_the_body_is_known_too() -> None:
     assert (line.parsed, line.known) == (1, 1)
 
 
+@pytest.mark.parametrize("digits", [b"0" * 20 + b"5", b"0" * 5000 + b"5"])
+def test_a_length_with_thousands_of_zeros_is_a_length_known_or_not(digits: bytes) -> None:
+    line = Line()
+    connection = line.connect()
+    for _ in range(2):
+        x = line.say(connection, HELLO.replace(b"5\r\n", digits + b"\r\n"))
+        assert (x.body, x.fault) == (b"hello", None)
+        line.say(connection, HELLO)
+    assert len(line.served) == 4
+
+
+def test_a_known_head_with_a_length_of_thousands_of_digits_is_refused() -> None:
+    line = Line()
+    connection = line.connect()
+    line.say(connection, HELLO)
+    x = line.say(connection, HELLO.replace(b"5\r\n", b"5" * 5000 + b"\r\n"))
+    assert len(line.served) == 2
+    assert x.fault is not None
+    assert x.fault.kind is Kind.INVALID
+
+
 def test_who_may_no_longer_is_refused_although_its_head_is_known() -> None:
     line = Line()
     connection = line.connect()

@@ -17,6 +17,7 @@ from ingress.gateway import (
     Peer,
     Scripted,
     Upstreams,
+    completion,
     event,
     eventually,
     provider,
@@ -130,6 +131,23 @@ def test_a_client_that_never_reads_stops_the_upstream_costs_little_and_is_cut(ga
         assert gateway.rss() - before < 4 << 20
         eventually(lambda: taking.gone, 3)  # send_timeout
     assert gateway.row("never")["status"] == 499
+
+
+def test_a_client_that_reads_a_large_reply_slowly_but_all_the_time_gets_it_whole(gateway: Gateway, scripted: Scripted):
+    whole = completion("y" * (10 << 20))
+    scripted.play = lambda upstream: (upstream.reply(), upstream.send(whole))[0]
+    with gateway.connect() as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        client.send(request("scripted/m"))
+        began, got = time.monotonic(), 0
+        while not client.rest.endswith(b"}"):
+            data = client.sock.recv(100_000)
+            assert data, f"cut after {time.monotonic() - began:.1f} s and {got} bytes"
+            got += len(data)
+            client.rest = (client.rest + data)[-100:]
+            time.sleep(0.03)
+        assert time.monotonic() - began > 3, "much longer than send_timeout"
+        assert got > len(whole)
 
 
 def test_a_client_that_reads_again_gets_everything(gateway: Gateway, scripted: Scripted):

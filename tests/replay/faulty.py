@@ -166,6 +166,13 @@ async def headers(writer: asyncio.StreamWriter, request: Received, argument: str
     writer.write(head_bytes(200, (JSON, ("content-length", str(len(COMPLETION))), *pairs)) + COMPLETION)
 
 
+async def streamed(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
+    """The same of a good stream."""
+    pairs = [tuple(each.split("=", 1)) for each in argument.split(";")]
+    writer.write(head_bytes(200, (SSE, CHUNKED, *pairs)))
+    await send(writer, *map(chunk, (*WORDS, *END)), b"0\r\n\r\n")
+
+
 async def answer(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
     """`answer:400,BASE64`: this status with this JSON, e.g. a recorded error; see `answering`."""
     status, _, packed = argument.partition(",")
@@ -273,7 +280,7 @@ FAULTS: dict[str, Fault] = {
     for each in (
         ok, reset_at_once, close_at_once, rst_midstream, cut_midstream, cut_mid_event, clean_end_without_finish,
         close_delimited_stream, close_delimited, stall, late_close, slow_ok, stall_after_head, stall_midstream, slow_bytes, status,
-        headers, answer, streaming,
+        headers, streamed, answer, streaming,
         error_in_200, error_midstream, role_only_then_cut, html, truncated_json, short_body, gzipped, gzip_bomb,
         informational, endless_line, bad_framing, then_close,
     )

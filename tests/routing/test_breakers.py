@@ -38,8 +38,8 @@ class Gateway:
             self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         eventually(lambda: urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/live", timeout=1).status == 200, 20)
 
-    def ask(self, model: str, **headers: str) -> Reply:
-        body = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    def ask(self, model: str, *, stream: bool = False, **headers: str) -> Reply:
+        body = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/chat/completions", json.dumps(body).encode())
         for name, value in {"content-type": "application/json", "authorization": f"Bearer {KEY}", **headers}.items():
             request.add_header(name.replace("_", "-"), value)
@@ -54,7 +54,7 @@ class Gateway:
         return urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=5).read().decode()
 
 
-PROVIDERS = ("trips", "limited", "keyed", "dead", "spills", "bare", "queued", "quota", "explained")
+PROVIDERS = ("trips", "limited", "keyed", "dead", "spills", "bare", "queued", "quota", "streams", "explained")
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,13 @@ def test_a_provider_that_says_it_has_nothing_left_is_believed(gateway, upstream)
     met(upstream)
     upstream.script("headers:x-ratelimit-remaining-requests=0;x-ratelimit-reset-requests=20s", "ok", "ok")
     assert [gateway.ask("quota-then-other").way[0] for _ in range(3)] == ["quota", "other", "other"]
+
+
+def test_it_is_believed_where_it_streams_too(gateway, upstream):
+    met(upstream)
+    upstream.script("streamed:x-ratelimit-remaining-requests=0;x-ratelimit-reset-requests=20s", "ok", "ok")
+    assert b"[DONE]" in gateway.ask("streams-then-other", stream=True).body
+    assert [gateway.ask("streams-then-other", stream=stream).way[0] for stream in (True, False)] == ["other", "other"]
 
 
 def test_the_operator_explains_by_what_the_worker_knows(gateway, upstream):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec.structs import replace
+from msgspec import Raw
 
 from llm_gateway.admission import bounds
 from llm_gateway.admission.quota import Quota
@@ -196,6 +197,15 @@ def test_a_soft_budget_refuses_nothing_and_changes_nothing(table: Callable[..., 
         x = asked(model, principal=who(budgets=money(1, hard=False)))
         reserved(Quota(Memory()), table(PRICED), x)
         assert (x.hold is not None, x.extra) == (True, b"")
+
+
+@pytest.mark.parametrize("copies", [b"9" * 30, b"9" * 5000])
+def test_copies_without_end_are_what_no_budget_covers(table: Callable[..., Table], copies: bytes) -> None:
+    x = asked("m", principal=who(budgets=money(USD)), body={"max_tokens": 100})
+    x.peek.members["n"] = Raw(copies)
+    with pytest.raises(Fault) as caught:
+        reserved(Quota(Memory()), table(PRICED), x)
+    assert caught.value.code == "budget_exceeded"
 
 
 def test_a_hard_budget_goes_round_what_has_no_price(table: Callable[..., Table]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import urllib.error
 import urllib.request
@@ -11,7 +12,10 @@ from typing import Any
 
 import openai
 import pytest
+from msgspec import Raw
 
+from llm_gateway.core.errors import Fault
+from llm_gateway.routing import options
 from replay.faulty import FaultyUpstream, answering
 from routing.test_breakers import Gateway
 from routing.test_failover import KEY, Loop
@@ -124,6 +128,23 @@ def test_what_nobody_knows_is_said_to_be_dropped_and_writes_no_header(place: Pla
     place.went(provider={"zdr": True, "a\r\nx-evil: 1": 1})
     assert place.headers["x-gateway-dropped-params"] == "provider.zdr, provider.a??x-evil: 1"
     assert "x-evil" not in place.headers
+
+
+@pytest.mark.parametrize("inner", ['{"zdr":%s}', '{"only":%s}', "%s"])
+def test_wishes_nested_too_deeply_are_the_callers_fault(inner: str) -> None:
+    for depth in range(800, 1100):
+        for member in ("provider", "models"):
+            said = Raw((inner % ('{"a":' * depth + "1" + "}" * depth)).encode())
+            with contextlib.suppress(Fault):
+                options.take({member: said})
+
+
+def test_nor_is_it_silent_where_the_request_is_long_and_crosses(place: Place) -> None:
+    body = {"model": "near/y", "max_tokens": 9, "messages": [{"role": "user", "content": "word " * 60_000}], "top_k": 3, "provider": {"zdr": True}}
+    request = urllib.request.Request(f"http://127.0.0.1:{place.gateway.port}/v1/messages", json.dumps(body).encode())
+    request.add_header("x-api-key", KEY)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert reply.headers["x-gateway-dropped-params"] == "provider.zdr, top_k"
 
 
 def test_every_shape_hears_them(place: Place) -> None:

@@ -80,6 +80,24 @@ async def test_what_no_configuration_names_any_more_is_closed_also_when_it_comes
         assert (told.body, busy.state) == (b"ok", "closed")
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_what_was_left_and_does_not_end_is_closed_also_after_a_reload(before: bool):
+    async with serving(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx")) as port, pooling() as pool:
+        busy = await connection(pool, local(port))
+        busy.send(REQUEST, Told())
+        await asyncio.sleep(0.02)
+        if before:
+            busy.leave()
+        pool.forget(set())
+        busy.leave()
+        pool.sweep(1000.0)
+        pool.sweep(1006.0)
+        assert busy.state == "closed"
+        await asyncio.sleep(0.01)
+        pool.sweep(1007.0)
+        assert not pool.retired
+
+
 # -- the bound -----------------------------------------------------------------------------------------------------------
 
 

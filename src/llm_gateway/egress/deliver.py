@@ -196,8 +196,6 @@ class Egress:
             if race.both:
                 odds.hedged += 1
                 self._metrics.hedges += 1
-            else:
-                course.unasked(other)
 
     def record(self, x: Exchange, target: Target, fault: Fault) -> float:
         """Keeps what became of a failed attempt; returns the seconds left until the request's deadline.
@@ -298,7 +296,7 @@ class Egress:
         """The whole HTTP request with a large body: written in steps, and in a thread where it is hashed, which needs no lock."""
         if form is not spoken and isinstance(spoken, Stepwise):
             outgoing = await sliced(spoken.write_steps(x.filled or x.call, target.model))
-            x.dropped = (*x.lost, *outgoing.dropped)
+            x.dropped = (*x.unheard, *x.lost, *outgoing.dropped)
         else:
             outgoing = self._outgoing(x, form, spoken, target.model)
         if target.speaker.static:
@@ -349,9 +347,7 @@ class Egress:
             if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
                 return _estimated(x, form, prompt_tokens(x.body))
             raise refused
-        headers = relay.headers
-        if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
-            target.condition.cool(perf_counter(), pause(headers, x.wall), "quota")
+        _heed(x, target, relay)
         if not 200 <= status < 300:
             raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
         if x.cascade is not None:
@@ -376,6 +372,7 @@ class Egress:
         x.finish = passage.finish
         if not x.route.asked:  # what was kept was billed when it was made
             x.usage = passage.usage
+        _heed(x, target, relay)
         self._settled(x, target, 200)
         tail = passage.tail(None if x.cost is None else x.cost / 1e9)
         x.bytes_out += len(tail)
@@ -425,6 +422,15 @@ class Egress:
             condition.good(perf_counter())
         else:
             condition.breaker.good += 1
+
+
+def _heed(x: Exchange, target: Target, relay: Relay) -> None:
+    """A good reply may say that the next call will not have one. It said so when it began, which for a stream is a while ago."""
+    headers = relay.headers
+    if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
+        now = perf_counter()
+        begun = x.first_byte or now
+        target.condition.cool(now, pause(headers, x.wall) - (now - begun), "quota")
 
 
 def _estimated(x: Exchange, form: Format, tokens: int) -> bytes:

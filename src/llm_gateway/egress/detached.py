@@ -35,7 +35,8 @@ class Detached:
             self._client.send(data)
 
     def hold(self, x: Exchange, size: int) -> bool:
-        return self._client.hold(x, size)
+        """Of a connection that was lost nothing is counted any more: neither is the body."""
+        return not self._client.alive or self._client.hold(x, size)
 
     def release(self, x: Exchange) -> None:
         """A connection that was lost has given its memory back already."""

@@ -96,6 +96,11 @@ class Runner(Struct, eq=False):
     target: Target
     task: asyncio.Task[bytes]
 
+    @property
+    def good(self) -> bool:
+        """Whether it has replied, and well."""
+        return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
 
 class Race:
     """One request's runners."""
@@ -124,16 +129,19 @@ class Race:
 
     async def first_of(self, course: Course, seconds: float, other: Target) -> bytes:
         """The reply's last bytes; the course is then at whoever gave them. Raises Fault."""
+        winner: Runner | None = None
         try:
             await self._start(course.target, seconds)
             if self._undecided() and await course.spare(other) and self._undecided():
                 await self._start(other, None)
             winner = await self._won()
-        except BaseException:
-            await self._clear(None)
-            raise
-        await self._clear(winner)
-        self._merge(winner, course)
+        finally:  # also for a client that leaves: what it has heard is billed
+            try:
+                await self._clear(winner)
+            finally:
+                heard = winner if winner is not None else next((each for each in self._runners if each.lane is self.winner), None)
+                if heard is not None:
+                    self._merge(heard, course)
         return winner.task.result()
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ class Race:
         """The one that replied; the first if none did."""
         while True:
             running = [runner.task for runner in self._runners if not runner.task.done()]
-            good = next((each for each in self._runners if each.task.done() and not each.task.cancelled() and each.task.exception() is None), None)
+            good = next((each for each in self._runners if each.good), None)
             if good is not None:
                 return good
             spoke = next((each for each in self._runners if each.lane is self.winner and each.task.done()), None)
@@ -174,8 +182,8 @@ class Race:
         outcomes = await asyncio.gather(*(runner.task for runner in losers), return_exceptions=True)
         for runner, outcome in zip(losers, outcomes, strict=True):
             x, target = runner.x, runner.target
-            if winner is None or not x.upstream_started:
-                continue
+            if (winner is None and self.winner in (None, runner.lane)) or not x.upstream_started:
+                continue  # of one that was not given up for another nothing is known, or all by who was heard
             code = outcome.code if isinstance(outcome, Fault) else "hedged"
             status = (outcome.status or 0) if isinstance(outcome, Fault) else 0
             if isinstance(outcome, Fault):
@@ -193,11 +201,13 @@ class Race:
             if field not in _KEPT:
                 setattr(x, field, getattr(won, field))
         x.tries = tries
+        if x.passage is not None:  # its runner may not have come to its end
+            x.characters, x.partial = x.passage.characters, x.passage.usage
         x.absorbed += self._lost
         x.late = self._lost
         if x.cost is not None:
             x.cost += self._lost
-        if x.attempts and winner.task.exception() is None:
+        if x.attempts and winner.good:
             target = winner.target
             x.attempts.append(Attempt(target.provider, target.model, target.key_id, "ok", 200, round(x.upstream_ms, 3)))
         if course.target is not winner.target:

@@ -158,11 +158,19 @@ def health(
     ]
     redis = facts.redis()
     sound = redis is not False and all(provider["healthy"] for provider in providers)
-    disk = os.statvfs(facts.data_dir)
     return {
         "status": "healthy" if sound else "degraded",
         "version": facts.version,
         "uptime_seconds": int(now - facts.born),
         "providers": providers,
-        "dependencies": {"redis": redis, "disk_space_gb": round(disk.f_bavail * disk.f_frsize / 1e9, 1)},
+        "dependencies": {"redis": redis, "disk_space_gb": _disk_space_gb(facts.data_dir)},
     }
+
+
+def _disk_space_gb(folder: str) -> float:
+    """Free space where the journal goes; 0 where that cannot be told."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return 0.0
+    return round(disk.f_bavail * disk.f_frsize / 1e9, 1)

@@ -109,7 +109,8 @@ class Shadows:
             self._metrics.shadow(x.model, "ok", perf_counter() - begun)
         except Fault as fault:
             egress.refuse(x, fault)
-            target.condition.bad(perf_counter(), fault)
+            if x.upstream_started:  # else nothing was sent, and the target has said nothing
+                target.condition.bad(perf_counter(), fault)
             self._metrics.shadow(x.model, fault.code)
         except asyncio.CancelledError:
             egress.abandon(x)

@@ -104,6 +104,8 @@ def object_(members: dict[str, Raw], key: str) -> dict[str, Raw]:
         return _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise invalid(f"'{key}' must be an object.", key) from None
+    except RecursionError:  # less of the stack is left than when the whole body was read
+        raise invalid("The request body is nested too deeply.", key) from None
 
 
 join = msgspec.json.encode  # members -> the body; a name of its own, and no call of its own

@@ -21,6 +21,8 @@ from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, 
 from llm_gateway.formats.openai_chat import errors
 
 _JSON = b"application/json"
+# The last event tells the usage and that it is the last, and holds the whole picture or transcript: it is read whole.
+_WHOLE = 16 << 20
 _decode = msgspec.json.Decoder().decode
 
 
@@ -90,7 +92,7 @@ class Passing(Struct, kw_only=True):
     def splice(self, peek: Peek) -> Passage:
         if self.binary(peek.members):
             return Flow()
-        return Splice(_Watch(self.closing, self.usage))
+        return Splice(_Watch(self.closing, self.usage), _WHOLE)
 
     def write_error(self, fault: Fault, request_id: str) -> Outgoing:
         return errors.write(fault)

@@ -16,6 +16,7 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats._incoming import no_text
 
 _WHOLE = 64 << 10
+_MOST_HELD = 16 << 20  # bytes behind an end that never comes; or four events, where those are longer
 
 
 class Verdict(Enum):
@@ -48,7 +49,7 @@ class Watch(Protocol):
 class Splice:
     """A Passage. The usual chunk costs two Python calls and no copy."""
 
-    __slots__ = ("_blocks", "_first", "_glance", "_held", "_seam", "_usual", "_watch", "_whole", "between", "ended", "failed")
+    __slots__ = ("_blocks", "_first", "_glance", "_held", "_holding", "_seam", "_usual", "_watch", "_whole", "between", "ended", "failed")
 
     def __init__(self, watch: Watch, whole: int = _WHOLE) -> None:
         """whole: bytes up to which an event is read before it passes."""
@@ -57,6 +58,7 @@ class Splice:
         self._glance = watch.glance
         self._blocks = sse.Blocks()
         self._held: list[bytes] = []
+        self._holding = 0  # bytes of it
         self._seam = b""
         self._first: bytes | None = None  # the first event, where it is wanted; b"" until it came
         self._usual = True  # nothing is kept or held, so a whole event may take the short way
@@ -165,8 +167,12 @@ class Splice:
             untouched = False
             if verdict is not Verdict.DROP:
                 self._held.append(event)
+                self._holding += len(event)
             if watch.ended or watch.failed is not None:
                 self.ended, self.failed = watch.failed is None, watch.failed
+                break
+            if self._holding > max(_MOST_HELD, 4 * self._whole):
+                self.failed = _went_on()
                 break
         return block if untouched else b"".join(passed)
 
@@ -176,7 +182,7 @@ class Splice:
         if self._over():
             return b""
         if self._held:
-            self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream went on after the end of its reply.")
+            self.failed = _went_on()
             return b""
         self.between = False
         self._watch.meaningful = True
@@ -193,3 +199,7 @@ class Splice:
         self._seam = b""
         self.between = True
         return data[:cut] + self.feed(data[cut:])
+
+
+def _went_on() -> Fault:
+    return Fault(Kind.UPSTREAM_BROKEN, "The upstream went on after the end of its reply.")

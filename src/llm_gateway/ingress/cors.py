@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-METHODS = b"GET, POST, OPTIONS"
+METHODS = b"GET, POST, DELETE, OPTIONS"
 EXPOSED = b"x-request-id, x-gateway-provider, x-gateway-model, x-gateway-cost, retry-after"
 
 

@@ -23,6 +23,7 @@ LENGTH = b"\r\nContent-Length: "  # as most clients write it
 STRANGER = 8  # heads in a row that were not known: this client does not repeat itself
 MOST_HEADS = 1024
 LONGEST = 4 << 10
+MOST_DIGITS = 18  # of a length; the parser has its own opinion on longer ones
 UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
 _AT, _END = len(LENGTH), b"\r\n\r\n"
 
@@ -94,7 +95,7 @@ def begin(connection: Connection, view: memoryview, nbytes: int) -> Exchange | N
     eol = buffer.find(b"\r\n", at, end + 2)
     length = bytes(view[at:eol])
     head = server.heads.get((bytes(view[:at]), bytes(view[eol:end])))
-    if head is None or not length.isdigit():
+    if head is None or not length.isdigit() or len(length) > MOST_DIGITS:
         connection.strange += 1
         return None
     size, body = int(length), bytes(view[end + 4 : nbytes])

@@ -54,7 +54,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "active", "alive", "between", "discarding", "expecting", "head_bytes", "headers", "held", "incoming", "mark", "midway",
         "on_message_begin", "opening", "parser", "parts", "paused", "peer", "phase", "queue", "reading", "repeats", "resting",
-        "server", "sink", "spelling", "strange", "surplus", "tls", "touched", "trailers", "transport", "trusted", "url", "wanted",
+        "server", "sink", "spelling", "strange", "surplus", "tls", "touched", "trailers", "transport", "trusted", "unsent", "url", "wanted",
     )  # fmt: skip
 
     def __init__(self, server: Server, *, tls: bool = False, peer: str | None = None) -> None:
@@ -72,7 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         self.midway = False
         self.mark = 0.0
         self.head_bytes = self.between = self.repeats = self.held = 0
-        self.wanted = self.strange = 0
+        self.wanted = self.strange = self.unsent = 0
         self.spelling = LENGTH
         self.url = self.opening = b""
         self.reading = server.small
@@ -112,6 +112,7 @@ class Connection(asyncio.BufferedProtocol):
             self.server.body_bytes -= waiting.held
         if x is not None:
             self.server.body_bytes -= x.held
+            x.held = 0  # its upstream may have its first word in this very turn, and release it
             if x.detached and sink is not None:
                 sink.resume()  # nobody is slow any more
             elif x.task is not None and not x.detached:
@@ -453,7 +454,7 @@ class Connection(asyncio.BufferedProtocol):
         self._release()
         self.incoming = None
         length = x.headers.get(b"content-length", b"0")
-        framed = length.isdigit() and int(length) <= DISCARD and b"transfer-encoding" not in x.headers
+        framed = length.isdigit() and strict.size(length) <= DISCARD and b"transfer-encoding" not in x.headers
         if (
             not framed or x.http10 or b"expect" in x.headers or fault.kind.status in _UNREADABLE
             or self.parser.should_upgrade()

@@ -274,8 +274,12 @@ class Server:
             return
         age = now - connection.mark
         if connection.paused:
-            if age > self.config.send_timeout:
+            unsent = connection.transport.get_write_buffer_size()
+            if unsent < connection.unsent:  # slow, but it reads
+                connection.mark = now
+            elif age > self.config.send_timeout:
                 connection.transport.abort()
+            connection.unsent = unsent
         elif phase is IDLE:
             if connection.active is None and age > self.config.idle_timeout:
                 _close(connection.transport)

@@ -22,6 +22,7 @@ MOST_MODELS = 8
 MOST_NAMES = 64
 LONGEST = 256  # letters of a name; plans made for wishes are kept, and clients write these
 _KNOWN = frozenset({"order", "only", "ignore", "sort", "max_price", "allow_fallbacks", "region"})
+_OBJECT = "an object of routing options"
 _STRATEGIES = {"price": "cost", "latency": "latency", "throughput": "throughput"}
 
 
@@ -75,8 +76,9 @@ def take(members: dict[str, Raw]) -> tuple[Options, tuple[str, ...]]:
     _bounded("models", asked)
     if provider is None or bytes(provider) == b"null":
         return Options(models=asked), ()
-    said = _read(_provider, provider, "provider", "an object of routing options")
-    unknown = tuple(f"provider.{name[:LONGEST]}" for name in _names(provider) if name not in _KNOWN)[:MOST_NAMES]
+    said = _read(_provider, provider, "provider", _OBJECT)
+    names = _read(_names, provider, "provider", _OBJECT)
+    unknown = tuple(f"provider.{name[:LONGEST]}" for name in names if name not in _KNOWN)[:MOST_NAMES]
     sort = said.sort.by if isinstance(said.sort, _Sort) else said.sort
     price = said.max_price or MaxPrice()
     region = said.region or ()
@@ -107,3 +109,5 @@ def _read(decode: Callable[[Raw], Said], raw: Raw, param: str, expected: str) ->
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         where = str(error).partition("at `$.")[2].rstrip("`")
         raise Fault(Kind.INVALID, f"'{param}' must be {expected}: {str(error)[:LONGEST]}.", param=f"{param}.{where}" if where else param) from None
+    except RecursionError:  # less of the stack is left than when the whole body was read
+        raise Fault(Kind.INVALID, f"'{param}' is nested too deeply.", param=param) from None

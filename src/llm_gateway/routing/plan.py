@@ -123,7 +123,7 @@ class Course(Struct, eq=False):
     `place`: of `target` in `targets`; `fallbacks`: how often another provider or model took over (another key of the same is
     none); `same`: retries of this target; `retrying`: counted in the tally; `elsewhere`: as the plan has it, each taken once.
 
-    `tokens`: expected, where `limited`; `taken`: for the present attempt; `aside`: for one beside it; `waits`: it has no target yet; `asks`: all workers
+    `tokens`: expected, where `limited`; `taken`: for the present attempt; `waits`: it has no target yet; `asks`: all workers
     together count what the present target's provider allows, and were not asked yet; `why`: the failure that led there, if any. `probe`: where this
     request is what finds out whether a target is back; it lets go when it moves on, or nobody would ever find out; `since`: then."""
 
@@ -141,7 +141,6 @@ class Course(Struct, eq=False):
     limited: bool = False
     tokens: int = 0
     taken: int = 0
-    aside: int = 0
     waits: bool = False
     asks: bool = False
     why: Fault | None = None
@@ -217,9 +216,15 @@ class Course(Struct, eq=False):
         raise self.why or nobody(self.targets, perf_counter(), self.tokens)
 
     async def spare(self, target: Target) -> bool:
-        """Whether one that is asked beside the present one has room, as all workers count; it is taken then."""
+        """Whether one that is now to be asked beside the present one has room, as all workers count; it is taken then."""
         condition, line = target.condition, target.condition.line
-        return line is None or await condition.claim(line, self.tokens) is not None
+        if line is not None:
+            return await condition.claim(line, self.tokens) is not None
+        now = perf_counter()
+        if self.limited and condition.full(now, self.tokens):
+            return False
+        condition.take(now, self.tokens)
+        return True
 
     def more(self, now: float) -> bool:
         """Whether somebody else could still be asked. Takes nothing."""
@@ -229,22 +234,10 @@ class Course(Struct, eq=False):
         return any(not self.limited or not each.condition.full(now, self.tokens) for each in left)
 
     def beside(self, now: float) -> Target | None:
-        """Whom to ask as well: the next that is free, else the same again. None if that has no room."""
+        """Whom to ask as well: the next that is free, else the same again. None if that has no room. Takes nothing: see `spare`."""
         free = (each for each in self.targets[self.place + 1 :] if not each.condition.until)
         other = next(free, self.target)
-        if not self.limited:
-            return other
-        if other.condition.full(now, self.tokens):
-            return None
-        taken = other.condition.take(now, self.tokens)
-        self.aside = taken if other.condition.line is None else 0  # else `spare` takes it
-        return other
-
-    def unasked(self, other: Target) -> None:
-        """Whom `beside` named had not to be asked."""
-        if self.aside:
-            other.condition.give_back(self.aside)
-            self.aside = 0
+        return None if self.limited and other.condition.full(now, self.tokens) else other
 
     def overtaken(self, target: Target) -> None:
         """Whoever was asked beside the present one answered first."""

@@ -78,6 +78,7 @@ class Bay:
 class Pool:
     def __init__(self, buffer: memoryview) -> None:
         self.bays: dict[Origin, Bay] = {}
+        self.retired: list[Bay] = []  # with connections still in use
         self.opened = 0
         self._buffer = buffer
         self._resolver = Resolver()
@@ -125,7 +126,8 @@ class Pool:
 
     def sweep(self, now: float) -> None:
         """Closes what has been idle too long, or was left and does not end."""
-        for bay in self.bays.values():
+        self.retired = [bay for bay in self.retired if bay.open]
+        for bay in (*self.bays.values(), *self.retired):
             for connection in list(bay.open):
                 if connection.state is IDLE or connection.state is LEFT:
                     limit = bay.origin.idle_timeout if connection.state is IDLE else LEFT_SECONDS
@@ -139,6 +141,7 @@ class Pool:
         for origin in [o for o in self.bays if o not in keep]:
             bay = self.bays.pop(origin)
             bay.retired = True
+            self.retired.append(bay)
             for connection in list(bay.idle):
                 connection.close()
 

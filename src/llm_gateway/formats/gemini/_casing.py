@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from llm_gateway.formats._members import invalid
+
 _SNAKE = re.compile(
     rb'"(?:system_instruction|generation_config|tool_config|safety_settings|cached_content|inline_data|file_data|mime_type|display_name'
     rb"|file_uri|function_call|function_response|thought_signature|video_metadata|media_resolution|function_declarations"
@@ -30,10 +32,15 @@ def camel(name: str) -> str:
 
 
 def normal(body: bytes) -> bytes:
-    """The same request, its own fields in camel case. `body` is valid JSON."""
+    """The same request, its own fields in camel case. `body` is valid JSON. Raises Fault INVALID for one nested too deeply, or with too large a number."""
     if _SNAKE.search(body) is None:
         return body
-    return msgspec.json.encode(_renamed(msgspec.json.decode(body)))
+    try:
+        return msgspec.json.encode(_renamed(msgspec.json.decode(body)))
+    except RecursionError:
+        raise invalid("The request body is nested too deeply.") from None
+    except msgspec.DecodeError as error:  # a number that no float can hold
+        raise invalid(f"The request body cannot be read: {error}.") from None
 
 
 def _renamed(tree: Any) -> Any:

@@ -21,6 +21,8 @@ from llm_gateway.formats.gemini.stream_reader import ContentReader
 from llm_gateway.formats.gemini.stream_writer import ContentWriter
 from llm_gateway.formats.gemini.watch import ContentWatch
 
+# The last event may hold a picture, or all that a long answer rests on: it is read whole.
+_WHOLE = 16 << 20
 _LIMITS = ("maxOutputTokens", "max_output_tokens")
 
 
@@ -65,7 +67,7 @@ class Gemini:
         return request_writer.write_steps(call, model)
 
     def splice(self, peek: Peek) -> Passage:
-        splice = Splice(ContentWatch())
+        splice = Splice(ContentWatch(), _WHOLE)
         return ArrayPassage(splice) if self._array else splice
 
     def summarise(self, body: bytes) -> Summary:
