@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 from msgspec import Raw
+from msgspec.structs import replace
 
 from llm_gateway.admission import bounds
 from llm_gateway.admission.quota import Quota

@@ -142,6 +142,8 @@ class Auditing:
                 match line.get("at"):
                     case [str(file), int(offset)]:
                         self._offsets[file] = max(offset, self._offsets.get(file, 0))
+                    case _:
+                        """Told by nobody's row."""
         for path in sorted(self._journal.glob("*.jsonl")):
             if len(self._waiting) < MOST_AT_ONCE:
                 with contextlib.suppress(FileNotFoundError):  # loaded, and old enough to go

@@ -134,7 +134,7 @@ class Race:
             await self._start(course.target, seconds)
             if self._undecided() and await course.spare(other) and self._undecided():
                 await self._start(other, None)
-            winner = await self._won()
+            winner = won = await self._won()
         finally:  # also for a client that leaves: what it has heard is billed
             try:
                 await self._clear(winner)
@@ -142,7 +142,7 @@ class Race:
                 heard = winner if winner is not None else next((each for each in self._runners if each.lane is self.winner), None)
                 if heard is not None:
                     self._merge(heard, course)
-        return winner.task.result()
+        return won.task.result()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
