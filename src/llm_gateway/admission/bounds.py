@@ -136,7 +136,7 @@ def _copies(members: Mapping[str, Raw]) -> int:
     """Replies in one: for each prompt so many as are asked for."""
     if "n" not in members and "best_of" not in members and "prompt" not in members and not any(name in members for name in _CONFIGS):
         return 1
-    said = [_read(members[name]) for name in _COPIES if name in members]
+    said = [_read(members[name], MOST_COPIES) for name in _COPIES if name in members]
     for config in [_read(members[name]) for name in _CONFIGS if name in members]:
         said += [config[name] for name in _CANDIDATES if name in config] if isinstance(config, dict) else []
     most = max((each for each in said if isinstance(each, int | float)), default=1)
@@ -163,8 +163,9 @@ def _tier(members: Mapping[str, Raw]) -> str | None:
     return next((tier for tier in _DEAR if any(b'"%b"' % tier.encode() in each for each in said)), None)
 
 
-def _read(raw: Raw) -> Any:
+def _read(raw: Raw, otherwise: Any = None) -> Any:
+    """otherwise: of what nobody can read, such as a number of thousands of digits."""
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nobody else's business here
-        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return otherwise
