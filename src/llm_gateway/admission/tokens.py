@@ -32,6 +32,7 @@ PATIENCE = 2 * PAUSE  # until an answer is given up
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _KEPT = "@|.+-_:"  # of a user's name, as it is; what else may stand there is escaped
 LONGEST_USER = 200
+LATEST = 1 << 48  # Unix seconds; some issuers write their tokens' end as text, or as far away as they can
 
 Jwk = dict[str, Any]
 
@@ -193,7 +194,7 @@ def record(issuer: Issuer, claims: dict[str, Any]) -> Key:
         raise _nobody(f"Its claim `{said.user}` names no user.")
     name = quote(user, safe=_KEPT)
     return Key(
-        id="", name=name, tenant=tenant, project=project, user=name, expires=claims["exp"] + issuer.leeway, scopes=_scopes(issuer, claims),
+        id="", name=name, tenant=tenant, project=project, user=name, expires=min(int(claims["exp"]), LATEST) + issuer.leeway, scopes=_scopes(issuer, claims),
     )  # fmt: skip
 
 
