@@ -143,16 +143,25 @@ async def _sent(x: Exchange, line: Line, plan: Plan, course: Course) -> bytes:
             await asyncio.sleep(wait)
         if course.asks:
             await line.routing.secure(x, course)
-        if x.hold is not None and (covering := line.quota.cover(x, course.target)) is not None:
-            await covering
+        await _covered(x, line, course)
 
 
 async def _secured(x: Exchange, line: Line, course: Course) -> None:
     """Room with the first target, as all workers count what its provider allows; or with another, which may be dearer."""
     first = course.target
     await line.routing.secure(x, course)
-    if course.target is not first and x.hold is not None and (covering := line.quota.cover(x, course.target)) is not None:
-        await covering
+    if course.target is not first:
+        await _covered(x, line, course)
+
+
+async def _covered(x: Exchange, line: Line, course: Course) -> None:
+    """Money for what the next attempt may cost; where there is none it is not made."""
+    try:
+        if x.hold is not None and (covering := line.quota.cover(x, course.target)) is not None:
+            await covering
+    except BaseException:
+        course.forgo()
+        raise
 
 
 async def _replayed(x: Exchange, replay: Replay, line: Line) -> bytes:

@@ -49,9 +49,9 @@ def test_a_good_token_says_who_asks(signer: Signer) -> None:
     assert 300 <= found.expires - wall() <= 306  # its end, and the leeway
 
 
-@pytest.mark.parametrize("end", [str(int(wall()) + 300), int(wall()) + 300.5, 10**400], ids=["text", "fraction", "never"])
+@pytest.mark.parametrize("end", [str(int(wall()) + 86_400), int(wall()) + 86_400.5, 10**400], ids=["text", "fraction", "never"])
 def test_an_end_may_be_written_in_other_ways(end: object) -> None:
-    assert tokens().verify(EC.token(exp=end), 0.0).expires > wall() + 290
+    assert tokens().verify(EC.token(exp=end), 0.0).expires > wall() + 3600
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ import pytest
 
 from e2e.conftest import KEY, OTHER_KEY, Gateway, Loop, free_port, running
 from processes import eventually
-from replay.faulty import FaultyUpstream
+from replay.faulty import FaultyUpstream, answering
 
-CAPPED_KEY, TIGHT_KEY, SOLO_KEY, POOR_KEY, EAGER_KEY = (f"sk-e2e-{name}-0123456" for name in ("capped", "tight", "solo", "poor", "eager"))
+CAPPED_KEY, TIGHT_KEY, SOLO_KEY, POOR_KEY, EAGER_KEY, MEAGRE_KEY = (
+    f"sk-e2e-{name}-0123456" for name in ("capped", "tight", "solo", "poor", "eager", "meagre")
+)
 ASK: Any = [{"role": "user", "content": "hi"}]
 NANO = 1_000_000_000
 
@@ -52,9 +54,12 @@ def limited(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "data_dir": str(place / "data"),
         "providers": {"up": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk-upstream", "max_retries": 0},
                       "slow": {"type": "openai_compatible", "base_url": f"{upstream.url}/fault/ok:0.05", "api_key": "sk", "max_retries": 0},
+                      "rare": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk", "max_retries": 0,
+                               "rate_limit": {"requests_per_minute": 1}},
                       "few": {"type": "openai_compatible", "base_url": upstream.url, "api_key": "sk", "max_retries": 0,
                               "rate_limit": {"requests_per_minute": 3, "tokens_per_minute": 3000}}},
-        "prices": {"up/m": {"input": 1000, "output": 2000}, "slow/m": {"input": 1000, "output": 2000}},
+        "models": {"long": {"targets": ["up/m"], "context_fallbacks": ["rare/m"]}},
+        "prices": {"rare/m": {"input": 1_000_000, "output": 0}, "up/m": {"input": 1000, "output": 2000}, "slow/m": {"input": 1000, "output": 2000}},
         "catalogue": {"up/m": {"max_output": 4000}, "slow/m": {"max_output": 4000}},
         "tenants": {"acme": {"users": {"bob": {"limits": {"requests_per_minute": 2}}}}},
         "budgets": {"min_output_tokens": 16},
@@ -65,6 +70,7 @@ def limited(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iter
             {"name": "tight", "key": TIGHT_KEY, "limits": {"tokens_per_minute": 1000}},
             {"name": "solo", "key": SOLO_KEY, "limits": {"concurrent": 1}},
             {"name": "eager", "key": EAGER_KEY, "tenant": "eager", "limits": {"requests_per_minute": 1}},
+            {"name": "meagre", "key": MEAGRE_KEY, "budgets": [{"usd": 0.5, "period": "total"}]},
             {"name": "poor", "key": POOR_KEY, "budgets": [{"usd": 0.5, "period": "total", "alerts": [0.01]}]},
         ],
         "admin": {"token": "admin-token-of-the-tests"},
@@ -153,6 +159,17 @@ def test_who_is_refused_takes_nothing_of_what_providers_allow(limited: Limited) 
     for _ in range(2):
         other.chat.completions.create(model="few/m", messages=ASK, max_tokens=500)
     assert len(limited.sent()) == 3
+
+
+def test_who_cannot_pay_for_a_fallback_takes_nothing_of_what_its_provider_allows(limited: Limited) -> None:
+    meagre, other = limited.openai(MEAGRE_KEY), limited.openai(OTHER_KEY)
+    assert eventually(lambda: meagre.chat.completions.create(model="up/m", messages=ASK, max_tokens=1), 8.0, openai.InternalServerError)
+    too_long = b'{"error": {"message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded"}}'
+    for _ in range(3):
+        limited.upstream.script(answering(400, too_long))
+        with pytest.raises(openai.RateLimitError, match="budget of this key"):
+            meagre.chat.completions.create(model="long", messages=ASK, max_tokens=1)
+    assert other.chat.completions.create(model="rare/m", messages=ASK, max_tokens=1).choices
 
 
 async def test_parallel_clients_never_overspend(limited: Limited) -> None:
