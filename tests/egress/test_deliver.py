@@ -174,6 +174,14 @@ def test_rubbish_is_502_and_costs_no_memory(gateway: Gateway, fault: str, outcom
     assert gateway.rss() - before < 20 << 20
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_plain_reply_that_is_no_utf8_deep_inside_is_rubbish_too(gateway: Gateway, scripted: Scripted, path: str):
+    body = completion().replace(b"prompt_tokens", b"prompt_\xffokens").replace(b'"role"', b'"r\xffle"')
+    scripted.play = lambda peer: (peer.reply(), peer.send(body))[0]
+    reply = gateway.ask(request("scripted/m", path=path))
+    assert (reply.status, gateway.row(reply.headers["x-request-id"])["outcome"]) == (502, "bad_upstream_reply"), reply
+
+
 def test_a_compressed_reply_nobody_asked_for_is_read_if_it_grows_within_reason(gateway: Gateway):
     assert b"hello" in gateway.ask(request("faulty/fault-gzipped")).body
 

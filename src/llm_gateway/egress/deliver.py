@@ -341,6 +341,12 @@ class Egress:
         """What the upstream said: the reply's last bytes, or a Fault."""
         if relay.streaming:
             return self._ended(x, target, relay)
+        try:
+            return self._plain(x, target, relay, form, spoken)
+        except UnicodeDecodeError:  # in a member that was only looked at now
+            raise Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not valid UTF-8.") from None
+
+    def _plain(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
         status = relay.status
         if status >= 400:
             refused = target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
