@@ -339,29 +339,27 @@ class Egress:
 
     def _reply(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
         """What the upstream said: the reply's last bytes, or a Fault."""
+        headers, status = relay.headers, relay.status
+        if status < 400 and (headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers):
+            _heed(x, target, headers)
         if relay.streaming:
             return self._ended(x, target, relay)
         try:
-            return self._plain(x, target, relay, form, spoken)
+            if status >= 400:
+                refused = target.speaker.fault(spoken, status, headers, relay.body, x.wall)
+                if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
+                    return _estimated(x, form, prompt_tokens(x.body))
+                raise refused
+            if not 200 <= status < 300:
+                raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
+            if x.cascade is not None:
+                self._judge(x, target, spoken.read_reply(relay.body))
+            if x.stream:
+                fault = spoken.summarise(relay.body).fault
+                raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
+            return self._whole(x, target, relay, form, spoken)
         except UnicodeDecodeError:  # in a member that was only looked at now
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not valid UTF-8.") from None
-
-    def _plain(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
-        status = relay.status
-        if status >= 400:
-            refused = target.speaker.fault(spoken, status, relay.headers, relay.body, x.wall)
-            if refused.code == UNCOUNTED and x.route.operation == ESTIMATED:
-                return _estimated(x, form, prompt_tokens(x.body))
-            raise refused
-        _heed(x, target, relay)
-        if not 200 <= status < 300:
-            raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
-        if x.cascade is not None:
-            self._judge(x, target, spoken.read_reply(relay.body))
-        if x.stream:
-            fault = spoken.summarise(relay.body).fault
-            raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
-        return self._whole(x, target, relay, form, spoken)
 
     def _judge(self, x: Exchange, target: Target, reply: Any) -> None:
         """Raises Fault ESCALATED if the reply will not do and there is another to ask; what it cost is added to what that will."""
@@ -378,7 +376,6 @@ class Egress:
         x.finish = passage.finish
         if not x.route.asked:  # what was kept was billed when it was made
             x.usage = passage.usage
-        _heed(x, target, relay)
         self._settled(x, target, 200)
         tail = passage.tail(None if x.cost is None else x.cost / 1e9)
         x.bytes_out += len(tail)
@@ -430,13 +427,10 @@ class Egress:
             condition.breaker.good += 1
 
 
-def _heed(x: Exchange, target: Target, relay: Relay) -> None:
+def _heed(x: Exchange, target: Target, headers: Mapping[bytes, bytes]) -> None:
     """A good reply may say that the next call will not have one. It said so when it began, which for a stream is a while ago."""
-    headers = relay.headers
-    if headers.get(ITS_REQUESTS) == b"0" or headers.get(ITS_TOKENS) == b"0" or THEIRS in headers:
-        now = perf_counter()
-        begun = x.first_byte or now
-        target.condition.cool(now, pause(headers, x.wall) - (now - begun), "quota")
+    now = perf_counter()
+    target.condition.cool(now, pause(headers, x.wall) - (now - (x.first_byte or now)), "quota")
 
 
 def _estimated(x: Exchange, form: Format, tokens: int) -> bytes:
