@@ -37,7 +37,7 @@ from llm_gateway.admin.explain import Explaining
 from llm_gateway.admin.fleet import Fleet
 from llm_gateway.admin.keysets import Keysets
 from llm_gateway.admin.local import listening
-from llm_gateway.admin.notices import Notices
+from llm_gateway.admin.notices import Notices, Unawaited
 from llm_gateway.admin.probes import Probes
 from llm_gateway.admin.registry import Registry
 from llm_gateway.admin.reload import Outcome, Reloader, Watch
@@ -77,7 +77,7 @@ class Plane:
         """files: descriptors of the boot files, the snapshot's and the operator's own."""
         self._files = files
         self._last: tuple[object, float] = None, 0.0
-        notices = Notices(sys.stderr, snapshot.logging.format, snapshot.logging.level)
+        notices = Notices(Unawaited(), snapshot.logging.format, snapshot.logging.level)
         self.caller = Caller()
         self.webhooks = Webhooks(self.caller, notices)
         self.events = Events(notices, self.webhooks.offer)

@@ -85,7 +85,7 @@ class Running:
 def supervise(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(payload: str = "one", workers: int = 1, stdout: BinaryIO | None = None, **options: object) -> Running:
+    def start(payload: str = "one", workers: int = 1, stdout: BinaryIO | None = None, stderr: BinaryIO | None = None, **options: object) -> Running:
         snapshot, state = boot.create(payload.encode()), boot.create(b"{}")
         fields = {
             "workers": workers,
@@ -106,7 +106,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Running]]:
                 [sys.executable, "-m", "llm_gateway.supervisor", "--plan", str(plan)],
                 pass_fds=[snapshot, state, plan],
                 stdout=stdout or log,
-                stderr=log,
+                stderr=stderr or log,
             )
         os.close(plan)
         os.close(state)

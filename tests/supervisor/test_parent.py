@@ -9,6 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from e2e.conftest import free_port
 from llm_gateway.supervisor import boot
 from llm_gateway.supervisor.plan import Address
 from processes import alive, eventually
@@ -30,6 +33,23 @@ def test_a_banner_that_nobody_takes_ends_nothing(supervise):
     eventually(lambda: gateway.events("ready"))
     gateway.signal(signal.SIGTERM)
     assert gateway.process.wait(8) == 0
+
+
+@pytest.mark.row(38)
+def test_a_log_whose_reader_stands_still_stops_nobody(supervise):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb", buffering=0) as sink, Path(f"/proc/self/fd/{writing}").open("wb", buffering=0) as other:
+        os.set_blocking(other.fileno(), False)
+        while other.write(bytes(1000)):  # the access log, say
+            pass
+        port = free_port()
+        gateway = supervise(stderr=sink, metrics=Address("127.0.0.1", port, None, "server.metrics_port"))
+        eventually(lambda: "READY" in gateway.log_path.read_text())
+        gateway.address = lambda _: f"127.0.0.1:{port}"  # its log does not say
+        eventually(lambda: gateway.ask(-1).links == ["0"])
+        gateway.signal(signal.SIGTERM)
+        assert gateway.process.wait(8) == 0
+    os.close(reading)
 
 
 def test_there_may_be_weeks_to_drain(supervise):

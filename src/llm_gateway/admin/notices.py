@@ -1,21 +1,42 @@
 """The operator's own log: one line per notice, as JSON or as text.
 
-Law: the operator is not hot, so a line is written at once; a log that cannot be written stops nobody.
+Law: the operator is not hot, so a line is written at once, or with a later one; a log that cannot be written, or whose reader stands still,
+stops nobody.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from typing import TextIO
+from typing import Protocol
+
+from llm_gateway.telemetry.access import AccessLog
 
 LEVELS = ("trace", "debug", "info", "warn", "error")
+
+
+class Stream(Protocol):
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+class Unawaited:
+    """Standard error, which nobody waits for (telemetry/access.py)."""
+
+    def __init__(self) -> None:
+        self._log = AccessLog("stderr")
+
+    def write(self, text: str) -> None:
+        self._log.write([text.encode(errors="backslashreplace")])
+
+    def flush(self) -> None:
+        self._log.flush()
 
 
 class Notices:
     """`level`: the least that is worth a line."""
 
-    def __init__(self, stream: TextIO, form: str, level: str) -> None:
+    def __init__(self, stream: Stream, form: str, level: str) -> None:
         self._stream = stream
         self._form = form
         self._least = LEVELS.index(level)

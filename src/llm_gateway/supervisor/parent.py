@@ -34,6 +34,7 @@ from enum import Enum
 
 from llm_gateway.supervisor import sockets
 from llm_gateway.supervisor.plan import Plan
+from llm_gateway.telemetry.access import AccessLog
 
 PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 SETTLED = 10.0  # seconds a child must live for its earlier deaths to be forgotten
@@ -82,6 +83,7 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._notices = AccessLog("stderr")
         self._state = State.RUNNING
         self._deadline: float | None = None
         self._served = False
@@ -318,10 +320,7 @@ class Supervisor:
             line = json.dumps({"level": "info", "event": event, "ts": stamp, "from": "supervisor", **fields})
         else:
             line = f"supervisor: {event} " + " ".join(f"{name}={value}" for name, value in fields.items())
-        try:
-            sys.stderr.write(line + "\n")
-        except OSError:
-            return  # nobody reads the log any more: no reason to stop serving
+        self._notices.write([f"{line}\n".encode(errors="backslashreplace")])  # or later: who reads it may stand still, or have gone
 
 
 def _child(
