@@ -87,3 +87,9 @@ def test_a_row_reads_as_people_write():
     shown = questions.row(vars(rows(line(tags=["a", "b"]))[0]))
     assert (shown["ts"], shown["tags"], shown["cost_nano_usd"], shown["cost_usd"]) == ("2026-11-27T01:02:03.004Z", ["a", "b"], 1000, 1e-06)
     assert questions.row(vars(rows(line(cost=None))[0]))["cost_usd"] is None
+
+
+@pytest.mark.parametrize("at", [10**19, -(10**19), -1])
+def test_a_cursor_beyond_all_time_is_none(at: int) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        questions.behind({"cursor": [questions.cursor({"at": at, "id": "x"})]})

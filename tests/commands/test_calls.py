@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
 
 from llm_gateway.commands.alone import alone
 from llm_gateway.commands.calls import every
@@ -23,7 +26,7 @@ def serve(answers: list[tuple[int, object]]) -> tuple[HTTPServer, list[str]]:
         def do_GET(self) -> None:
             asked.append(self.path)
             status, body = answers.pop(0)
-            text = json.dumps(body).encode()
+            text = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(text)))
             self.end_headers()
@@ -67,6 +70,32 @@ def test_of_commands_at_once_each_has_its_line_in_the_audit_log(shell) -> None:
     threading.Timer(0.3, other.close).start()
     status, _ = asyncio.run(alone(read(str(shell.file)), "POST", "/admin/v1/tenants", b'{"name": "second"}'))
     assert (status, [line["made"]["name"] for line in audit.read(folder)]) == (201, ["first", "second"])
+
+
+@pytest.mark.parametrize("body", ["404 page not found", "null", "5", '{"error": 5}'])
+def test_who_is_no_gateway_is_called_so(shell, body: str) -> None:
+    """Port 9090 is Prometheus' too."""
+    server, _ = serve([(404, body)])
+    config = json.loads(shell.file.read_text())
+    config["server"]["metrics_port"] = server.server_address[1]
+    shell.file.write_text(json.dumps(config))
+    assert "no gateway" in shell("keys", "list", status=1)
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_gateway_that_breaks_off_and_a_name_that_no_path_can_be_are_said(shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = json.loads(shell.file.read_text())
+        config["server"]["metrics_port"] = listening.getsockname()[1]
+        shell.file.write_text(json.dumps(config))
+
+        def hang_up() -> None:
+            listening.accept()[0].close()
+
+        threading.Thread(target=hang_up).start()
+        assert "did not answer" in shell("keys", "list", status=1)
+        assert "did not answer" in shell("keys", "show", "a b", status=1)
 
 
 def test_a_configuration_that_is_wrong_is_said(shell) -> None:

@@ -126,6 +126,8 @@ def behind(said: Mapping[str, list[str]]) -> tuple[int, str] | None:
         return None
     try:
         at, _, identity = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
+        if not 0 <= int(at) < 2**62:
+            raise ValueError
         return int(at), identity
     except ValueError:
         raise ValueError("cursor: is none that this gateway gave") from None

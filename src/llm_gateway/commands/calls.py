@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import urlencode
 
 import typer
@@ -37,7 +37,7 @@ def running(loaded: Loaded, method: str, path: str, body: str | None = None) -> 
     with _connection(loaded) as connection:
         connection.request(method, path, body, _authorization(loaded))
         reply = connection.getresponse()
-        return reply.status, reply.read().decode()
+        return reply.status, reply.read().decode(errors="replace")
 
 
 def _connection(loaded: Loaded) -> closing[http.client.HTTPConnection]:
@@ -72,10 +72,22 @@ def call(config: str | None, method: str, path: str, body: Body | None = None, q
         status, text = _answer(loaded, method, f"{path}?{said}" if said else path, json.dumps(body) if body is not None else "")
     except ConfigError as error:
         raise refused(error) from error
-    answer = cast("Body", json.loads(text)) if text else {}
+    answer = _heard(text, status)
     if status >= 400:
         errors = answer.get("errors") or [answer["error"]]
         print("\n".join(f"{each['param']}: {each['message']}" if answer.get("errors") else each["message"] for each in errors), file=sys.stderr)
+        raise typer.Exit(1)
+    return answer
+
+
+def _heard(text: str, status: int) -> Body:
+    """As JSON. Ends the command where that is no answer of a gateway: others may listen there where none runs."""
+    try:
+        answer = json.loads(text) if text else {}
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or (status >= 400 and not isinstance(answer.get("error"), dict)):
+        print(f"what answers there (status {status}) is no gateway", file=sys.stderr)
         raise typer.Exit(1)
     return answer
 
@@ -103,7 +115,7 @@ def _fetch(loaded: Loaded, path: str, file: BinaryIO) -> None:
         connection.request("GET", path, headers=_authorization(loaded))
         reply = connection.getresponse()
         if reply.status >= 400:
-            print(json.loads(reply.read())["error"]["message"], file=sys.stderr)
+            print(_heard(reply.read().decode(errors="replace"), reply.status)["error"]["message"], file=sys.stderr)
             raise typer.Exit(1)
         while piece := reply.read1(1 << 16):
             file.write(piece)
@@ -127,6 +139,9 @@ def _answer(loaded: Loaded, method: str, path: str, body: str) -> tuple[int, str
     except ConnectionRefusedError:
         print("no gateway is running: by its database", file=sys.stderr)
         return asyncio.run(load_alone()(loaded, method, path, body.encode()))
+    except (http.client.HTTPException, OSError) as error:
+        print(f"the gateway did not answer: {error!r}", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 def load_alone() -> Callable[[Loaded, str, str, bytes], Coroutine[Any, Any, tuple[int, str]]]:
