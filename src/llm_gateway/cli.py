@@ -55,7 +55,7 @@ def serve(config: ConfigOption = None) -> None:
     snapshot, path = made.snapshot, configuration(config)
     operator = Operator(
         str(Path(path).absolute()) if path is not None else None, material.admin_token, time.monotonic(), made.webhooks, made.database,
-        loaded.files,
+        loaded.files, (address(loaded).host, address(loaded).port),
     )
     plan = Plan(
         workers=snapshot.workers,

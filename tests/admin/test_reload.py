@@ -11,7 +11,7 @@ import pytest
 
 from llm_gateway import operator
 from llm_gateway.admin.notices import Notices
-from llm_gateway.admin.reload import Outcome, Reloader, Watch
+from llm_gateway.admin.reload import Outcome, Reloader, Watch, watched_at
 from llm_gateway.config.compile import compile_snapshot
 from llm_gateway.config.load import load
 from llm_gateway.config.material import prepare
@@ -32,7 +32,7 @@ class Running:
         loaded = load(str(self.config), {})
         material = prepare(loaded.root, loaded.root.data_dir)
         compiled = compile_snapshot(loaded, {}, material, load_catalogue().resolve, 1)
-        state = Operator(str(self.config), material.admin_token, 0.0, compiled.webhooks, compiled.database, loaded.files)
+        state = Operator(str(self.config), material.admin_token, 0.0, compiled.webhooks, compiled.database, loaded.files, watched_at(loaded.root))
         self.told: list[Outcome] = []
         self.published: list[Snapshot] = []
         self.publish: Callable[[Snapshot], object] = self.published.append
@@ -77,6 +77,14 @@ def test_an_open_gateway_is_none_before_it_listens_on_loopback_alone(run) -> Non
     there = run("server: {host: 127.0.0.1}\n")
     there.reload("server: {host: 127.0.0.1}\nauth: {required: false}\n")
     assert not there.snapshot.auth_required
+
+
+def test_the_operators_own_address_is_named_too(run) -> None:
+    running = run("server: {metrics_port: 9191}\n")
+    for said in ("metrics_port: 9292", "metrics_port: 9191, metrics_host: 127.0.0.1"):
+        outcome = running.reload(f"server: {{{said}}}\nheartbeat: {{interval: {len(said)}}}\n")
+        assert outcome.warnings[0] == "server.metrics_host, server.metrics_port: changed, in force after a restart"
+    assert not any("metrics" in each for each in running.reload("server: {metrics_port: 9191}\n").warnings)
 
 
 def test_what_providers_allow_is_divided_by_the_workers_that_run(run) -> None:

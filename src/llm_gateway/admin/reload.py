@@ -21,6 +21,7 @@ from llm_gateway.config.compile import Compiled, compile_snapshot, digest, divid
 from llm_gateway.config.load import content, load
 from llm_gateway.config.material import Material, prepare
 from llm_gateway.config.problems import ConfigError, Problem
+from llm_gateway.config.schema import Root
 from llm_gateway.config.snapshot import Operator, Snapshot
 
 
@@ -60,7 +61,7 @@ class Reloader:
 
     def reload(self, cause: str) -> Outcome:
         try:
-            compiled, material = self._compile()
+            compiled, material, root = self._compile()
         except ConfigError as error:
             return self._refused(cause, tuple(map(str, error.problems)))
         except Exception as error:  # noqa: BLE001  a bug of ours: what is in force stays, and so does whoever looks for the next file
@@ -70,6 +71,8 @@ class Reloader:
         database = msgspec.structs.replace(compiled.database, url=self.state.database.url)
         if compiled.database.url != database.url:
             fixed.append("database.url: changed, in force after a restart")
+        if self.state.metrics not in (None, watched_at(root)):
+            fixed.append("server.metrics_host, server.metrics_port: changed, in force after a restart")
         state = msgspec.structs.replace(self.state, admin_token=material.admin_token, webhooks=compiled.webhooks, database=database)
         if fresh.digest == self.snapshot.digest and state == self.state:
             if fixed:  # whoever saved the file sees no outcome but this line
@@ -99,7 +102,7 @@ class Reloader:
         self._told(cause, refused)
         return refused
 
-    def _compile(self) -> tuple[Compiled, Material]:
+    def _compile(self) -> tuple[Compiled, Material, Root]:
         loaded = load(self.state.config, self._environ)
         self.files = loaded.files
         if self.state.config is not None and not any(path and place.startswith(self.state.config) for path, place in loaded.where.items()):
@@ -108,7 +111,12 @@ class Reloader:
         material = prepare(loaded.root, self.snapshot.data_dir)
         generation = self.snapshot.generation + 1
         known = msgspec.structs.replace(material, secret=self.snapshot.secret)  # by which workers look up what is hashed now
-        return compile_snapshot(loaded, self._environ, known, self._lookup, generation), material
+        return compile_snapshot(loaded, self._environ, known, self._lookup, generation), material, loaded.root
+
+
+def watched_at(root: Root) -> tuple[str, int]:
+    """The operator's own address."""
+    return root.server.metrics_host or root.server.host, root.server.metrics_port
 
 
 def _keep_fixed(compiled: Compiled, running: Snapshot, secret: bytes) -> tuple[Snapshot, list[str]]:

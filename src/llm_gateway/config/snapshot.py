@@ -387,7 +387,7 @@ class Operator(Struct, frozen=True):
     """What the operator is told besides the snapshot, and workers need not know. `config`: the file's path, None where only the environment speaks.
 
     `started`: of the gateway, on the clock that all processes of one machine share (time.monotonic). `files`: what was read, as
-    config/load.py says it: what changed since has to be read again."""
+    config/load.py says it: what changed since has to be read again. `metrics`: where it listens, as the file said at the start."""
 
     config: str | None
     admin_token: str
@@ -395,3 +395,4 @@ class Operator(Struct, frozen=True):
     webhooks: tuple[Webhook, ...] = ()
     database: Database = Database()
     files: dict[str, bytes | None] = {}
+    metrics: tuple[str, int] | None = None
