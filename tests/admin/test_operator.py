@@ -16,7 +16,7 @@ from processes import eventually
 
 SECRETIVE = """
 providers:
-  o: {type: openai, base_url: "http://h", api_key: sk-provider-1, headers: {x: header-value-1}, proxy: "http://u:pass-word-2@p"}
+  o: {type: openai, base_url: "http://u:pass-word-3@h:81/v1", api_key: sk-provider-1, headers: {x: header-value-1}, proxy: "http://u:pass-word-2@p"}
 """
 
 

@@ -185,6 +185,8 @@ def redacted(snapshot: Snapshot) -> dict[str, Any]:
     for provider in shown["providers"]:
         provider["keys"] = [{"id": key["id"], "weight": key["weight"], "value": REDACTED} for key in provider["keys"]]
         provider["headers"] = [[name, REDACTED] for name, _ in provider["headers"]]
+        login = "".join(urlsplit(provider["base_url"]).netloc.rpartition("@")[:2])
+        provider["base_url"] = provider["base_url"].replace(login, f"{REDACTED}@", 1) if login else provider["base_url"]
         provider["proxy"] = REDACTED if provider["proxy"] else None
         for secret in SECRETS & (provider["cloud"] or {}).keys():
             provider["cloud"][secret] = REDACTED if provider["cloud"][secret] else None
