@@ -17,7 +17,8 @@ from e2e.conftest import KEY, free_port, running
 from e2e.whole import COMMAND, ENVIRON, TOKEN
 from llm_gateway.admin.auditing import MOST_REFUSED, Auditing, redacted
 from llm_gateway.admin.notices import Notices
-from llm_gateway.telemetry.audit import read, verify
+from llm_gateway.telemetry import trail
+from llm_gateway.telemetry.audit import decoded, read, verify
 from processes import eventually
 
 
@@ -179,6 +180,32 @@ def test_a_line_that_is_none_ends_nothing(auditing: Auditing, tmp_path: Path, ha
     assert "audit_unwritable" in (tmp_path / "log").read_text()
     file.write_bytes(whole)
     assert auditing.writable
+
+
+def test_a_start_reads_no_more_of_the_log_than_came_since(auditing: Auditing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that tries a wrong key again and again makes millions of lines; reading them took minutes, in which the operator answered nothing."""
+    file = tmp_path / "journal" / "1-0-1-0.jsonl"
+    file.parent.mkdir()
+    file.write_bytes(b"".join(row(number, None) for number in range(3000)))
+    for _ in range(3):
+        auditing.look()
+    auditing.close()
+    for end in (3001, 3002, 3003):
+        with file.open("ab") as more:
+            more.write(row(end, None))
+        if end == 3002:
+            (tmp_path / "audit" / "taken").write_bytes(b"")  # as after a power cut: all is read
+        asked: list[bytes] = []
+        monkeypatch.setattr(trail, "decoded", lambda line, asked=asked: asked.append(line) or decoded(line))
+        with (tmp_path / "log").open("a") as log:
+            again = Auditing(tmp_path, b"secret", "g", Notices(log, "json", "info"), lambda _well: None)
+            again.look()
+            if end == 3001:
+                again.close()
+            else:
+                os.close(again._chain._lock)  # killed
+        assert len(asked) > 3000 if end == 3002 else len(asked) < 10
+    assert [line["request_id"] for line in read(tmp_path / "audit")] == [str(number) for number in (*range(3000), 3001, 3002, 3003)]
 
 
 def test_what_was_found_before_a_journal_that_cannot_be_read_has_its_line(auditing: Auditing, tmp_path: Path) -> None:

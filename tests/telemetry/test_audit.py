@@ -107,6 +107,18 @@ def test_the_chain_goes_on_after_a_restart_and_a_torn_line(written: Path) -> Non
     assert verify(written, SECRET).last == 9
 
 
+def test_a_month_larger_than_memory_is_gone_on_with(written: Path) -> None:
+    path = written / "2026-12.jsonl"
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.truncate(4 << 30)  # a hole: no disk, and all the memory of whoever reads it
+        file.seek(0, 2)
+        file.write(b"\n" + data + b'{"torn')
+    chain = Chain(written, SECRET)
+    assert (chain.serial, path.stat().st_size) == (8, (4 << 30) + 1 + len(data))
+    chain.close()
+
+
 def test_a_log_that_grows_while_it_is_checked_holds(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line more behind the last that was read; or half of it, as a reader may find it."""
     chain = Chain(written, SECRET)

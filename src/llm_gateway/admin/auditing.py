@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_gateway.admin.notices import Notices
-from llm_gateway.telemetry.audit import BusyError, Chain, Entry, read
+from llm_gateway.telemetry.audit import BusyError, Chain, Entry
+from llm_gateway.telemetry.trail import backwards
 
 UNCHANGING = frozenset({"GET", "HEAD", "OPTIONS"})
 ASKING = frozenset({"/admin/v1/explain"})  # a POST that changes nothing
@@ -31,7 +34,15 @@ MOST_REFUSED = 20  # lines a second
 MOST_AT_ONCE = 2_000  # rows of journals looked at per tick
 REDACTED = "[redacted]"
 NEEDED = {"ts", "request_id", "method", "route", "status"}  # of a row
+TAKEN, NOTED_SECONDS = "taken", 30.0
 NOBODYS = b'"tenant":null'  # in lines of refused requests
+
+
+class Taken(Struct):
+    """How far journals were taken over when the log had so many lines."""
+
+    seq: int
+    offsets: dict[str, int]
 
 
 class Auditing:
@@ -50,6 +61,7 @@ class Auditing:
         self._waiting: list[Entry] = []
         self._offsets: dict[str, int] | None = None
         self._troubled = False
+        self._noted = 0.0
         self._second = ""
         self._refusals = self._more = 0
 
@@ -100,9 +112,12 @@ class Auditing:
             self._trouble(str(error))
         if self._waiting:
             self.flush()
+        if time.monotonic() - self._noted > NOTED_SECONDS:
+            self._remember()
 
     def close(self) -> None:
         self.flush()
+        self._remember()
         if self._chain is not None:
             self._chain.close()
             self._chain = None
@@ -137,17 +152,39 @@ class Auditing:
     def _take(self) -> None:
         """What was read waits at once: it is not read again, whatever becomes of the next file."""
         if self._offsets is None:
-            self._offsets = {}
-            for line in read(self._directory):
-                match line.get("at"):
-                    case [str(file), int(offset)]:
-                        self._offsets[file] = max(offset, self._offsets.get(file, 0))
-                    case _:
-                        """Told by nobody's row."""
+            self._offsets = self._known()
         for path in sorted(self._journal.glob("*.jsonl")):
             if len(self._waiting) < MOST_AT_ONCE:
                 with contextlib.suppress(FileNotFoundError):  # loaded, and old enough to go
                     self._waiting += self._rows(path, self._offsets)
+
+    def _known(self) -> dict[str, int]:
+        """How far journals were taken over: by the note beside the log, and by the lines that came since. All of them may be millions."""
+        try:
+            noted = msgspec.json.decode((self._directory / TAKEN).read_bytes(), type=Taken)
+        except (OSError, ValueError):
+            noted = Taken(0, {})
+        for line in backwards(self._directory):
+            if line["seq"] <= noted.seq:
+                break
+            match line.get("at"):
+                case [str(file), int(offset)]:
+                    noted.offsets[file] = max(offset, noted.offsets.get(file, 0))
+                case _:
+                    continue
+        return noted.offsets
+
+    def _remember(self) -> None:
+        """What is in the log by now, and nothing else."""
+        if self._waiting or self._offsets is None or self._chain is None:
+            return
+        self._noted = time.monotonic()
+        there = {path.name for path in self._journal.glob("*.jsonl")}
+        self._offsets = {name: offset for name, offset in self._offsets.items() if name in there}
+        draft = self._directory / f"{TAKEN}.draft"
+        with contextlib.suppress(OSError):  # then more is read at the next start
+            draft.write_bytes(msgspec.json.encode(Taken(self._chain.serial, self._offsets)))
+            draft.rename(self._directory / TAKEN)
 
     def _rows(self, path: Path, offsets: dict[str, int]) -> list[Entry]:
         start = offsets.get(path.name, 0)

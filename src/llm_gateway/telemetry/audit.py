@@ -24,6 +24,7 @@ from msgspec import Struct
 
 LABEL = b"audit log, version 1"
 FIRST = "0" * 64
+BLOCK = 64 << 10
 HASH = b',"hash":"'
 KINDS = {"seq": int, "prev": str, "kind": str, "ts": str, "hash": str}  # what each line has
 
@@ -200,13 +201,25 @@ def _write(path: Path, data: bytes) -> None:
 def _mended(directory: Path) -> tuple[int, str, str]:
     """Number and hash of the last whole line, and the month of its file; what a crash tore is cut off."""
     for path in sorted(directory.glob("*.jsonl"), reverse=True):
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) != len(data):
-            os.truncate(path, len(whole))
-        if whole:
-            said = decoded(whole[whole.rfind(b"\n", 0, -1) + 1 :])
+        last, end = _last(path)
+        if end != path.stat().st_size:
+            os.truncate(path, end)
+        if last:
+            said = decoded(last)
             if said is None:
                 raise OSError(errno.EIO, "its last line is none of this log; move the file away to begin anew", str(path))
             return int(said["seq"]), str(said["hash"]), path.stem
     return 0, FIRST, ""
+
+
+def _last(path: Path) -> tuple[bytes, int]:
+    """The last whole line, b"" if there is none, and where it ends. Read from the end, since a month may be larger than memory."""
+    with path.open("rb") as file:
+        at, data = file.seek(0, 2), b""
+        while at and data.count(b"\n") < 2:
+            size = min(BLOCK, at)
+            at -= size
+            file.seek(at)
+            data = file.read(size) + data
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole[whole.rfind(b"\n", 0, -1) + 1 :], at + len(whole)

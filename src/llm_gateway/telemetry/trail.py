@@ -52,7 +52,7 @@ def page(directory: Path, wanted: Wanted, most: int, behind: int = 0, *, read: i
     """behind: as the page before said; 0: from the newest on. Raises OSError."""
     found: list[Line] = []
     last = 0
-    for count, line in enumerate(_backwards(directory, wanted.since[:7])):
+    for count, line in enumerate(backwards(directory, wanted.since[:7])):
         if behind and line["seq"] >= behind:
             continue
         if len(found) == most or count >= read:
@@ -63,7 +63,7 @@ def page(directory: Path, wanted: Wanted, most: int, behind: int = 0, *, read: i
     return Page(found, 0)
 
 
-def _backwards(directory: Path, month: str) -> Iterator[Line]:
+def backwards(directory: Path, month: str = "") -> Iterator[Line]:
     """All lines, the newest first, of months from that one on; a torn last one is left out. What a file is called is never before its lines."""
     for path in sorted(directory.glob("*.jsonl"), reverse=True):
         if path.stem >= month:
