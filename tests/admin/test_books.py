@@ -134,6 +134,17 @@ async def test_what_is_too_old_goes(tmp_path):
         assert await made.rows() == 0
 
 
+async def test_of_many_that_are_too_old_a_round_takes_thousands(tmp_path):
+    """Else they would never go where more than a round's few come."""
+    old = [line(id=str(number), ts="2020-01-01T00:00:00.000Z") for number in range(2000)]
+    write(tmp_path / "journal", *old)
+    async with opened(tmp_path, usage_days=1, sums_days=1) as made:
+        for _ in range(3):  # two rounds in full
+            before = made.books.swept
+            await made.until(lambda before=before: made.books.swept > before)
+        assert made.books.purged == len(old)
+
+
 async def test_a_failure_that_nobody_thought_of_ends_nothing(tmp_path, monkeypatch):
     async with opened(tmp_path) as made:
         await made.until(lambda: made.books.swept)

@@ -28,7 +28,7 @@ SECONDS = 1.0
 LONGEST_PAUSE = 30.0
 STALL_SECONDS = 15.0  # for one batch; an SQLite writer waits 10 for another
 PURGE_SECONDS = 600.0
-PURGE_PAUSE = 0.2
+PURGING = 0.25  # seconds of a round, while there is something to take out: thousands of rows
 SPEND = "spend.table"  # in data_dir
 SPEND_SECONDS = 5.0
 MOST_TOLD = 5  # lines put aside that are told one by one
@@ -127,13 +127,16 @@ class Books:
         self.migrated.set()
 
     async def _purge(self) -> None:
-        """One step a round until nothing is left; then not for a while."""
+        """In small steps, for a part of each round until nothing is left; then not for a while."""
         terms = purging.Terms(self.terms.usage_days, self.terms.sums_days)
-        now = time.time_ns() / 1e9
-        taken, forgotten = await purging.step(self.engine, terms, now), await purging.forget(self.engine, self.terms.removed_days, now)
-        self.purged += taken
-        self.forgotten += forgotten
-        self._purge_due = time.monotonic() + (PURGE_PAUSE if taken or forgotten else PURGE_SECONDS)
+        now, end = time.time_ns() / 1e9, time.monotonic() + PURGING
+        while time.monotonic() < end:
+            taken, forgotten = await purging.step(self.engine, terms, now), await purging.forget(self.engine, self.terms.removed_days, now)
+            self.purged += taken
+            self.forgotten += forgotten
+            if not taken and not forgotten:
+                self._purge_due = time.monotonic() + PURGE_SECONDS
+                return
 
     def _failed(self, error: Exception, pause: float) -> None:
         self.failures += 1
