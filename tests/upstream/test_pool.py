@@ -363,6 +363,35 @@ async def test_the_gateway_shows_its_own_certificate_where_configured(pki: Simpl
         assert (await told.over()).fault is not None
 
 
+async def test_certificates_that_were_renewed_are_used_by_the_next_connection(pki: SimpleNamespace, tmp_path: Path):
+    """As those are that live for hours; while they are half-written the ones of before serve."""
+    shown: list[object] = []
+
+    async def play(reader, writer):
+        shown.append(writer.get_extra_info("peercert")["subjectAltName"])
+        await answering(OK)(reader, writer)
+
+    def issue(name: str) -> None:
+        made = pki.clients.issue_cert(name)
+        made.private_key_pem.write_to_path(tmp_path / "key.pem")
+        made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+
+    context = serves(pki, "127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    pki.clients.configure_trust(context)
+    issue("first@x")
+    async with serving(play, context) as port, pooling() as pool:
+        origin = secure(port, pki, cert=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem"))
+        for step in (lambda: None, lambda: (tmp_path / "cert.pem").write_text("half of"), lambda: issue("second@x")):
+            step()
+            pool.sweep(0.0)
+            _, told = await ask(pool, origin)
+            assert told.body == b"ok"
+            for connection in list(pool.bays[origin].idle):
+                connection.close()
+    assert shown == [(("email", name),) for name in ("first@x", "first@x", "second@x")]
+
+
 # -- outbound proxies ----------------------------------------------------------------------------------------------------
 
 

@@ -98,8 +98,8 @@ class ProviderKey(Section):
 
 class ProviderTls(Section):
     verify: bool = Field(default=True, description="Check the server's certificate.")
-    ca: str | None = Field(default=None, description="Trust this CA file instead of the system's.")
-    cert: str | None = Field(default=None, description="Client certificate (mTLS), a PEM file.")
+    ca: str | None = Field(default=None, description="Trust this CA file instead of the system's; read again when it changes.")
+    cert: str | None = Field(default=None, description="Client certificate (mTLS), a PEM file; read again when it changes.")
     key: str | None = Field(default=None, description="Key of the client certificate, a PEM file.")
     server_name: str | None = Field(default=None, description="Name expected in the certificate, if not the host.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import os
 import socket
@@ -59,7 +60,7 @@ class Origin(Struct, frozen=True):
 class Bay:
     """One origin's connections. context: instead of one made from the origin's TLS settings, which reads certificates."""
 
-    __slots__ = ("context", "idle", "open", "origin", "retired", "waiting")
+    __slots__ = ("context", "files", "idle", "open", "origin", "retired", "seen", "waiting")
 
     def __init__(self, origin: Origin, context: ssl.SSLContext | None = None) -> None:
         self.origin = origin
@@ -67,7 +68,17 @@ class Bay:
         self.open: set[Connection] = set()
         self.waiting: deque[asyncio.Future[Connection | None]] = deque()
         self.retired = False  # no configuration names it any more: what comes back is closed
-        self.context = (context or tls_context(origin.tls)) if origin.scheme == "https" else None
+        tls = origin.tls if origin.scheme == "https" and context is None else Tls()
+        self.files = tuple(file for file in (tls.ca, tls.cert, tls.key) if file is not None)
+        self.seen = _stamps(self.files)
+        self.context = (context or tls_context(tls)) if origin.scheme == "https" else None
+
+    def refresh(self) -> None:
+        """New connections go by what the files of its TLS settings hold now; by what they held before while that is not whole."""
+        stamps = _stamps(self.files)
+        if stamps != self.seen:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                self.context, self.seen = tls_context(self.origin.tls), stamps
 
     def __repr__(self) -> str:
         return (
@@ -125,7 +136,7 @@ class Pool:
         return opened
 
     def sweep(self, now: float) -> None:
-        """Closes what has been idle too long, or was left and does not end."""
+        """Closes what has been idle too long, or was left and does not end; re-reads changed certificates."""
         self.retired = [bay for bay in self.retired if bay.open]
         for bay in (*self.bays.values(), *self.retired):
             for connection in list(bay.open):
@@ -135,6 +146,8 @@ class Pool:
                     if now - connection.since > limit:
                         connection.close()
             bay.idle = [c for c in bay.idle if c.state is IDLE]
+            if bay.files:
+                bay.refresh()
 
     def forget(self, keep: set[Origin]) -> None:
         """After a reload: closes idle connections to origins that are not used any more."""
@@ -284,6 +297,19 @@ async def _dial(address: Address, port: int) -> socket.socket:
 def _discard(attempt: asyncio.Task[socket.socket]) -> None:
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
+
+
+def _stamps(files: tuple[str, ...]) -> list[tuple[int, int] | None]:
+    """Tells a file that was written again from what it was; None: it is not there."""
+    found: list[tuple[int, int] | None] = []
+    for file in files:
+        try:
+            stat = os.stat(file)  # noqa: PTH116
+        except OSError:
+            found.append(None)
+        else:
+            found.append((stat.st_mtime_ns, stat.st_ino))
+    return found
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
