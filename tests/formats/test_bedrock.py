@@ -714,6 +714,17 @@ def test_the_end_is_held_from_message_stop_to_metadata():
     assert splice.tail(0.5) == STOP + METADATA
 
 
+def test_an_upstream_that_goes_on_for_ever_behind_its_end_is_given_up():
+    splice = CONVERSE.splice(asked())
+    splice.feed(BEGIN + HELLO + CLOSE + STOP)
+    more = HELLO * 1000
+    for _ in range((20 << 20) // len(more)):
+        assert splice.feed(more) == b""
+    assert splice.failed is not None
+    assert splice.failed.kind is Kind.UPSTREAM_BROKEN
+
+
+
 def test_a_stream_that_ends_after_its_stop_is_complete_and_one_before_it_is_cut():
     splice = CONVERSE.splice(asked())
     splice.feed(HELLO + STOP)

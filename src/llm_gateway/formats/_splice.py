@@ -16,7 +16,7 @@ from llm_gateway.core.types import Usage
 from llm_gateway.formats._incoming import no_text
 
 _WHOLE = 64 << 10
-_MOST_HELD = 16 << 20  # bytes behind an end that never comes; or four events, where those are longer
+MOST_HELD = 16 << 20  # bytes behind an end that never comes; or four events, where those are longer
 
 
 class Verdict(Enum):
@@ -171,8 +171,8 @@ class Splice:
             if watch.ended or watch.failed is not None:
                 self.ended, self.failed = watch.failed is None, watch.failed
                 break
-            if self._holding > max(_MOST_HELD, 4 * self._whole):
-                self.failed = _went_on()
+            if self._holding > max(MOST_HELD, 4 * self._whole):
+                self.failed = went_on()
                 break
         return block if untouched else b"".join(passed)
 
@@ -182,7 +182,7 @@ class Splice:
         if self._over():
             return b""
         if self._held:
-            self.failed = _went_on()
+            self.failed = went_on()
             return b""
         self.between = False
         self._watch.meaningful = True
@@ -201,5 +201,6 @@ class Splice:
         return data[:cut] + self.feed(data[cut:])
 
 
-def _went_on() -> Fault:
+def went_on() -> Fault:
+    """What a stream that is over, and does not end, fails with."""
     return Fault(Kind.UPSTREAM_BROKEN, "The upstream went on after the end of its reply.")

@@ -9,10 +9,10 @@ Prints itself as its state: passing -> held -> ended | failed.
 from __future__ import annotations
 
 from llm_gateway.core import eventstream
-from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Usage
 from llm_gateway.formats._incoming import cut
-from llm_gateway.formats._splice import Verdict
+from llm_gateway.formats._splice import MOST_HELD, Verdict, went_on
 from llm_gateway.formats.bedrock_converse import errors
 from llm_gateway.formats.bedrock_converse.watch import ConverseWatch
 
@@ -22,13 +22,14 @@ _WHOLE = 64 << 10
 class FrameSplice:
     """A Passage."""
 
-    __slots__ = ("_frames", "_glance", "_held", "_left", "_usual", "_waiting", "_watch", "ended", "failed")
+    __slots__ = ("_frames", "_glance", "_held", "_holding", "_left", "_usual", "_waiting", "_watch", "ended", "failed")
 
     def __init__(self) -> None:
         self._watch = ConverseWatch()
         self._glance = self._watch.glance
         self._frames = eventstream.Frames()
         self._held: list[bytes] = []
+        self._holding = 0  # bytes of it
         self._left = 0  # bytes still to come of a frame that passes in pieces
         self._waiting = False  # for the rest of a long frame that must be whole
         self._usual = True  # nothing is kept or held, so a whole frame may take the short way
@@ -120,8 +121,12 @@ class FrameSplice:
                 passed.append(frame)
             elif verdict is not Verdict.DROP:
                 self._held.append(frame)
+                self._holding += len(frame)
             if watch.ended or watch.failed is not None:
                 self.ended, self.failed = watch.failed is None, watch.failed
+                break
+            if self._holding > MOST_HELD:
+                self.failed = went_on()
                 break
         return passed
 
@@ -131,7 +136,7 @@ class FrameSplice:
         kept = self._frames.rest()
         start, end = eventstream.PRELUDE, eventstream.PRELUDE + int.from_bytes(kept[4:8])
         if self._held and self._watch.long(kept[start:end]):
-            self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream went on after the end of its reply.")
+            self.failed = went_on()
             return b""
         if end > len(kept) or not self._watch.long(kept[start:end]):
             self._waiting = end <= len(kept)
