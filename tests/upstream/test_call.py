@@ -110,4 +110,6 @@ async def test_a_certificate_is_checked_for_the_name_that_was_asked_for(tmp_path
         assert (await caller.ask(Origin("https", "localhost", port, tls=trusted), GET, 3)).status == 204
         assert "TLS" in (await caller.ask(Origin("https", "127.0.0.1", port, tls=trusted), GET, 3)).error
         assert "TLS" in (await caller.post(Place("https", "localhost", port, "/"), Rules(private=True), GET, 3)).error
+        trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))  # from now on another is trusted
+        assert "TLS" in (await caller.ask(Origin("https", "localhost", port, tls=trusted), GET, 3)).error
     assert len(seen) == 1

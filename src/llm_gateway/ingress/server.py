@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import aiofastnet
@@ -25,6 +24,7 @@ from llm_gateway.ingress.heads import Heads
 from llm_gateway.ingress.http1 import BODY, CLOSED, HEAD, IDLE, LINGER, Connection
 from llm_gateway.ingress.proxy import ProxyHead
 from llm_gateway.policies.overload import BODIES, CONNECTIONS, LAG, REFUSE, STOP_KEEP_ALIVE, Overload
+from llm_gateway.upstream.pool import Stamps, stamps
 
 if TYPE_CHECKING:
     from llm_gateway.core.exchange import Exchange
@@ -317,20 +317,20 @@ class _Certificates:
 
     def __init__(self, cert: str, key: str, client_ca: str | None) -> None:
         self._files = (cert, key, client_ca)
-        self._seen = self._stamp()
+        self._seen = self._stamps()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
         self._load()
 
     def refresh(self) -> None:
-        stamp = self._stamp()
-        if stamp != self._seen:
+        found = self._stamps()
+        if found != self._seen:
             try:
                 self._load()
             except (OSError, ssl.SSLError):
                 return  # half-written files: the old certificate stays, the next sweep tries again
-            self._seen = stamp
+            self._seen = found
 
     def _load(self) -> None:
         cert, key, client_ca = self._files
@@ -341,13 +341,5 @@ class _Certificates:
             self.context.load_verify_locations(client_ca)
             self.context.verify_mode = ssl.CERT_REQUIRED
 
-    def _stamp(self) -> tuple[tuple[int, int], ...]:
-        stats = []
-        for file in self._files:
-            if file is not None:
-                try:
-                    stat = Path(file).stat()
-                except OSError:
-                    continue
-                stats.append((stat.st_mtime_ns, stat.st_size))
-        return tuple(stats)
+    def _stamps(self) -> Stamps:
+        return stamps(tuple(file for file in self._files if file is not None))

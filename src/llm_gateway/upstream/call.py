@@ -20,7 +20,7 @@ from llm_gateway.upstream.dns import Resolver, interleave
 from llm_gateway.upstream.echo import EchoConnection
 from llm_gateway.upstream.fetch import MOST_ADDRESSES, pinned
 from llm_gateway.upstream.http1 import Connection
-from llm_gateway.upstream.pool import Bay, Origin, Pool, Tls, tls_context
+from llm_gateway.upstream.pool import Bay, Origin, Pool, Stamps, Tls, stamps, tls_context
 
 BUFFER = 16 << 10
 
@@ -37,7 +37,7 @@ class Caller:
     def __init__(self) -> None:
         self._pool = Pool(memoryview(bytearray(BUFFER)))
         self._resolver = Resolver()
-        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._contexts: dict[Tls, tuple[Stamps, ssl.SSLContext]] = {}
 
     async def ask(self, origin: Origin, request: bytes, seconds: float) -> Answer:
         """As a worker would: by name, through the origin's proxy if it has one."""
@@ -87,11 +87,14 @@ class Caller:
         return failure
 
     async def _context(self, tls: Tls) -> ssl.SSLContext:
-        """Made once, and off the loop: reading the system's certificates takes 20 ms."""
+        """Made anew only when its files have changed, and off the loop: reading the system's certificates takes 20 ms."""
         key = replace(tls, server_name=None)
-        if key not in self._contexts:
-            self._contexts[key] = await asyncio.to_thread(tls_context, key)
-        return self._contexts[key]
+        seen = stamps(key.files)
+        before, context = self._contexts.get(key, (None, None))
+        if context is None or before != seen:
+            context = await asyncio.to_thread(tls_context, key)
+            self._contexts[key] = seen, context
+        return context
 
 
 class Ear:

@@ -31,6 +31,8 @@ RACE = 0.25  # seconds between starting two addresses (RFC 8305 section 5)
 LEFT_SECONDS = 5.0
 MOST_TUNNEL_HEAD = 8 << 10
 
+Stamps = tuple[tuple[int, int, int] | None, ...]
+
 
 class Tls(Struct, frozen=True):
     verify: bool = True
@@ -38,6 +40,10 @@ class Tls(Struct, frozen=True):
     cert: str | None = None
     key: str | None = None
     server_name: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(file for file in (self.ca, self.cert, self.key) if file is not None)
 
 
 class Origin(Struct, frozen=True):
@@ -69,16 +75,16 @@ class Bay:
         self.waiting: deque[asyncio.Future[Connection | None]] = deque()
         self.retired = False  # no configuration names it any more: what comes back is closed
         tls = origin.tls if origin.scheme == "https" and context is None else Tls()
-        self.files = tuple(file for file in (tls.ca, tls.cert, tls.key) if file is not None)
-        self.seen = _stamps(self.files)
+        self.files = tls.files
+        self.seen = stamps(self.files)
         self.context = (context or tls_context(tls)) if origin.scheme == "https" else None
 
     def refresh(self) -> None:
         """New connections go by what the files of its TLS settings hold now; by what they held before while that is not whole."""
-        stamps = _stamps(self.files)
-        if stamps != self.seen:
+        found = stamps(self.files)
+        if found != self.seen:
             with contextlib.suppress(OSError, ssl.SSLError):
-                self.context, self.seen = tls_context(self.origin.tls), stamps
+                self.context, self.seen = tls_context(self.origin.tls), found
 
     def __repr__(self) -> str:
         return (
@@ -299,17 +305,17 @@ def _discard(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
-def _stamps(files: tuple[str, ...]) -> list[tuple[int, int] | None]:
-    """Tells a file that was written again from what it was; None: it is not there."""
-    found: list[tuple[int, int] | None] = []
+def stamps(files: tuple[str, ...]) -> Stamps:
+    """Tells files that were written again from what they were; None: it is not there."""
+    found: list[tuple[int, int, int] | None] = []
     for file in files:
         try:
             stat = os.stat(file)  # noqa: PTH116
         except OSError:
             found.append(None)
         else:
-            found.append((stat.st_mtime_ns, stat.st_ino))
-    return found
+            found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(found)
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
