@@ -19,6 +19,7 @@ PYTHON_PER_REQUEST, C_PER_REQUEST = 68, 95
 PYTHON_PER_HIT, C_PER_HIT = 30, 46
 PYTHON_PER_CHUNK = 8
 PYTHON_PER_TRANSLATED = 16
+MOST_READS = 3
 ROUNDS, CHUNKS = 20, 50
 
 SDK_HEADERS = {
@@ -146,3 +147,20 @@ def test_a_chunk_costs_few_calls(client: socket.socket, counter: Counter, model:
     per_chunk = sum(count // CHUNKS for count in counter.python.values())
     print(f"per chunk of {model}: {per_chunk} Python calls")
     assert per_chunk <= limit, counter.table(CHUNKS)
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])
+def test_events_that_came_together_go_on_together(counter: Counter, tmp_path: Path, model: str) -> None:
+    """What one read brought is told and written once, not event by event: a write is most of what an event costs."""
+
+    def together(body: bytes) -> Iterator[bytes]:
+        yield b"".join(script(body))
+
+    client = socket.create_connection(("127.0.0.1", start(Upstream(together).url, tmp_path, counter)))
+    ask(client, model, stream=True)
+    with counter.counting():
+        body = ask(client, model, stream=True)
+    assert body.count(b" word") == CHUNKS
+    told = counter.python["relay.py:data"]
+    print(f"{CHUNKS} events of {model} at once: told {told} times")
+    assert 0 < told <= MOST_READS, counter.table(1)

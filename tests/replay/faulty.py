@@ -200,7 +200,9 @@ async def error_in_200(writer: asyncio.StreamWriter, request: Received, argument
 async def error_midstream(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:
     await stream_head(writer)
     error = b'data: {"error":{"message":"overloaded","type":"server_error","code":503}}\n\n'
-    await send(writer, *map(chunk, WORDS), chunk(error), b"0\r\n\r\n")
+    await send(writer, *map(chunk, WORDS))
+    await asyncio.sleep(0.02)  # what comes together with an error before anything went on is no stream yet, and another may answer
+    await send(writer, chunk(error), b"0\r\n\r\n")
 
 
 async def role_only_then_cut(writer: asyncio.StreamWriter, request: Received, argument: str) -> None:

@@ -156,6 +156,9 @@ class Splice:
         for event in sse.split(block):
             if self._first == b"" and sse.payload(event):
                 self._first = event
+            if not self._held and self._glance(event):
+                passed.append(event)
+                continue
             try:
                 verdict = watch.look(event)
             except UnicodeDecodeError:  # in a member that we read; what we do not read goes by as it came

@@ -54,7 +54,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "active", "alive", "between", "discarding", "expecting", "head_bytes", "headers", "held", "incoming", "mark", "midway",
         "on_message_begin", "opening", "parser", "parts", "paused", "peer", "phase", "queue", "reading", "repeats", "resting",
-        "server", "sink", "spelling", "strange", "surplus", "tls", "touched", "trailers", "transport", "trusted", "unsent", "url", "wanted",
+        "send", "server", "sink", "spelling", "strange", "surplus", "tls", "touched", "trailers", "transport", "trusted", "unsent", "url", "wanted",
     )  # fmt: skip
 
     def __init__(self, server: Server, *, tls: bool = False, peer: str | None = None) -> None:
@@ -95,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.send = self.transport.write  # part of a reply: no step of ours lies between
         self.alive = True
         if not self.peer:
             peername = transport.get_extra_info("peername")
@@ -288,9 +289,6 @@ class Connection(asyncio.BufferedProtocol):
             self._enqueue(x)
 
     # -- replies (core.exchange.Client) ------------------------------------------------------------------------------
-
-    def send(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def hold(self, x: Exchange, size: int) -> bool:
         """Counts bytes that a request brought along by address like those of its body."""

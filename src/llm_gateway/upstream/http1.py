@@ -40,8 +40,8 @@ class Sink(Protocol):
 
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
-        "_fields", "_idle", "_lost", "_lower", "_resting", "_view", "head_bytes", "headers", "informational", "on_header", "on_message_begin",
-        "parser", "paused", "since", "sink", "state", "transport", "used",
+        "_bodies", "_fields", "_idle", "_lost", "_lower", "_resting", "_view", "head_bytes", "headers", "informational", "on_body",
+        "on_header", "on_message_begin", "parser", "paused", "since", "sink", "state", "transport", "used",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,9 @@ class Connection(asyncio.BufferedProtocol):
         # Not empty from a reply's end until something follows it; emptied by a C call like the above.
         self._resting = {None: None}
         self.on_message_begin = self._resting.clear
+        # The pieces of body within one read are told together: events that came together go on in one write, not in one each.
+        self._bodies: list[bytes] = []
+        self.on_body = self._bodies.append
 
     def __repr__(self) -> str:
         return f"<upstream Connection {self.state}, request {self.used}>"
@@ -133,9 +136,13 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self.parser.feed_data(self._view[:nbytes])
         except httptools.HttpParserError as error:
+            if self._bodies:
+                self._tell()
             self._break(f"The upstream's reply is not valid HTTP: {error}.")
         except httptools.HttpParserUpgrade:
             self._break("The upstream answered with an upgrade nobody asked for.")
+        if self._bodies:
+            self._tell()
         if self.state is IDLE and not self._resting:
             self.close()  # the beginning of a reply nobody asked for
 
@@ -193,14 +200,11 @@ class Connection(asyncio.BufferedProtocol):
         if self.sink is not None:
             self.sink.head(status, self.headers)
 
-    def on_body(self, body: bytes) -> None:
-        self.head_bytes = 0
-        if self.sink is not None:
-            self.sink.data(body)
-
     def on_message_complete(self) -> None:
         if self.informational or self.state is CLOSED:
             return
+        if self._bodies:
+            self._tell()
         sink, self.sink = self.sink, None
         if self._fields:  # trailers: they belong to no head, least of all to the next one
             self._fields.clear()
@@ -217,6 +221,15 @@ class Connection(asyncio.BufferedProtocol):
             self._idle(self)
         else:
             self.close()
+
+    def _tell(self) -> None:
+        """What came of the body in this read."""
+        bodies = self._bodies
+        body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        bodies.clear()
+        self.head_bytes = 0
+        if self.sink is not None:
+            self.sink.data(body)
 
     def _learn(self, names: Iterable[bytes]) -> None:
         """They come again, reply after reply."""
