@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from ingress.test_fuzz import Wire
 from ingress.test_heads import HELLO, Line
 from llm_gateway.core.exchange import Exchange, Route
 from llm_gateway.egress.relay import SMALL_BODY, Relay
 from llm_gateway.formats.openai_chat import OpenAIChat
+from llm_gateway.ingress.http1 import Connection
 from llm_gateway.routing.target import Limits
 
 CHUNK = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}\n\n'
@@ -77,6 +79,29 @@ async def test_a_body_whose_client_has_just_left_is_released_once() -> None:
     relay.head(200, {b"content-type": b"text/event-stream"})
     relay.data(CHUNK)  # read in the same turn of the loop, before its task hears that it was cancelled
     assert line.server.body_bytes == 0
+
+
+async def test_an_event_for_a_client_that_has_just_left_harms_nobody() -> None:
+    """Its upstream's connection would be torn down as by an error of ours, and the log say so."""
+
+    class Closed(Wire):
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("unable to perform operation; the handler is closed")
+
+    line, form = Line(), OpenAIChat()
+    connection = Connection(line.server)
+    connection.connection_made(Closed())  # type: ignore[arg-type]
+    connection.get_buffer(-1)[: len(HELLO)] = HELLO
+    connection.buffer_updated(len(HELLO))
+    (x,) = line.served
+    x.stream, x.peek = True, form.peek(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}')
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    relay = Relay(x=x, passage=form.splice(x.peek), upstream=Upstream(), limits=Limits(), done=done, started=0.0)
+    connection.connection_lost(None)
+    relay.head(200, {b"content-type": b"text/event-stream"})
+    relay.data(CHUNK)
+    relay.data(CHUNK)
+    assert relay.fault is None
 
 
 async def test_a_short_body_stays() -> None:

@@ -103,8 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self.server.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.alive = False
-        self.phase = CLOSED
+        self.alive, self.send, self.phase = False, _unheard, CLOSED
         self._release()
         self.server.connections.discard(self)
         x, queue, sink = self.active, self.queue, self.sink
@@ -487,6 +486,10 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.write_eof()
             return
         self.transport.close()
+
+
+def _unheard(data: object) -> None:
+    """What an upstream says in the very turn in which the client has gone; its task hears of that in the next."""
 
 
 class Sink(Protocol):
