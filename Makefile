@@ -10,7 +10,7 @@ CONFIG ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow lint format lock bench bench-crossings demo replay faults fuzz soak clean clients
+.PHONY: help run test slow lint format lock bench bench-crossings demo replay faults chaos fuzz soak clean clients
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each res
 
 faults: $(VENV)/.stamp-dev ## everything that may go wrong, against real processes, each row in docs/faults.md
 	@sh scripts/faults.sh $(ARGS)
+
+chaos: $(VENV)/.stamp-dev ## all faults at once, by dice, against shared state; then the books are checked (SECONDS=120 SEED=7)
+	$(BIN)/python tests/faults/everything.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/.stamp-dev ## requests and streams damaged at random, for minutes (FUZZ=examples)
 	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -n auto tests/ingress/test_fuzz.py tests/formats/test_fuzz.py $(ARGS)

@@ -246,6 +246,11 @@ class House:
             await_ready(gateway)
         return gateway
 
+    def again(self, gateway: Gateway, env: Mapping[str, str] | None = None) -> None:
+        """The same one, started anew as an init system would."""
+        running = self._start([COMMAND, "serve", "--config", str(gateway.config)], gateway.space, env)
+        gateway.process, gateway.log = running.process, running.log
+
     def _start(self, argv: Sequence[str], space: Space | None, env: Mapping[str, str] | None = None) -> Running:
         self._serial += 1
         log = self.folder / f"{self._serial}.log"

@@ -43,6 +43,7 @@ MATRIX: dict[int, tuple[str, str]] = {
     37: ("Wall clock off by 10 min; one replica skewed", "No mass expiry; timeouts unaffected"),
     38: ("Database or telemetry sink stalled", "No added latency; bounded queue, drop counter"),
     39: ("kill -9 of a worker, the supervisor, both, under load", "Every reply held in full has exactly one row after the restart"),
+    40: ("All of these at once, by dice", "The books agree with what clients hold, to the nano-dollar; nobody waits for ever"),
 }
 
 # Rows that no test is about yet, and why.
