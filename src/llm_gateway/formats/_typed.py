@@ -63,4 +63,4 @@ def unread(items: Iterable[Any], known: frozenset[str], path: str, first: int = 
 
 
 def tree(raw: Raw) -> Any:
-    return _decode_any(raw)
+    return decode(_decode_any, raw)

@@ -7,10 +7,12 @@ that broke off is no JSON, except where an error is its last element.
 from __future__ import annotations
 
 from llm_gateway.core import sse
-from llm_gateway.core.errors import Fault
+from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.events import Event
 from llm_gateway.core.types import Usage
 from llm_gateway.formats.contract import Passage, StreamWriter
+
+_MOST = 32 << 20  # bytes of an event that is gathered; the inner passage reads half of that whole
 
 
 class _Frames:
@@ -35,14 +37,15 @@ class _Frames:
 
 class ArrayPassage:
     """A Passage around one that passes SSE. An event too long to hold comes in pieces, of which no element can be made: it
-    is gathered here until it is whole."""
+    is gathered here until it is whole, within bounds. So `between` is always true."""
 
-    __slots__ = ("_blocks", "_frames", "_inner")
+    __slots__ = ("_blocks", "_failed", "_frames", "_inner")
 
     def __init__(self, inner: Passage) -> None:
         self._inner = inner
         self._blocks = sse.Blocks()
         self._frames = _Frames()
+        self._failed: Fault | None = None
 
     @property
     def usage(self) -> Usage | None:
@@ -62,7 +65,7 @@ class ArrayPassage:
 
     @property
     def failed(self) -> Fault | None:
-        return self._inner.failed
+        return self._failed or self._inner.failed
 
     @property
     def characters(self) -> int:
@@ -70,12 +73,20 @@ class ArrayPassage:
 
     @property
     def between(self) -> bool:
-        return self._inner.between
+        return True
 
     def feed(self, data: bytes) -> bytes:
-        return self._frames.turn(self._blocks.feed(self._inner.feed(data)))
+        if self._failed is not None:
+            return b""
+        block = self._blocks.feed(self._inner.feed(data))
+        if self._blocks.size > _MOST:
+            self._blocks.take()
+            self._failed = Fault(Kind.UPSTREAM_BROKEN, f"The upstream sent an event of more than {_MOST >> 20} MiB.")
+        return self._frames.turn(block)
 
     def close(self, *, whole: bool = True) -> bytes:
+        if self._failed is not None:
+            return b""
         return self._frames.turn(self._blocks.feed(self._inner.close(whole=whole)))
 
     def tail(self, cost: float | None) -> bytes:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from llm_gateway.core.types import Citation, Logprob
-from llm_gateway.formats._numbers import section
+from llm_gateway.formats._numbers import likelihood, section
 
 Fields = dict[str, Any]
-_FLOOR = -9999.0  # what OpenAI writes for "impossible"; JSON has no infinity
 
 
 def citations(metadata: Fields | None) -> tuple[Citation, ...]:
@@ -77,7 +76,7 @@ def _candidate(one: Logprob) -> Fields:
 def _logprob(one: Fields, top: tuple[Logprob, ...]) -> Logprob:
     token, value = one.get("token"), one.get("logProbability", 0.0)
     text = token if isinstance(token, str) else ""
-    return Logprob(text, float(value) if isinstance(value, int | float) else _FLOOR, list(text.encode()), top)
+    return Logprob(text, likelihood(value), list(text.encode()), top)
 
 
 def _source(chunk: Fields) -> tuple[str | None, str | None]:

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from llm_gateway.formats._typed import tree
+
 _NUMBERED = ("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")  # from 1: protobuf's JSON takes either
 _TYPES = frozenset(_NUMBERED)
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
@@ -20,7 +22,7 @@ _ONE = frozenset({"items", "additionalProperties", "not"})
 
 
 def read(raw: Raw) -> Raw:
-    return Raw(msgspec.json.encode(_convert(msgspec.json.decode(raw))))
+    return Raw(msgspec.json.encode(_convert(tree(raw))))
 
 
 def _convert(schema: Any) -> Any:

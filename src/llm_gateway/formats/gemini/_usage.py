@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_gateway.core.types import Usage
 from llm_gateway.formats import _tiers
-from llm_gateway.formats._numbers import tokens
+from llm_gateway.formats._numbers import LARGEST, tokens
 
 Fields = dict[str, Any]
 _SUMMANDS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "responseTokenCount", "thoughtsTokenCount")
@@ -27,7 +27,7 @@ def read(fields: Fields, searches: int = 0) -> Usage | None:
     if _COUNTED.isdisjoint(fields):
         return None
     counts = list(map(fields.get, _COUNTS, _ZEROS))
-    if set(map(type, counts)) != {int} or min(counts) < 0:  # a number that is none
+    if set(map(type, counts)) != {int} or min(counts) < 0 or max(counts) >= LARGEST:  # a number that is none
         counts = [tokens(fields, name) for name in _COUNTS]
     prompt, used, candidates, response, thoughts, cached = counts
     asked = _media(fields, _ASKED)

@@ -51,10 +51,11 @@ def read(body: bytes) -> Completion:
     reply, fault = _look(body)
     if fault is not None:
         raise fault
+    choices = tuple(_choice(one, at, reply.response_id or "") for at, one in enumerate(reply.candidates or ()))
     return Completion(
         id=reply.response_id or "",
         model=reply.model_version or "",
-        choices=tuple(_choice(one, at, reply.response_id or "") for at, one in enumerate(reply.candidates or ())),
+        choices=choices or (Choice((), "content_filter"),),  # withheld whole: clients of other shapes read the first choice
         usage=_counted(reply),
         created=moment(reply.create_time),
         format=SHAPE,
@@ -127,14 +128,22 @@ def moment(text: str | None) -> int:
         return 0
 
 
+def _time(seconds: int) -> str | None:
+    """RFC 3339. None for one that no calendar has: some services tell milliseconds where OpenAI's shape has seconds."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z") if seconds else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def write(reply: Completion, now: int) -> Outgoing:
     dropped: list[str] = []
     body: Fields = {"candidates": [_candidate(choice, dropped) for choice in reply.choices]}
     if reply.usage is not None:
         body["usageMetadata"] = _usage.write(reply.usage)
     body["modelVersion"] = reply.model
-    if created := reply.created or now:
-        body["createTime"] = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+    if (created := _time(reply.created or now)) is not None:
+        body["createTime"] = created
     body["responseId"] = reply.id
     return Outgoing(msgspec.json.encode(body), headers=JSON_HEADERS, dropped=tuple(dict.fromkeys(dropped)))
 

@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from llm_gateway.core.types import FinishReason, Logprob, Usage
-from llm_gateway.formats._numbers import tokens
+from llm_gateway.formats._numbers import likelihood, tokens
 from llm_gateway.formats.ollama import _wire
 
 Fields = dict[str, Any]
-_FLOOR = -9999.0  # what OpenAI writes for "impossible"; JSON has no infinity
 _FINISHES: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 _WRITTEN: dict[FinishReason, str] = {"length": "length", "content_filter": "content_filter", "error": "error"}
 
@@ -91,7 +90,7 @@ def _logprob(one: Fields) -> Logprob:
     whole = isinstance(raw, list) and all(isinstance(each, int) for each in raw)
     return Logprob(
         token if isinstance(token, str) else "",
-        float(value) if isinstance(value, int | float) else _FLOOR,
+        likelihood(value),
         raw if whole else None,
         tuple(_logprob(each) for each in top if isinstance(each, dict)) if isinstance(top, list) else (),
     )

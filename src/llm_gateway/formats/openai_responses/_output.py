@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from llm_gateway.core.types import Citation, Logprob, Opaque, Part, Refusal, Text, ToolCall
+from llm_gateway.formats._numbers import likelihood
 from llm_gateway.formats.openai_responses import _seals, _thoughts, _wire
 
 SHAPE = _thoughts.SHAPE
-_FLOOR = -9999.0  # what OpenAI writes for "impossible"; JSON has no infinity
 
 
 class Content(Struct, gc=False):
@@ -131,7 +131,7 @@ def _logprob(one: dict[str, Any]) -> Logprob:
     known = isinstance(spelled, list) and all(isinstance(byte, int) for byte in spelled)
     return Logprob(
         text,
-        float(value) if isinstance(value, int | float) else _FLOOR,
+        likelihood(value),
         spelled if known else list(text.encode("utf-8", "replace")),
         tuple(logprobs(one.get("top_logprobs"))),
     )

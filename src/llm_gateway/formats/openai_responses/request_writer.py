@@ -30,7 +30,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _steps, crossings
+from llm_gateway.formats import _steps, _typed, crossings
 from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.openai_responses import _content, _thoughts
@@ -234,7 +234,7 @@ def tool(tool: Tool, at: int, dropped: list[str]) -> Fields | Raw:
 
 def _grammar(raw: Raw) -> Any:
     """Chat completions put a grammar one level deeper."""
-    told = msgspec.json.decode(raw)
+    told = _typed.tree(raw)
     inner = told.get("grammar") if isinstance(told, dict) else None
     return {"type": "grammar", **inner} if isinstance(inner, dict) else told
 

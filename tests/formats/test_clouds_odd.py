@@ -1,0 +1,95 @@
+"""Odd words of the clouds' APIs and of their clients: never an exception, never a success that was none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from formats.bedrock import CONVERSE
+from formats.shapes import CALL, GEMINI, NOW, SHAPES, asked
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats.gemini import Gemini
+from llm_gateway.formats.ollama import OllamaChat
+from llm_gateway.formats.openai_responses import OpenAIResponses
+
+OPENAI, RESPONSES, OLLAMA = SHAPES["chat_completions"], OpenAIResponses(), OllamaChat()
+
+
+@pytest.mark.parametrize(("created", "told"), [(NOW, "2023-11-14T22:13:20Z"), (NOW * 1000, None), (10**30, None), (-(10**30), None)])
+def test_a_time_that_no_calendar_has_is_left_out(created: int, told: str | None) -> None:
+    """Some services tell milliseconds where OpenAI tells seconds."""
+    body = {"id": "c", "model": "m", "created": created, "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    said = json.loads(GEMINI.write_reply(OPENAI.read_reply(json.dumps(body).encode()), CALL, NOW).body)
+    assert said.get("createTime") == told
+    assert said["candidates"][0]["content"]["parts"] == [{"text": "x"}]
+
+
+LARGE = b'{"x":1e999}'
+HI = b'"contents":[{"role":"user","parts":[{"text":"hi"}]}]'
+SAID = b'"messages":[{"role":"user","content":"hi"}]'
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        (GEMINI, b'{%b,"tools":[{"functionDeclarations":[{"name":"f","parameters":%b}]}]}' % (HI, LARGE)),
+        (GEMINI, b'{%b,"generationConfig":{"responseSchema":%b}}' % (HI, LARGE)),
+        (CONVERSE, b'{"messages":[{"role":"user","content":[{"text":"hi"}]}],"additionalModelRequestFields":%b}' % LARGE),
+        (OLLAMA, b'{"model":"m","messages":[{"role":"user","content":"hi","odd":%b}]}' % LARGE),
+        (OPENAI, b'{"model":"m","messages":[{"role":"user","content":"hi","odd":%b}]}' % LARGE),
+    ],
+)
+def test_a_number_that_no_float_can_hold_is_the_callers_mistake(shape, body):
+    with pytest.raises(Fault) as caught:
+        shape.read_request(shape.peek(body, "m"))
+    assert caught.value.kind is Kind.INVALID
+
+
+def test_a_custom_tools_format_with_such_a_number_is_too():
+    tool = b'{"type":"custom","name":"f","format":%b}' % LARGE
+    call = RESPONSES.read_request(RESPONSES.peek(b'{"model":"m","input":"hi","tools":[%b]}' % tool))
+    with pytest.raises(Fault) as caught:
+        RESPONSES.write_request(call, "gpt-5")
+    assert caught.value.kind is Kind.INVALID
+
+
+def test_an_event_without_end_fails_a_stream_that_is_told_as_an_array():
+    """The array's elements are whole: what never becomes whole must not be gathered for ever."""
+    passage = Gemini(array=True).splice(asked())
+    passage.feed(b'data: {"candidates":[{"content":{"parts":[{"text":"x"}]}}]}\r\n\r\n')
+    passage.feed(b'data: {"candidates":[{"content":{"parts":[{"text":"')
+    piece = b"x" * (1 << 20)
+    for _ in range(80):
+        assert passage.feed(piece) == b""
+        if passage.failed is not None:
+            break
+    assert passage.failed is not None
+    assert passage.failed.kind is Kind.UPSTREAM_BROKEN
+    assert passage.feed(b'"}]}}]}\r\n\r\n') == b""
+    assert passage.between
+    assert b'"status":"UNAVAILABLE"' in passage.fail(passage.failed)
+
+
+@pytest.mark.parametrize("candidates", ["", '"candidates":[],'])
+def test_a_reply_without_candidates_is_an_answer_withheld(candidates: str) -> None:
+    """Clients of other shapes read the first choice, which must be there, and must not look like an answer."""
+    body = b'{%b"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"responseId":"r"}' % candidates.encode()
+    (choice,) = json.loads(OPENAI.write_reply(GEMINI.read_reply(body), CALL, NOW).body)["choices"]
+    assert choice["finish_reason"] == "content_filter"
+
+
+def test_counts_and_likelihoods_beyond_all_bounds_are_none():
+    names = ("promptTokenCount", "toolUsePromptTokenCount", "responseTokenCount", "thoughtsTokenCount", "cachedContentTokenCount")
+    huge = 10**400
+    candidate = {
+        "content": {"parts": [{"text": "x"}]}, "finishReason": "STOP",
+        "logprobsResult": {"chosenCandidates": [{"token": "a", "logProbability": -huge}]},
+    }  # fmt: skip
+    counts = {**dict.fromkeys(names, 0), "promptTokenCount": huge, "candidatesTokenCount": 2}
+    body = json.dumps({"candidates": [candidate], "usageMetadata": counts}).encode()
+    reply = GEMINI.read_reply(body)
+    assert reply.usage is not None
+    assert (reply.usage.input, reply.usage.output) == (0, 2)
+    assert reply.choices[0].logprobs is not None
+    assert reply.choices[0].logprobs[0].logprob == -9999.0
