@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llm_gateway.accounting.estimate import prompt_tokens
+from llm_gateway.accounting.estimate import estimate, prompt_tokens
 from llm_gateway.admission.access import tenant
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
@@ -54,6 +54,7 @@ from llm_gateway.upstream.http1 import Connection
 from llm_gateway.upstream.pool import Pool
 
 SHORTEST_TIMEOUT = 0.001
+VECTORS = "embeddings"  # all that they cost is what was asked
 ITS_REQUESTS, ITS_TOKENS = (remaining for remaining, _ in PAIRS[:2])
 THEIRS = PAIRS[2][0]
 OURS = {
@@ -412,6 +413,8 @@ class Egress:
     def _settled(self, x: Exchange, target: Target, status: int) -> None:
         """A good attempt: priced, recorded, counted."""
         ms = x.upstream_ms
+        if x.usage is None and x.route.operation == VECTORS:  # some APIs never say, and charge all the same
+            x.usage = estimate(prompt_tokens(x.body), 0)
         if x.usage is not None:
             x.cost = target.price(x.usage, x.wall)
             if x.absorbed and x.cost is not None:
