@@ -93,3 +93,20 @@ def test_counts_and_likelihoods_beyond_all_bounds_are_none():
     assert (reply.usage.input, reply.usage.output) == (0, 2)
     assert reply.choices[0].logprobs is not None
     assert reply.choices[0].logprobs[0].logprob == -9999.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sound_out_of_a_cache_is_told_apart(stream: bool) -> None:
+    counts = {
+        "promptTokenCount": 1000, "cachedContentTokenCount": 900, "candidatesTokenCount": 5, "totalTokenCount": 1005,
+        "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 950}, {"modality": "TEXT", "tokenCount": 50}],
+        "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 880}, {"modality": "TEXT", "tokenCount": 20}, {"modality": 5}, None],
+    }  # fmt: skip
+    body = json.dumps({"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}], "usageMetadata": counts}).encode()
+    usage = GEMINI.summarise(body).usage
+    if stream:
+        splice = GEMINI.splice(asked())
+        splice.feed(b"data: %b\r\n\r\n" % body)
+        usage = splice.usage
+    assert usage is not None
+    assert (usage.input, usage.cache_read, usage.audio_input, usage.cache_audio) == (1000, 900, 950, 880)

@@ -41,6 +41,7 @@ def usage_of(draw: random.Random) -> Usage:
         audio_output=draw.randint(0, output // 3),
         image_output=draw.randint(0, output // 3),
         searches=draw.randint(0, 3),
+        cache_audio=draw.randint(0, min(read, audio)),
     )
 
 
@@ -57,7 +58,7 @@ def theirs(model: types.ModelInfo, usage: Usage) -> int:
         input_image_tokens=usage.image_input,
         output_reasoning_tokens=usage.reasoning,
         output_audio_reasoning_tokens=0,
-        cache_audio_read_tokens=0,
+        cache_audio_read_tokens=usage.cache_audio,
         cache_image_read_tokens=0,
         output_image_tokens=usage.image_output,
         input_video_tokens=0,
@@ -117,6 +118,17 @@ def test_what_has_no_rate_is_unpriced_and_not_free() -> None:
 def test_images_made_have_a_rate_of_their_own() -> None:
     rates = Rates(input=0, output=1_000_000, image_output=30_000_000)
     assert cost(Usage(output=110, image_output=100), rates) == 3010
+
+
+def test_sound_from_a_cache_is_paid_for_once_at_its_own_rate() -> None:
+    """A recording that is asked about again and again: all of it cached, all of it sound."""
+    rates = Rates(input=300_000_000, output=0, cache_read=30_000_000, audio_input=1_000_000_000, cache_audio=100_000_000)
+    assert cost(Usage(input=10_000, cache_read=10_000, audio_input=10_000, cache_audio=10_000), rates) == 1_000_000
+    assert cost(Usage(input=100, cache_read=40, audio_input=50, cache_audio=20), rates) == 20 * 100 + 20 * 30 + 30 * 1000 + 30 * 300
+    same = structs.replace(rates, cache_audio=None)  # as the rest of the cache
+    assert cost(Usage(input=100, cache_read=40, audio_input=50, cache_audio=20), same) == 40 * 30 + 30 * 1000 + 30 * 300
+    none = Rates(input=300_000_000, output=0, audio_input=1_000_000_000)  # sound as sound, where nobody sells it cheaper
+    assert cost(Usage(input=100, cache_read=40, audio_input=50, cache_audio=20), none) == 50 * 1000 + 50 * 300
 
 
 def test_cost_is_rounded_up_once() -> None:

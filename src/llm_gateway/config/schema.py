@@ -228,6 +228,7 @@ class Price(Section):
     cache_read: Usd | None = Field(default=None, description="USD per million tokens read from a cache.")
     cache_write: Usd | None = Field(default=None, description="USD per million tokens written to a cache.")
     cache_write_1h: Usd | None = Field(default=None, description="USD per million tokens written to a cache for an hour.")
+    cache_audio: Usd | None = Field(default=None, description="USD per million tokens of sound read from a cache.")
     audio_input: Usd | None = Field(default=None, description="USD per million prompt tokens of sound.")
     audio_output: Usd | None = Field(default=None, description="USD per million generated tokens of sound.")
     image_input: Usd | None = Field(default=None, description="USD per million prompt tokens of images.")

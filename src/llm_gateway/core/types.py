@@ -228,7 +228,7 @@ class Usage(Struct, frozen=True, gc=False):
     """Tokens of one reply. `estimated`: counted by us from what went by, since the provider never said.
 
     `cost`: what the provider itself says it charged, in USD, if it does. `tier`: the service tier it says it served by, where
-    that is not the ordinary one: `flex`, `priority`, `fast`, `batch`."""
+    that is not the ordinary one: `flex`, `priority`, `fast`, `batch`. `cache_audio`: a part of `cache_read` and of `audio_input`."""
 
     input: int = 0
     output: int = 0
@@ -246,6 +246,7 @@ class Usage(Struct, frozen=True, gc=False):
     estimated: bool = False
     image_output: int = 0
     tier: str | None = None
+    cache_audio: int = 0
 
 
 class Logprob(Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ UNITS: dict[str, tuple[str, int]] = {
     "cache_read": ("cache_read_mtok", FEMTO_PER_TOKEN),
     "cache_write": ("cache_write_mtok", FEMTO_PER_TOKEN),
     "cache_write_1h": ("cache_write_1h_mtok", FEMTO_PER_TOKEN),
+    "cache_audio": ("cache_audio_read_mtok", FEMTO_PER_TOKEN),
     "audio_input": ("input_audio_mtok", FEMTO_PER_TOKEN),
     "audio_output": ("output_audio_mtok", FEMTO_PER_TOKEN),
     "image_input": ("input_image_mtok", FEMTO_PER_TOKEN),
@@ -51,6 +52,7 @@ class Rates(Struct, frozen=True, kw_only=True, gc=False):
     cache_read: int | None = None
     cache_write: int | None = None
     cache_write_1h: int | None = None
+    cache_audio: int | None = None
     audio_input: int | None = None
     audio_output: int | None = None
     image_input: int | None = None
@@ -122,9 +124,12 @@ def flat(rates: Rates | None) -> tuple[int, int, int] | None:
 def _rare(usage: Usage, rates: Rates) -> tuple[int, int, int]:
     """Prompt tokens and generated ones that have rates of their own and few replies have, and what those cost in femto-USD."""
     hour = rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h
-    asked = ((usage.cache_write_1h, hour), (usage.audio_input, rates.audio_input), (usage.image_input, rates.image_input))
+    cached = 0 if rates.cache_read is None else min(usage.cache_audio, usage.cache_read, usage.audio_input)
+    asked = ((usage.cache_write_1h, hour), (usage.audio_input - cached, rates.audio_input), (usage.image_input, rates.image_input))
     told = ((usage.audio_output, rates.audio_output), (usage.image_output, rates.image_output))
     prompt = sum(count for count, rate in asked if rate is not None)
     generated = sum(count for count, rate in told if rate is not None)
     femtos = sum(count * rate for count, rate in (*asked, *told) if rate is not None)
+    if cached and rates.cache_audio is not None:  # paid for with the rest of the cache: what it is dearer
+        femtos += cached * (rates.cache_audio - (rates.cache_read or 0))
     return prompt, generated, femtos + usage.searches * (rates.search or 0)

@@ -19,6 +19,7 @@ _ZEROS = (0,) * len(_COUNTS)
 _COUNTED = frozenset({*_COUNTS, "totalTokenCount"})
 _MEDIA = frozenset({"AUDIO", "IMAGE"})
 _ASKED, _TOLD = ("promptTokensDetails", "toolUsePromptTokensDetails"), ("candidatesTokensDetails",)
+_KEPT = ("cacheTokensDetails",)
 _NOTHING: dict[str, int] = {}
 
 
@@ -32,6 +33,7 @@ def read(fields: Fields, searches: int = 0) -> Usage | None:
     prompt, used, candidates, response, thoughts, cached = counts
     asked = _media(fields, _ASKED)
     told = _media(fields, _TOLD) if "candidatesTokensDetails" in fields else _NOTHING
+    kept = _media(fields, _KEPT) if "cacheTokensDetails" in fields else _NOTHING
     return Usage(
         input=prompt + used,
         output=(candidates or response) + thoughts,
@@ -43,6 +45,7 @@ def read(fields: Fields, searches: int = 0) -> Usage | None:
         image_input=asked.get("IMAGE", 0),
         image_output=told.get("IMAGE", 0),
         tier=_tiers.word(fields.get("serviceTier")) or _tiers.word(fields.get("trafficType")),
+        cache_audio=min(cached, kept.get("AUDIO", 0)),
     )
 
 
