@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from llm_gateway.core.types import Usage
+
 
 class Kind(Enum):
     """value: (HTTP status for the client, short code, whose mistake). `caller` faults go to the client at once;
@@ -66,6 +68,7 @@ class Fault(Exception):
     status: as the upstream gave it, if one did; `body`, `content_type`: its error body, verbatim, for same-shape clients.
     retry_after: seconds, >= 0, already clamped; None when nobody said.
     headers: additional response headers for the client.
+    usage: what the upstream used all the same, if it said so.
     """
 
     __slots__ = (
@@ -78,6 +81,7 @@ class Fault(Exception):
         "param",
         "retry_after",
         "status",
+        "usage",
         "where",
     )
 
@@ -102,6 +106,7 @@ class Fault(Exception):
         self.content_type: bytes | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.where: str | None = None
+        self.usage: Usage | None = None
 
     def __repr__(self) -> str:
         return f"Fault({self.kind.name}, {self.message!r}{f', param={self.param!r}' if self.param else ''})"

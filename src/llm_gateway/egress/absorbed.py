@@ -1,7 +1,8 @@
 """What an attempt cost that did not become the reply: it is paid for all the same, and stands in the row beside the attempt.
 
 Law: told where the provider said it, else estimated, and only where it is plain that the provider went on working: a reply that was sent
-back, an attempt given up after a timeout, a hedge that lost. `x.absorbed` is the sum, which the request's cost contains.
+back, a prompt that was read and not answered, an attempt given up after a timeout, a hedge that lost. `x.absorbed` is the sum, which the
+request's cost contains.
 """
 
 from __future__ import annotations

@@ -206,7 +206,9 @@ class Egress:
         if not x.upstream_started:  # nothing was sent: the request cannot be said in that provider's shape
             return x.deadline - now
         ms = round((now - x.upstream_started) * 1e3, 3)
-        if given_up(x, fault):
+        if fault.usage is not None and not x.committed:
+            x.wasted = fault.usage
+        elif given_up(x, fault):
             x.wasted = unheard(x)
         x.attempts.append(absorbed(x, target, fault.code, fault.status or 0, ms))
         if fault.kind is Kind.ESCALATED:  # it answered, and well

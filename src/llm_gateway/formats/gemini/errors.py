@@ -12,6 +12,7 @@ import msgspec
 
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.types import Usage
 from llm_gateway.formats import _faults
 from llm_gateway.formats._replies import error_headers
 from llm_gateway.formats.contract import Outgoing
@@ -94,13 +95,13 @@ def read(status: int, body: bytes) -> Fault:
     return fault
 
 
-def blocked(feedback: _wire.Feedback, body: bytes, content_type: bytes) -> Fault:
-    """A prompt that Gemini would not answer. A client of this shape gets the reply as it is."""
+def blocked(feedback: _wire.Feedback, body: bytes, content_type: bytes, usage: Usage | None) -> Fault:
+    """A prompt that Gemini read and would not answer. A client of this shape gets the reply as it is."""
     why = (
         feedback.block_reason_message or f"The model's provider would not answer this prompt: {feedback.block_reason}."
     )
     fault = Fault(Kind.CONTENT_FILTER, why, status=200)
-    fault.body, fault.content_type = body, content_type
+    fault.body, fault.content_type, fault.usage = body, content_type, usage
     return fault
 
 

@@ -72,7 +72,7 @@ def _look(body: bytes) -> tuple[_wire.Reply, Fault | None]:
     if not reply.candidates:
         feedback = reply.prompt_feedback
         if feedback is not None and feedback.block_reason:
-            return reply, errors.blocked(feedback, body, _JSON)
+            return reply, errors.blocked(feedback, body, _JSON, _counted(reply))
         if reply.usage_metadata is None and reply.response_id is None:
             raise _no_reply()
     return reply, None

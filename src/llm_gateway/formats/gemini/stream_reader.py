@@ -109,7 +109,8 @@ class ContentReader:
             events.append(Start(self._id, chunk.model_version or "", replies.moment(chunk.create_time)))
         feedback = chunk.prompt_feedback
         if not chunk.candidates and feedback is not None and feedback.block_reason:
-            self._fail(errors.blocked(feedback, b"data: " + payload + b"\r\n\r\n", errors.SSE), events)
+            used = _usage.read(_usage.merged(self._counts, chunk.usage_metadata or {}))
+            self._fail(errors.blocked(feedback, b"data: " + payload + b"\r\n\r\n", errors.SSE, used), events)
             return
         try:
             for at, candidate in enumerate(chunk.candidates or ()):

@@ -99,7 +99,7 @@ class ContentWatch:
             return Verdict.DROP
         self._see(chunk)
         if not chunk.candidates and chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
-            self.failed = errors.blocked(chunk.prompt_feedback, event, errors.SSE)
+            self.failed = errors.blocked(chunk.prompt_feedback, event, errors.SSE, self.usage)
             return Verdict.DROP
         return Verdict.HOLD if self.finish is not None else Verdict.SEND
 
