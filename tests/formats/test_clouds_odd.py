@@ -110,3 +110,36 @@ def test_sound_out_of_a_cache_is_told_apart(stream: bool) -> None:
         usage = splice.usage
     assert usage is not None
     assert (usage.input, usage.cache_read, usage.audio_input, usage.cache_audio) == (1000, 900, 950, 880)
+
+
+@pytest.mark.parametrize(
+    ("model", "minimal", "off"),
+    [
+        ("gemini-3-flash-preview", "minimal", "minimal"),
+        ("gemini-3.1-flash-lite", "minimal", "minimal"),
+        ("gemini-3.6-flash", "minimal", "minimal"),
+        ("gemini-3-pro-preview", "low", "low"),
+        ("gemini-3.1-pro-preview", "low", "low"),
+        ("gemini-3.7-flash", "low", "low"),
+        ("gemini-3.8-flash", "low", "low"),
+        ("publishers/google/models/gemini-4-argon", "low", "low"),
+        ("gemini-flash-latest", "low", "low"),
+        ("gemini-pro-latest", "low", "low"),
+    ],
+)
+def test_a_model_is_asked_for_a_level_of_thinking_that_it_has(model: str, minimal: str, off: str) -> None:
+    """Google answers 400 to one that it has not, and then to every request of a client that turns thinking off."""
+    for effort, level in (("minimal", minimal), ("none", off), ("low", "low"), ("high", "high")):
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "reasoning_effort": effort}
+        sent = GEMINI.write_request(OPENAI.read_request(OPENAI.peek(json.dumps(body).encode())), model)
+        assert json.loads(sent.body)["generationConfig"]["thinkingConfig"]["thinkingLevel"] == level
+
+
+@pytest.mark.parametrize("model", ["gemini-flash-latest", "gemini-pro-latest", "models/gemini-flash-lite-latest"])
+def test_the_latest_models_want_calls_sealed(model: str) -> None:
+    """Since January 2026 these names stand for models of generation 3, which refuse a call of another model's without the word for it."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "x"}]
+    sent = GEMINI.write_request(OPENAI.read_request(OPENAI.peek(json.dumps({"model": "m", "messages": messages}).encode())), model)
+    (part,) = json.loads(sent.body)["contents"][1]["parts"]
+    assert part["thoughtSignature"] == "skip_thought_signature_validator"

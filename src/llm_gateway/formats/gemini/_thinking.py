@@ -25,11 +25,15 @@ _LOW_BUDGET, _MEDIUM_BUDGET = 4096, 16384  # up to which a budget counts as that
 _MOST_FLASH, _MOST_PRO = 24576, 32768
 _LEAST_PRO, _LEAST_LITE = 128, 512
 _GENERATION = re.compile(r"gemini-(\d{1,2})(?:\.(\d{1,2}))?")
+_LATEST = re.compile(r"gemini-(?:pro|flash|flash-lite)-latest")  # generation 3 since 2026-01-21: https://ai.google.dev/gemini-api/docs/changelog
 _NONE, _LEVELLED = (2, 5), (3, 0)
+_NO_MINIMUM = (3, 7)  # from here on no model knows `minimal`; before, no pro model
 
 
 def generation(model: str) -> tuple[int, int]:
-    """(3, 0) for `gemini-3-pro-preview`; for a name that says none, the first that thinks."""
+    """(3, 0) for `gemini-3-pro-preview`; for a name that says none, the first that thinks, unless it stands for the latest."""
+    if _LATEST.search(model):
+        return _NO_MINIMUM
     found = _GENERATION.search(model)
     return (int(found[1]), int(found[2] or 0)) if found else _NONE
 
@@ -77,9 +81,10 @@ def _off(thinking: Thinking) -> bool:
 
 
 def _level(thinking: Thinking, model: str) -> tuple[dict[str, object], bool]:
-    """Pro models know two levels, and none of them can be kept from thinking."""
+    """The first pro model knows two levels, others three or four, and none of them can be kept from thinking."""
+    least: Effort = "low" if "pro" in model or generation(model) >= _NO_MINIMUM else "minimal"
     if _off(thinking):
-        return {"thinkingLevel": "low" if "pro" in model else "minimal"}, False
+        return {"thinkingLevel": least}, False
     effort = thinking.effort
     if effort is None:
         budget = thinking.budget or 0
@@ -87,6 +92,8 @@ def _level(thinking: Thinking, model: str) -> tuple[dict[str, object], bool]:
     level = effort if effort in _LEVELS else "high"
     if "pro" in model and generation(model) == _LEVELLED:
         level = "low" if level in {"minimal", "low"} else "high"
+    if level == "minimal":
+        level = least
     return {"thinkingLevel": level}, thinking.budget is None
 
 
