@@ -143,3 +143,28 @@ def test_the_latest_models_want_calls_sealed(model: str) -> None:
     sent = GEMINI.write_request(OPENAI.read_request(OPENAI.peek(json.dumps({"model": "m", "messages": messages}).encode())), model)
     (part,) = json.loads(sent.body)["contents"][1]["parts"]
     assert part["thoughtSignature"] == "skip_thought_signature_validator"
+
+
+@pytest.mark.parametrize("model", ["us.amazon.nova-pro-v1:0", "us.amazon.nova-2-lite-v1:0"])
+def test_nova_is_given_cache_points_only_where_it_takes_them(model: str) -> None:
+    """Elsewhere Bedrock refuses the request: "#/toolConfig/tools/1: extraneous key [cachePoint] is not permitted"."""
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    body = {
+        "model": "m", "max_tokens": 9,
+        "system": [{"type": "text", "text": "Be brief.", **mark}],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}, **mark}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi", **mark}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x", **mark}, {"type": "text", "text": "so?", **mark}]},
+        ],
+    }  # fmt: skip
+    call = SHAPES["messages"].read_request(SHAPES["messages"].peek(json.dumps(body).encode()))
+    sent = json.loads(CONVERSE.write_request(call, model).body)
+    point = {"cachePoint": {"type": "default"}}
+    assert sent["system"] == [{"text": "Be brief."}, point]
+    assert [each for each in sent["toolConfig"]["tools"] if "toolSpec" not in each] == []
+    assert sent["messages"][0]["content"] == [{"text": "hi"}, point]
+    assert point not in sent["messages"][2]["content"]
+    claude = json.loads(CONVERSE.write_request(call, "us.anthropic.claude-sonnet-4-5-v1:0").body)
+    assert json.dumps(claude).count('{"cachePoint": {"type": "default", "ttl": "1h"}}') == 5

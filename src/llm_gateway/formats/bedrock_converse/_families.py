@@ -21,19 +21,21 @@ Style = Literal["", "claude", "nova", "effort", "config"]
 
 class Family(Struct, frozen=True):
     """word: what its models' ids hold. top_k: the path of that field. seals: it signs its thoughts, and wants them back.
-    caches: it takes cache points. strict: it takes `strict` tools. alone: temperature or top_p, not both."""
+    caches: it takes cache points; anywhere: beside tools, calls and results too, and for an hour (Bedrock refuses the request else).
+    strict: it takes `strict` tools. alone: temperature or top_p, not both."""
 
     word: str
     style: Style = ""
     top_k: tuple[str, ...] = ()
     seals: bool = False
     caches: bool = False
+    anywhere: bool = False
     strict: bool = False
     alone: bool = False
 
 
 FAMILIES = (
-    Family("claude", "claude", ("top_k",), seals=True, caches=True, strict=True, alone=True),
+    Family("claude", "claude", ("top_k",), seals=True, caches=True, anywhere=True, strict=True, alone=True),
     Family("nova-2", "nova", ("inferenceConfig", "topK"), caches=True),
     Family("nova", "", ("inferenceConfig", "topK"), caches=True),
     Family("gpt-oss", "effort"),

@@ -62,7 +62,7 @@ class PartWriter:
         if block is None:
             return []
         cache = _mark(part)
-        return [block, cache_point(cache)] if cache is not None and self._family.caches else [block]
+        return [block, cache_point(cache, self._family)] if cache is not None and self._family.caches else [block]
 
     def _block(self, part: Part, message: Message) -> Fields | Raw | None:
         match part:
@@ -203,8 +203,8 @@ def call_id(name: str) -> str:
     return f"{plain[:_KEPT_OF_ID]}_{digest}"
 
 
-def cache_point(cache: CacheMark) -> Fields:
-    return {"cachePoint": {"type": "default"} if cache.ttl is None else {"type": "default", "ttl": cache.ttl}}
+def cache_point(cache: CacheMark, family: Family) -> Fields:
+    return {"cachePoint": {"type": "default"} if cache.ttl is None or not family.anywhere else {"type": "default", "ttl": cache.ttl}}
 
 
 def impossible(at: str, what: str) -> Fault:

@@ -134,12 +134,24 @@ def _messages(call: Conversation, writer: PartWriter, family: Family, dropped: l
         raise invalid("'messages' has nothing to say: it needs a message with content.", "messages")
     if call.cache is not None and turns:
         if family.caches:
-            turns[-1].rest.append(_writing.cache_point(call.cache))
+            turns[-1].rest.append(_writing.cache_point(call.cache, family))
         else:
             dropped.append(crossings.name(call, "cache"))
     if turns and family.seals:
         _trim_prefill(turns[-1])
+    if family.caches and not family.anywhere:
+        yield from _unmark(turns)
     return [{"role": turn.role, "content": [*turn.results, *turn.rest]} for turn in turns]
+
+
+def _unmark(turns: list[_Turn]) -> Steps[None]:
+    """Takes the cache points out of turns that hold calls or results."""
+    for at, turn in enumerate(turns):
+        if turn.results or any(isinstance(block, dict) and "toolUse" in block for block in turn.rest):
+            for blocks in (turn.results, turn.rest):
+                blocks[:] = [block for block in blocks if not (isinstance(block, dict) and "cachePoint" in block)]
+        if at % STRIDE == STRIDE - 1:
+            yield
 
 
 def _add(message: Message, turns: list[_Turn], writer: PartWriter) -> None:
@@ -208,7 +220,7 @@ def _tool(tool: Tool, at: int, family: Family, dropped: list[str]) -> Blocks:
             written["toolSpec"]["strict"] = True
         elif tool.strict:
             dropped.append(f"tools[{at}].strict")
-    return [written, _writing.cache_point(tool.cache)] if tool.cache is not None and family.caches else [written]
+    return [written, _writing.cache_point(tool.cache, family)] if tool.cache is not None and family.anywhere else [written]
 
 
 def _write_model(call: Conversation, model: str, body: Fields, dropped: list[str]) -> None:
