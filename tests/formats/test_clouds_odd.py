@@ -168,3 +168,22 @@ def test_nova_is_given_cache_points_only_where_it_takes_them(model: str) -> None
     assert point not in sent["messages"][2]["content"]
     claude = json.loads(CONVERSE.write_request(call, "us.anthropic.claude-sonnet-4-5-v1:0").body)
     assert json.dumps(claude).count('{"cachePoint": {"type": "default", "ttl": "1h"}}') == 5
+
+
+def test_text_of_white_space_only_is_not_said_to_bedrock() -> None:
+    """Models say "\\n\\n" beside a call; Bedrock refuses the whole conversation for it, and for ever."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": " "}]},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "text", "text": "\n"}]},
+        {"role": "assistant", "content": "\n\n", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": " \n"},
+        {"role": "user", "content": "so?"},
+    ]
+    sent = json.loads(CONVERSE.write_request(OPENAI.read_request(OPENAI.peek(json.dumps({"model": "m", "messages": messages}).encode())), "m").body)
+    assert sent["system"] == [{"text": "Be brief."}]
+    assert [each["content"] for each in sent["messages"]] == [
+        [{"text": "hi"}],
+        [{"toolUse": {"toolUseId": "c1", "name": "f", "input": {}}}],
+        [{"toolResult": {"toolUseId": "c1", "content": []}}, {"text": "so?"}],
+    ]

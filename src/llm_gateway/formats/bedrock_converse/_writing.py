@@ -1,7 +1,7 @@
 """Parts -> content blocks.
 
-Law: what Converse cannot say is reported by the client's path of its message, or refused where the user would be misread.
-A part's cache mark becomes the `cachePoint` behind it, for models that have a cache.
+Law: text of white space only, which Bedrock refuses, is left out. What Converse cannot say is reported by the client's path
+of its message, or refused where the user would be misread. A part's cache mark becomes the `cachePoint` behind it, for models that have a cache.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class PartWriter:
     def _block(self, part: Part, message: Message) -> Fields | Raw | None:
         match part:
             case Text():
-                return text(part) if part.text or (self._own and part.citations) else None
+                return text(part) if part.text.strip() or (self._own and (part.text or part.citations)) else None
             case Refusal(text=said):
-                return {"text": said} if said else None
+                return {"text": said} if said.strip() else None
             case Image() | Video() | Audio() | Document():
                 return self._attached(part, message)
             case ToolCall():
