@@ -109,7 +109,7 @@ def test_keys_are_told_apart():
 
 def test_a_messages_request_is_wrapped():
     outgoing = messages(stream=False, unknown=[1])
-    outgoing.headers = ((b"anthropic-beta", b"a-1, b-2"), (b"anthropic-version", b"2023-06-01"))
+    outgoing.headers = ((b"anthropic-beta", b"effort-2025-11-24, a-1, context-1m-2025-08-07"), (b"anthropic-version", b"2023-06-01"))
     wire = BEDROCK.address(outgoing, account(), CLAUDE, NOW)
     assert wire.path == b"/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke"
     assert json.loads(wire.body) == {
@@ -117,7 +117,7 @@ def test_a_messages_request_is_wrapped():
         "messages": [{"role": "user", "content": "hi"}],
         "unknown": [1],
         "anthropic_version": "bedrock-2023-05-31",
-        "anthropic_beta": ["a-1", "b-2"],
+        "anthropic_beta": ["effort-2025-11-24", "context-1m-2025-08-07"],
     }
     streamed = BEDROCK.address(messages(stream=True), account(), CLAUDE, NOW)
     assert streamed.path.endswith(b"/invoke-with-response-stream")

@@ -25,6 +25,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.sigv4 import Credentials, Request, Scope
 from llm_gateway.formats.bedrock_converse import errors
 from llm_gateway.formats.contract import Format, Outgoing
+from llm_gateway.providers import betas
 from llm_gateway.providers.contract import Account, Operation, Wire
 from llm_gateway.providers.faults import RATE_LIMITED, UNCOUNTED, read_fault
 
@@ -36,7 +37,6 @@ _NATIVE = "/model/"  # what every path of Converse begins with
 _VERSION = Raw(b'"bedrock-2023-05-31"')
 _REGION = "us-east-1"
 _OF_THE_PATH = frozenset({"model", "stream"})
-_BETA = b"anthropic-beta"
 _ACCESS_KEY = re.compile(r"([^:\s]+):([^:\s]+)(?::([^:\s]+))?")
 _ENDPOINT = re.compile(r"bedrock-runtime(?:-fips)?\.([a-z0-9-]{1,64})\.")
 _decode = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -61,7 +61,8 @@ class Bedrock:
         else:
             path, body = _invoking(outgoing, model)
         path = f"{account.root}{path}"
-        return Wire(b"POST", path.encode(), (*_auth(path, body, account, now), *account.headers), body)
+        unsaid = ((betas.HEADER, b""),) if any(name == betas.HEADER for name, _ in outgoing.headers) else ()  # the body says it
+        return Wire(b"POST", path.encode(), (*_auth(path, body, account, now), *unsaid, *account.headers), body)
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
         """The exception's name stands in a header; where it decides, the shape's reading of the body gives way."""
@@ -111,8 +112,8 @@ def _invoking(outgoing: Outgoing, model: str) -> tuple[str, bytes]:
     streams = members.get("stream") == Raw(b"true")
     kept = {name: raw for name, raw in members.items() if name not in _OF_THE_PATH}
     kept.setdefault("anthropic_version", _VERSION)
-    betas = [part.strip() for name, value in outgoing.headers if name == _BETA for part in value.split(b",")]
-    if betas and "anthropic_beta" not in kept:
-        kept["anthropic_beta"] = Raw(msgspec.json.encode([str(beta, "latin-1") for beta in betas if beta]))
+    named = betas.known(outgoing.headers, betas.BEDROCK)
+    if named and "anthropic_beta" not in kept:
+        kept["anthropic_beta"] = Raw(msgspec.json.encode(named))
     verb = "invoke-with-response-stream" if streams else "invoke"
     return f"{_NATIVE}{quote(model, safe='')}/{verb}", msgspec.json.encode(kept)

@@ -19,6 +19,7 @@ from msgspec import Raw
 from llm_gateway.core.errors import Fault
 from llm_gateway.formats.contract import Format, Outgoing
 from llm_gateway.formats.gemini import errors
+from llm_gateway.providers import betas
 from llm_gateway.providers.contract import Account, Operation, Wire
 from llm_gateway.providers.faults import read_fault
 from llm_gateway.providers.gemini import delayed
@@ -61,7 +62,7 @@ class Vertex:
 
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> Wire:
         path, body = _placed(outgoing, model)
-        return Wire(b"POST", f"{account.root}{path}".encode(), _headers(account), body)
+        return Wire(b"POST", f"{account.root}{path}".encode(), (*_betas(outgoing), *_headers(account)), body)
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
         """What Google says before a partner's model is reached comes in Google's shape, whatever shape was asked in."""
@@ -76,6 +77,16 @@ class Vertex:
         """What costs nothing and needs no project: the list of Google's models."""
         version = account.root.partition("/projects/")[0]
         return Wire(b"GET", f"{version}/publishers/google/models?pageSize=1".encode(), _headers(account), b"")
+
+
+def _betas(outgoing: Outgoing) -> tuple[tuple[bytes, bytes], ...]:
+    """Those that are known here, where the client named any. Counting knows of no search."""
+    if not any(name == betas.HEADER for name, _ in outgoing.headers):
+        return ()
+    named = betas.known(outgoing.headers, betas.VERTEX)
+    if outgoing.path == _COUNT:
+        named = [each for each in named if not each.startswith("web-search")]
+    return ((betas.HEADER, ",".join(named).encode()),)
 
 
 def _headers(account: Account) -> tuple[tuple[bytes, bytes], ...]:

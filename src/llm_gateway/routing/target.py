@@ -202,8 +202,9 @@ class Target:
 def _own(
     provider: tuple[tuple[bytes, bytes], ...], shape: tuple[tuple[bytes, bytes], ...]
 ) -> list[tuple[bytes, bytes]]:
-    """The shape's headers, overridden by the provider's and the configuration's of the same name."""
-    chosen = {name.lower(): value for name, value in (*shape, *provider)}
+    """The shape's headers, overridden by the provider's and the configuration's of the same name; an empty one leaves it out."""
+    said = {name.lower(): value for name, value in (*shape, *provider)}
+    chosen = {name: value for name, value in said.items() if value}
     chosen.setdefault(b"user-agent", AGENT)
     return list(chosen.items())
 
