@@ -174,3 +174,10 @@ def test_without_credentials_nothing_is_sent_but_all_is_known():
     with pytest.raises(Exception, match="no credentials") as raised:
         waiting.address(Outgoing(b"{}", "/messages"), account(), "m", 0.0)
     assert (raised.value.kind, raised.value.code) == (Kind.UNAVAILABLE, "no_credentials")
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-1@20250805", "anthropic/claude-opus-4-1@20250805", "publishers/anthropic/models/claude-opus-4-1@20250805"])
+def test_claude_is_counted_by_its_own_name(model):
+    """The path names no model there, and the body's is Anthropic's name for it."""
+    path, body, _ = sent(AnthropicCount(), model, {"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    assert (path, body["model"]) == ("/publishers/anthropic/models/count-tokens:rawPredict", "claude-opus-4-1@20250805")

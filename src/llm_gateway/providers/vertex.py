@@ -120,6 +120,7 @@ def _placed(outgoing: Outgoing, model: str) -> tuple[str, bytes]:
         return f"{_resource(model)}:{verb}", _flat(outgoing.body) if verb == "countTokens" else outgoing.body
     members = _decode(outgoing.body)
     if outgoing.path == _COUNT:
+        members["model"] = Raw(_encode(_published(model)[1]))
         return "/publishers/anthropic/models/count-tokens:rawPredict", _versioned(members)
     if outgoing.path == _CLAUDE:
         streams = members.get("stream") == Raw(b"true")
