@@ -46,6 +46,12 @@ _KINDS = {
 }
 _TOO_LONG = re.compile(r"token count .{0,40}exceeds the maximum number of tokens", re.IGNORECASE)
 _UNKNOWN_ACCOUNT = re.compile(r"caller does not have permission|api key expired|api_key_invalid", re.IGNORECASE)
+# What the request names and this account may not read, told as if the account itself were refused. Another account's it may be.
+_NAMED = re.compile(r"access the File |The File \S{1,200} is not in an ACTIVE|CachedContent|cached content|Cloud Storage|gs://", re.IGNORECASE)
+_UNREAD = (
+    "A file or a cache that the request names cannot be read by this model's provider: it does not exist there, is not ready yet, or is not"
+    " the gateway's to read."
+)
 _decode = msgspec.json.Decoder().decode
 SSE = b"text/event-stream"
 
@@ -84,6 +90,8 @@ def read(status: int, body: bytes) -> Fault:
     word = error.get("status")
     kind = _KINDS.get(word) if isinstance(word, str) else None
     message = error.get("message")
+    if Kind.UPSTREAM_AUTH in {kind, fault.kind} and isinstance(message, str) and _NAMED.search(message):
+        return Fault(Kind.UPSTREAM_NO_MODEL, _UNREAD, code="file_unavailable", status=status)
     if isinstance(message, str) and _TOO_LONG.search(message):
         kind = Kind.CONTEXT_LENGTH
     elif isinstance(message, str) and _UNKNOWN_ACCOUNT.search(message):
