@@ -180,3 +180,17 @@ def test_google_says_in_the_body_when_to_come_again() -> None:
     assert fault.body is None  # it names our project and its quota
     assert speaker.fault(GEMINI, 429, {b"retry-after": b"5"}, body, NOW).retry_after == 5.0
     assert speaker.fault(GEMINI, 400, {}, b'{"error":{"status":"INVALID_ARGUMENT"}}', NOW).retry_after is None
+
+
+def test_xais_refusal_of_a_prompt_is_the_callers_and_does_not_tell_of_our_account():
+    """It comes with 403, as that of a key; three of them would take the model from everybody."""
+    told = "Content violates usage guidelines. Team: 1f2e, API key ID: 77aa, Model: grok-4, Failed check: SAFETY_CHECK_TYPE_BIO"
+    body = json.dumps({"code": "The caller does not have permission to execute the specified operation", "error": told}).encode()
+    fault = provider("xai").fault(OPENAI, 403, {}, body, 0.0)
+    assert fault.kind is Kind.CONTENT_FILTER
+    said = OPENAI.write_error(fault, "r")
+    assert (said.status, json.loads(said.body)["error"]["code"]) == (400, "content_filter")
+    assert b"violates usage guidelines" in said.body
+    assert b"1f2e" not in said.body
+    assert b"77aa" not in said.body
+    assert provider("xai").fault(OPENAI, 403, {}, b'{"error":"Incorrect API key"}', 0.0).kind is Kind.UPSTREAM_AUTH

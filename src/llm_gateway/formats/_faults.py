@@ -94,7 +94,7 @@ _BY_TEXT = (
     (
         Kind.CONTENT_FILTER,
         re.compile(
-            r"content (?:management|filter|polic)|flagged by|safety (?:system|filter)|output blocked by", re.IGNORECASE
+            r"content (?:management|filter|polic|violates usage guidelines)|flagged by|safety (?:system|filter)|output blocked by", re.IGNORECASE
         ),
     ),
     (
@@ -105,6 +105,7 @@ _BY_TEXT = (
         ),
     ),
 )
+_OURS = re.compile(r"\. Team: .*API key ID: .*", re.DOTALL)  # xAI tells whose prompt it was, beside what is wrong with it
 _HTML = re.compile(r"<(?:!doctype|html)", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.{1,200}?)</title>", re.IGNORECASE | re.DOTALL)
 _TEXT_STATUSES = frozenset({200, 400, 403, 404, 413, 422, 429})
@@ -119,16 +120,17 @@ def read(status: int, body: bytes) -> Fault:
     kind = _kind(_status(status, error), words, message)
     if kind is Kind.UPSTREAM_AUTH:
         return Fault(kind, _CREDENTIALS, status=status)
+    clean = _OURS.sub(".", message)
     param = error.get("param")
-    code = error.get("code")
+    code = error.get("code") if clean == message else None  # theirs says that we have no permission
     fault = Fault(
         kind,
-        message[:_LONGEST] or f"The upstream answered with status {status} and no explanation.",
+        clean[:_LONGEST] or f"The upstream answered with status {status} and no explanation.",
         param=param if isinstance(param, str) else None,
         code=code[:200] if isinstance(code, str) and kind.blame == "caller" else None,
         status=status,
     )
-    if kind.blame == "caller" and status >= _OK and error and len(body) <= _BODY:
+    if kind.blame == "caller" and status >= _OK and error and len(body) <= _BODY and clean == message:
         fault.body = body
         fault.content_type = b"application/json"
     return fault
