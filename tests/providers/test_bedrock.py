@@ -289,3 +289,21 @@ def test_boto3_raises_our_errors_by_name(kind, name):
         with pytest.raises(getattr(runtime.exceptions, name, ClientError), match=r"What happened\.") as caught:
             runtime.converse(**ASKED)
     assert caught.value.response["Error"]["Code"] == name
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "User: arn:aws:sts::123456789012:assumed-role/gw/s is not authorized to perform: bedrock:ApplyGuardrail on resource: x",
+        "User: arn:aws:sts::123456789012:assumed-role/gw/s is not authorized to perform: s3:GetObject on resource: x",
+    ],
+)
+def test_what_a_caller_names_and_we_may_not_use_is_not_our_keys_trouble(message):
+    """A guardrail, an object in S3: three of them would take the model from everybody."""
+    fault = BEDROCK.fault(CONVERSE, 403, {b"x-amzn-errortype": b"AccessDeniedException"}, json.dumps({"message": message}).encode(), NOW)
+    assert (fault.kind, fault.code) == (Kind.UPSTREAM_NO_MODEL, "resource_unavailable")
+    assert "123456789012" not in fault.message
+    told = CONVERSE.write_error(fault, "r")
+    assert (told.status, b"123456789012" in told.body) == (404, False)
+    model = b'{"message":"User: x is not authorized to perform: bedrock:InvokeModel on resource: y"}'
+    assert BEDROCK.fault(CONVERSE, 403, {b"x-amzn-errortype": b"AccessDeniedException"}, model, NOW).kind is Kind.UPSTREAM_AUTH

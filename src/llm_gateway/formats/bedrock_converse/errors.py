@@ -67,6 +67,9 @@ _BY_TEXT = (
     ),
     (Kind.CONTENT_FILTER, re.compile(r"blocked by .{0,40}(?:content filter|guardrail|policy)", re.IGNORECASE)),
 )
+# What a request names and our account may not use: Bedrock says it as it says that the account may not use Bedrock.
+_NAMED = re.compile(r"bedrock:ApplyGuardrail|:guardrail/|s3:GetObject", re.IGNORECASE)
+_UNUSABLE = "A guardrail or a file that the request names cannot be used by this model's provider: it is not the gateway's to use."
 # What a client gets: name and status, by kind; the rest by blame.
 _WRITTEN: dict[Kind, tuple[str, int]] = {
     Kind.UNAUTHENTICATED: ("UnrecognizedClientException", 403),
@@ -111,6 +114,8 @@ def read(status: int, body: bytes, name: str = "") -> Fault:
     tree = _tree(body)
     told = name or _string(tree.get("__type")) or _string(tree.get("code"))
     kind = kind_of(told, _string(tree.get("message")) or _string(tree.get("Message")) or fault.message)
+    if Kind.UPSTREAM_AUTH in {kind, fault.kind} and _NAMED.search(_string(tree.get("message")) or _string(tree.get("Message"))):
+        return Fault(Kind.UPSTREAM_NO_MODEL, _UNUSABLE, code="resource_unavailable", status=status)
     if kind is not None and kind is not fault.kind:
         fault.kind, fault.code = kind, kind.code
         if kind.blame != "caller":
