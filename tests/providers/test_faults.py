@@ -194,3 +194,11 @@ def test_xais_refusal_of_a_prompt_is_the_callers_and_does_not_tell_of_our_accoun
     assert b"1f2e" not in said.body
     assert b"77aa" not in said.body
     assert provider("xai").fault(OPENAI, 403, {}, b'{"error":"Incorrect API key"}', 0.0).kind is Kind.UPSTREAM_AUTH
+
+
+def test_openrouters_moderation_is_the_callers():
+    """It comes with 403, as that of a key; three of them would take the model from everybody."""
+    metadata = {"reasons": ["violence"], "flagged_input": "how to", "provider_name": "OpenAI", "model_slug": "openai/gpt-5"}
+    told = "Your chosen model requires moderation and your input was flagged"
+    body = json.dumps({"error": {"code": 403, "message": told, "metadata": metadata}}).encode()
+    assert provider("openrouter").fault(OPENAI, 403, {}, body, 0.0).kind is Kind.CONTENT_FILTER

@@ -94,7 +94,9 @@ _BY_TEXT = (
     (
         Kind.CONTENT_FILTER,
         re.compile(
-            r"content (?:management|filter|polic|violates usage guidelines)|flagged by|safety (?:system|filter)|output blocked by", re.IGNORECASE
+            r"content (?:management|filter|polic|violates usage guidelines)|flagged by|input was flagged"
+            r"|safety (?:system|filter)|output blocked by",
+            re.IGNORECASE,
         ),
     ),
     (
