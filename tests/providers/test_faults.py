@@ -202,3 +202,15 @@ def test_openrouters_moderation_is_the_callers():
     told = "Your chosen model requires moderation and your input was flagged"
     body = json.dumps({"error": {"code": 403, "message": told, "metadata": metadata}}).encode()
     assert provider("openrouter").fault(OPENAI, 403, {}, body, 0.0).kind is Kind.CONTENT_FILTER
+
+
+def test_a_callers_mcp_server_that_does_not_answer_is_not_the_providers_failure():
+    """A few of them would open the breaker and take the model from everybody; another attempt would ask the same server."""
+    told = "Error retrieving tool list from MCP server: 'crm'. Http status code: 424 (Failed Dependency)"
+    error = {"message": told, "type": "external_connector_error", "param": "tools", "code": "http_error"}
+    fault = provider("openai").fault(OPENAI, 424, {}, json.dumps({"error": error}).encode(), 0.0)
+    assert (fault.kind, fault.kind.blame) == (Kind.INVALID, "caller")
+    said = OPENAI.write_error(fault, "r")
+    assert said.status == 424
+    assert json.loads(said.body)["error"]["message"] == told
+    assert provider("openai").fault(OPENAI, 424, {}, b"{}", 0.0).kind is Kind.UPSTREAM_ERROR

@@ -47,6 +47,7 @@ _BY_WORD = {
     "content_filter": Kind.CONTENT_FILTER,
     "content_policy_violation": Kind.CONTENT_FILTER,
     "responsibleaipolicyviolation": Kind.CONTENT_FILTER,
+    "external_connector_error": Kind.INVALID,  # the MCP server that the caller named does not answer
     "insufficient_quota": Kind.UPSTREAM_QUOTA,
     "billing_hard_limit_reached": Kind.UPSTREAM_QUOTA,
     "billing_error": Kind.UPSTREAM_QUOTA,
