@@ -289,7 +289,7 @@ def test_one_byte_a_write_is_the_same_stream(gateway: Gateway, path: str):
     whole = gateway.ask(request("faulty/fault-ok", stream=True, path=path)).body
     dripped = gateway.ask(request("faulty/fault-slow_bytes:0.0001", stream=True, path=path)).body
     if path == CHAT:
-        assert dripped == whole
+        assert dripped.replace(b": \n\n", b"") == whole  # a slow machine's client is kept awake between two events
     assert text(dripped) == text(whole) == "One two three"
 
 
