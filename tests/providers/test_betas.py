@@ -8,7 +8,7 @@ import pytest
 
 from ingress.gateway import Peer, Scripted, provider, request, running, snapshot
 from llm_gateway.formats.contract import Outgoing
-from llm_gateway.providers.betas import BEDROCK, VERTEX, known
+from llm_gateway.providers.betas import BEDROCK, VERTEX, known, unknown
 from llm_gateway.providers.contract import Account
 from llm_gateway.providers.vertex import Vertex
 
@@ -26,6 +26,10 @@ def test_what_a_cloud_knows_is_kept_in_its_words():
     assert known((), VERTEX) == []
     both = ((b"anthropic-beta", b"advanced-tool-use-2025-11-20,tool-search-tool-2025-10-19"),)
     assert known(both, BEDROCK) == [SEARCH]
+
+
+def test_what_is_left_out_is_named():
+    assert unknown(b"oauth-2025-04-20, advanced-tool-use-2025-11-20,,x", VERTEX) == ("anthropic-beta: oauth-2025-04-20", "anthropic-beta: x")
 
 
 def test_vertex_is_told_in_the_header():
@@ -65,3 +69,16 @@ def test_no_other_word_reaches_it(kind: str, model: str, betas: bytes, tmp_path)
     assert b"oauth" not in sent
     said = json.loads(sent[sent.index(b"{") :])
     assert said.get("anthropic_beta") == ([THINKING, CONTEXT, SEARCH, "effort-2025-11-24"] if betas is CLAUDE_CODE else None)
+
+
+def test_who_is_answered_hears_what_was_left_out(tmp_path) -> None:
+    answer = b'{"id":"1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+
+    def answering(connection: Peer) -> None:
+        connection.until(b"\r\n\r\n")
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+
+    place = provider("cloud", Scripted(answering).url, type="vertex", region="us-east-1")
+    with running(snapshot(tmp_path, (place,))) as gateway:
+        told = gateway.ask(request("cloud/claude-opus-4-6", path="/v1/messages", headers=("anthropic-beta: oauth-2025-04-20",)))
+    assert told.headers["x-gateway-dropped-params"] == "anthropic-beta: oauth-2025-04-20"

@@ -43,6 +43,7 @@ from llm_gateway.formats.openai_responses.watch import SealedPassage
 from llm_gateway.policies.cascade import Escalation
 from llm_gateway.policies.overload import STREAMS, Overload
 from llm_gateway.policies.quota import PAIRS, pause
+from llm_gateway.providers import betas
 from llm_gateway.providers.faults import UNCOUNTED
 from llm_gateway.routing.plan import Course, Hedge, Plan, Shadow
 from llm_gateway.routing.planner import ESTIMATED
@@ -293,6 +294,8 @@ class Egress:
         for name in form.request_headers:
             if name in x.headers:
                 outgoing.headers = (*outgoing.headers, (name, x.headers[name]))
+                if name == betas.HEADER and (words := x.target.speaker.betas) is not None:
+                    x.dropped = (*x.dropped, *betas.unknown(x.headers[name], words))
         return outgoing
 
     async def _large(self, x: Exchange, form: Format, spoken: Format, target: Target) -> bytes:

@@ -18,6 +18,7 @@ VERSION = "2023-06-01"
 class Anthropic:
     static = True
     by_value: frozenset[str] = frozenset()
+    betas: Mapping[str, str] | None = None
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         if operation == "count":

@@ -16,6 +16,7 @@ from llm_gateway.providers.contract import Account, Operation, Provider
 class Awaiting:
     static = False
     by_value: frozenset[str] = frozenset()  # nothing is fetched for a call that cannot be made
+    betas: Mapping[str, str] | None = None
 
     def __init__(self, speaker: Provider) -> None:
         self._speaker = speaker

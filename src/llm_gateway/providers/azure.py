@@ -26,6 +26,7 @@ _UNDEPLOYED = "/responses"  # the one path that names its deployment in the body
 class Azure:
     static = False  # the body may have to name the deployment
     by_value: frozenset[str] = frozenset()
+    betas: Mapping[str, str] | None = None
 
     def __init__(self, service: Service) -> None:
         self._service = service

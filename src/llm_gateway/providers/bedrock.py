@@ -45,6 +45,7 @@ _decode = msgspec.json.Decoder(dict[str, Raw]).decode
 class Bedrock:
     static = False  # a signature covers the time and the body
     by_value = frozenset({_MESSAGES})
+    betas: Mapping[str, str] | None = betas.BEDROCK
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         if operation == "embeddings":

@@ -33,5 +33,13 @@ VERTEX: Mapping[str, str] = MappingProxyType({each: each for each in (*_BOTH, "w
 
 def known(headers: Iterable[tuple[bytes, bytes]], words: Mapping[str, str]) -> list[str]:
     """Those that the client named and the cloud knows, in order, each once."""
-    named = (str(part.strip(), "latin-1") for name, value in headers if name == HEADER for part in value.split(b","))
-    return list(dict.fromkeys(words[each] for each in named if each in words))
+    return list(dict.fromkeys(words[each] for name, value in headers if name == HEADER for each in _named(value) if each in words))
+
+
+def unknown(value: bytes, words: Mapping[str, str]) -> tuple[str, ...]:
+    """Of a header's value those that are left out, as `x-gateway-dropped-params` names them."""
+    return tuple(f"anthropic-beta: {each}" for each in _named(value) if each not in words)
+
+
+def _named(value: bytes) -> list[str]:
+    return [word for part in value.split(b",") if (word := str(part.strip(), "latin-1"))]

@@ -25,6 +25,7 @@ _OWN = {"/rerank": "/v2/rerank", "/v2/embed": "/v2/embed"}  # what a shape calls
 class Cohere:
     static = True
     by_value: frozenset[str] = frozenset()
+    betas: Mapping[str, str] | None = None
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         return _FORMS.get(operation, ())

@@ -46,10 +46,12 @@ class Wire(Struct):
 
 class Provider(Protocol):
     """`static`: address() leaves the body alone and its head depends on nothing but account, model, path and the shape's
-    headers, so the head may be kept. `by_value`: the shapes in which it follows no URLs of media, though the shape has them."""
+    headers, so the head may be kept. `by_value`: the shapes in which it follows no URLs of media, though the shape has them.
+    `betas`: Anthropic's that it knows, and by what words; None: whatever there is."""
 
     static: bool
     by_value: frozenset[str]
+    betas: Mapping[str, str] | None
 
     # Names, the one to cross to first; empty if this provider, or this model there, does not do it.
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]: ...

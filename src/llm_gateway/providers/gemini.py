@@ -26,6 +26,7 @@ class Gemini:
 
     static = True
     by_value: frozenset[str] = frozenset()
+    betas: Mapping[str, str] | None = None
 
     def __init__(self, *, compatible: bool) -> None:
         native = {

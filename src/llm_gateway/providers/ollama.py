@@ -23,6 +23,7 @@ _FORMS: dict[Operation, tuple[str, ...]] = {
 class Ollama:
     static = True
     by_value = frozenset({"openai_chat"})
+    betas: Mapping[str, str] | None = None
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         return _FORMS.get(operation, ())

@@ -19,6 +19,7 @@ class OpenAI:
 
     static = True
     by_value: frozenset[str] = frozenset()
+    betas: Mapping[str, str] | None = None
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -37,6 +37,7 @@ _encode = msgspec.json.encode
 class Vertex:
     static = False  # Claude's version and a model's full name go into the body
     by_value = frozenset({_MESSAGES, "anthropic_count"})
+    betas: Mapping[str, str] | None = betas.VERTEX
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
         publisher, name = _published(model)
