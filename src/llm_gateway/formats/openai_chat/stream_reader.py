@@ -1,7 +1,8 @@
 """A streamed chat completion -> events.
 
 Law: makes explicit what the shape implies: a part begins with its first delta and ends when another begins, or with the
-finish reason. A choice that never said why it ended ended by stopping, if [DONE] came (Snowflake).
+finish reason. A call that begins before the one ahead of it is whole waits for that: other shapes cannot go on with a part
+that has ended. A choice that never said why it ended ended by stopping, if [DONE] came (Snowflake).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.events import (
@@ -32,18 +34,51 @@ from llm_gateway.formats._incoming import Incoming, broken, cut
 from llm_gateway.formats.openai_chat import _logprobs, _reasoning, _reply_wire, _usage, errors
 
 _decode = msgspec.json.Decoder(_reply_wire.Reply).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class _Call:
+    """One tool call. `part`: its part, -1 while it waits for one. `at`: the provider's index of it. `said`: its arguments, in
+    pieces. `seal`: Google's, while it waits."""
+
+    __slots__ = ("at", "custom", "id", "name", "part", "said", "seal")
+
+    def __init__(self, at: int, name: str, *, called: str, custom: bool) -> None:
+        self.at = at
+        self.id = called
+        self.name = name
+        self.custom = custom
+        self.part = -1
+        self.said: list[str] = []
+        self.seal: str | None = None
+
+    def whole(self) -> bool:
+        """Whether nothing can be missing from its arguments. What a custom tool is given may end anywhere."""
+        if self.custom:
+            return True
+        last = next((piece.rstrip() for piece in reversed(self.said) if piece.strip()), "")
+        if not last.endswith(("}", "]", '"')):
+            return False
+        try:
+            _decode_any("".join(self.said))
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
 
 
 class _Parts:
-    """Which part of one choice is open. `tools`: the provider's index of a tool call -> (its part, its id)."""
+    """Which part of one choice is open. `tools`: the provider's index of a tool call -> the last call of that index.
+    `calls`: all of them. `waiting`: those that may not be told yet, in order."""
 
-    __slots__ = ("finished", "held", "index", "kind", "last_tool", "next", "tools")
+    __slots__ = ("calls", "finished", "held", "index", "kind", "last_tool", "next", "tools", "waiting")
 
     def __init__(self) -> None:
         self.kind: PartKind | None = None
         self.index = -1
         self.next = 0
-        self.tools: dict[int, tuple[int, str]] = {}
+        self.tools: dict[int, _Call] = {}
+        self.calls: list[_Call] = []
+        self.waiting: list[_Call] = []
         self.last_tool = -1
         self.finished = False
         self.held: _reply_wire.Choice | None = None
@@ -160,8 +195,9 @@ class ChatReader:
 
     def _finish(self, number: int, parts: _Parts, choice: _reply_wire.Choice, events: list[Event]) -> None:
         _shut(parts, number, events)
+        _tell_waiting(parts, number, events)
         parts.finished = True
-        reason, native = _reply_wire.finish(choice.finish_reason, called=bool(parts.tools))
+        reason, native = _reply_wire.finish(choice.finish_reason, called=bool(parts.calls))
         stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
         events.append(Finish(reason, number, stop, choice.native_finish_reason or native))
 
@@ -185,6 +221,9 @@ def _shut(parts: _Parts, number: int, events: list[Event]) -> None:
 
 def _open(start: PartStart, parts: _Parts, events: list[Event]) -> None:
     _shut(parts, start.choice, events)
+    if parts.waiting and start.kind != "tool":
+        _tell_waiting(parts, start.choice, events)
+        start = replace(start, index=parts.next)
     parts.kind = start.kind
     parts.index = start.index
     parts.next += 1
@@ -234,21 +273,66 @@ def _cite(note: object, parts: _Parts, number: int, events: list[Event]) -> None
 
 def _call(call: _reply_wire.Call, parts: _Parts, number: int, events: list[Event]) -> None:
     """Some services number all calls 0, or none of them: a new id is a new call; what names no id goes on with the last."""
-    at = call.index if call.index is not None else parts.last_tool
-    known = parts.tools.get(at)
     function = call.function or _reply_wire.Function()
     custom = call.custom if call.type == "custom" or call.function is None else None
-    name = function.name if custom is None else custom.name
-    if known is None or (call.id and known[1] and call.id != known[1]):
-        at = at if known is None and at >= 0 else len(parts.tools)
-        called = call.id or f"call_{len(parts.tools)}"
-        kind: Literal["function", "custom"] = "function" if custom is None else "custom"
-        _open(PartStart(parts.next, "tool", number, called, name or "", kind), parts, events)
-        parts.tools[at] = known = (parts.index, called)
-    parts.last_tool = at
+    known = _known(call, parts)
+    if known is None:
+        at = call.index if call.index is not None else len(parts.calls)
+        name = function.name if custom is None else custom.name
+        called = call.id or f"call_{len(parts.calls)}"
+        known = parts.tools[at] = _Call(at, name or "", called=called, custom=custom is not None)
+        open_ = next((one for one in parts.calls if one.part == parts.index), None) if parts.kind == "tool" else None
+        parts.calls.append(known)
+        if open_ is None or open_.whole():
+            _begin_call(known, parts, number, events)
+        else:
+            parts.waiting.append(known)
+    parts.last_tool = known.at
     google = (call.extra_content or {}).get("google")
     if isinstance(google, dict) and isinstance(seal := google.get("thought_signature"), str):
-        events.append(SignatureDelta(known[0], seal, number, "gemini"))
+        _seal(known, seal, number, events)
     text = _reply_wire.arguments(function.arguments) if custom is None else custom.input
     if text:
-        events.append(Delta(known[0], text, number))
+        known.said.append(text)
+        if known.part >= 0:
+            events.append(Delta(known.part, text, number))
+            if parts.waiting and known.part == parts.index and known.whole():
+                _tell_waiting(parts, number, events, whole_only=True)
+
+
+def _known(call: _reply_wire.Call, parts: _Parts) -> _Call | None:
+    """The call that a delta goes on with."""
+    at = call.index if call.index is not None else parts.last_tool
+    known = parts.tools.get(at)
+    if known is None or not call.id or call.id == known.id:
+        return known
+    return next((one for one in parts.calls if one.at == at and one.id == call.id), None)
+
+
+def _begin_call(call: _Call, parts: _Parts, number: int, events: list[Event]) -> None:
+    """Its part, and what was said of it while it waited."""
+    kind: Literal["function", "custom"] = "custom" if call.custom else "function"
+    call.part = parts.next
+    _open(PartStart(call.part, "tool", number, call.id, call.name, kind), parts, events)
+    if call.seal is not None:
+        _seal(call, call.seal, number, events)
+    if call.said:
+        events.append(Delta(call.part, "".join(call.said), number))
+
+
+def _seal(call: _Call, seal: str, number: int, events: list[Event]) -> None:
+    if call.part < 0:
+        call.seal = seal
+    else:
+        events.append(SignatureDelta(call.part, seal, number, "gemini"))
+
+
+def _tell_waiting(parts: _Parts, number: int, events: list[Event], *, whole_only: bool = False) -> None:
+    """The calls that wait, in order. whole_only: up to one of which more may come, if others wait for it."""
+    while parts.waiting:
+        call = parts.waiting.pop(0)
+        _begin_call(call, parts, number, events)
+        if whole_only and not call.whole():
+            return
+    if not whole_only:
+        _shut(parts, number, events)
