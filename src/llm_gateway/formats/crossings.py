@@ -6,9 +6,13 @@ the reply would be another one than was asked for). Fields that no type names ar
 
 Where the chat shapes meet, beyond the table:
 - system and developer messages: Anthropic has one `system`; later ones move there and are reported, their place being lost.
+  Of the services of OpenAI's chat shape, only its own models are told that a developer speaks: the system does to others.
 - tool results: OpenAI has messages of role `tool`, text only; images in them follow in a user message, `is_error` becomes
   a leading "Error: ". Anthropic has blocks first in a user message.
-- consecutive messages of one role become one for Anthropic; empty text and empty messages are left out.
+- consecutive messages of one role become one for Anthropic; empty text and empty messages are left out, and white space that
+  a model said.
+- ends: an answer that its model could not finish (`error`, `abort`, `insufficient_system_resource`, Gemini's malformed calls)
+  is an error for Anthropic's clients, whose stop reasons have no word for it.
 - reasoning: signed or sealed thoughts go back only to who sealed them, to the very account where only that can read them
   (`marks.py`). OpenAI's shape carries Anthropic's to the client in
   `reasoning_details`, and back; towards an OpenAI upstream they are dropped. Unsigned ones go as `reasoning_content`;

@@ -45,8 +45,8 @@ def write(message: Message, dropped: list[str]) -> list[Block | Raw]:
 
 def block(part: Part, message: Message, dropped: list[str]) -> Block | Raw | None:
     match part:
-        case Text(text=text, cache=cache):
-            return _marked(_text(part), cache) if text else None
+        case Text(cache=cache):
+            return _marked(_text(part), cache) if _says(part.text, message) else None
         case Refusal(text=text):
             return {"type": "text", "text": text} if text else None
         case Image(media=media, detail=detail, cache=cache):
@@ -78,6 +78,11 @@ def block(part: Part, message: Message, dropped: list[str]) -> Block | Raw | Non
             return None
         case _:
             assert_never(part)
+
+
+def _says(text: str, message: Message) -> bool:
+    """Anthropic refuses empty text and white space. A user's own is left for it to judge: without it, another would be asked."""
+    return bool(text) and (message.role == "user" or not text.isspace())
 
 
 def call_id(name: str) -> str:

@@ -1,7 +1,7 @@
 """Conversation -> a chat completions request, in the words every service of this shape understands.
 
 Law: text-only content is one string, since many services take no lists; `max_tokens` unless the model is OpenAI's own, whose
-newer ones refuse it. What gets lost is reported, as `crossings` says.
+newer ones refuse it; a developer's words are the system's, unless it is. What gets lost is reported, as `crossings` says.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _steps, crossings
+from llm_gateway.formats import _schema, _steps, crossings
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
@@ -73,7 +73,7 @@ def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
 
 def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
-    body: Fields = {"model": model, "messages": (yield from _messages(call, dropped))}
+    body: Fields = {"model": model, "messages": (yield from _messages(call, model, dropped))}
     body |= {field: value for field in _PLAIN if (value := getattr(call, field)) is not None}
     if call.max_tokens is not None:
         body["max_completion_tokens" if _OWN_MODELS.match(model) else "max_tokens"] = call.max_tokens
@@ -87,8 +87,9 @@ def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     return body, dropped
 
 
-def _messages(call: Conversation, dropped: list[str]) -> Steps[list[Fields]]:
+def _messages(call: Conversation, model: str, dropped: list[str]) -> Steps[list[Fields]]:
     written: list[Fields] = []
+    developer = "developer" if _OWN_MODELS.match(model) else "system"
     pending: list[Part] = []  # images from tool results, which only a user message may hold
     for at, message in enumerate(call.messages):
         if at % STRIDE == STRIDE - 1:
@@ -103,7 +104,8 @@ def _messages(call: Conversation, dropped: list[str]) -> Steps[list[Fields]]:
                 _result(part, message, pending, dropped) for part in message.parts if isinstance(part, ToolResult)
             ]
         else:
-            fields: Fields = {"role": message.role, "content": _parts(message, dropped)}
+            role = developer if message.role == "developer" else message.role
+            fields: Fields = {"role": role, "content": _parts(message, dropped)}
             if message.name is not None:
                 fields["name"] = message.name
             written.append(fields)
@@ -264,7 +266,7 @@ def _tool(tool: Tool, at: int, dropped: list[str]) -> object:
         if tool.description is not None:
             function["description"] = tool.description
         if tool.schema is not None:
-            function["parameters"] = tool.schema
+            function["parameters"] = _schema.with_properties(tool.schema)
         if tool.strict is not None:
             function["strict"] = tool.strict
         return {"type": "function", "function": function}

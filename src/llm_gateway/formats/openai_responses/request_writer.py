@@ -30,7 +30,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
-from llm_gateway.formats import _steps, _typed, crossings
+from llm_gateway.formats import _schema, _steps, crossings
 from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.openai_responses import _content, _thoughts
@@ -40,6 +40,7 @@ from llm_gateway.formats.openai_responses.request_reader import LOGPROBS, SEALED
 PATH = "/responses"
 Fields = dict[str, Any]
 _EMPTY_SCHEMA = Raw(b'{"type":"object","properties":{}}')
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _LEAST_TOKENS = 16  # OpenAI refuses fewer
 _LONGEST_USER = 64
 _TIERS = {"standard_only": "default"}
@@ -220,7 +221,8 @@ def tool(tool: Tool, at: int, dropped: list[str]) -> Fields | Raw:
     if tool.cache is not None:
         dropped.append(f"tools[{at}].cache_control")
     if tool.kind == "function":
-        written: Fields = {"type": "function", "name": tool.name, "parameters": tool.schema or _EMPTY_SCHEMA}
+        schema = _EMPTY_SCHEMA if tool.schema is None else _schema.with_properties(tool.schema)
+        written: Fields = {"type": "function", "name": tool.name, "parameters": schema}
         written["strict"] = bool(tool.strict)
         return written | ({"description": tool.description} if tool.description is not None else {})
     if tool.kind == "custom" and tool.format in {SHAPE, "openai_chat"}:
@@ -232,11 +234,13 @@ def tool(tool: Tool, at: int, dropped: list[str]) -> Fields | Raw:
     return tool.raw
 
 
-def _grammar(raw: Raw) -> Any:
+def _grammar(raw: Raw) -> Fields | Raw:
     """Chat completions put a grammar one level deeper."""
-    told = _typed.tree(raw)
-    inner = told.get("grammar") if isinstance(told, dict) else None
-    return {"type": "grammar", **inner} if isinstance(inner, dict) else told
+    try:
+        told = _decode_members(raw)
+        return {"type": "grammar", **_decode_members(told["grammar"])} if "grammar" in told else raw
+    except (msgspec.DecodeError, RecursionError):
+        return raw
 
 
 def _write_rest(call: Conversation, model: str, body: Fields, dropped: list[str]) -> None:
