@@ -94,6 +94,33 @@ def test_however_deep_a_member_is_it_is_read_or_refused(name, member):
             assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
 
 
+WITHIN = {
+    "openai_chat": [
+        b'"messages":[{"role":"user","content":"hi","odd":%b}]', b'"messages":[{"role":"user","content":[{"type":"text","text":"hi","odd":%b}]}]',
+        b'"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"web_search","odd":%b}]',
+        b'"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"custom","custom":{"name":"c","format":%b}}]',
+    ],
+    "openai_responses": [b'"input":"hi","tools":[{"type":"custom","name":"c","format":%b}]'],
+}  # fmt: skip
+
+
+def down(steps, function, *given):
+    """A call from further down the stack, as a request is read and written: what could be nested when it came may be too deep there."""
+    return down(steps - 1, function, *given) if steps else function(*given)
+
+
+@pytest.mark.parametrize(("name", "body"), [(name, body) for name, bodies in WITHIN.items() for body in bodies])
+def test_however_deep_it_is_within_a_member_it_is_crossed_or_refused(name, body):
+    shape, known = formats()[name], formats()
+    for depth in range(900, 1000):
+        try:
+            peek = shape.peek(b'{"model":"m",%b}' % (body % (b'{"a":' * depth + b"1" + b"}" * depth)), "m")
+            call = down(depth % 4 * 10, shape.read_request, peek)
+            down(30 + depth % 4 * 10, known["openai_responses"].write_request, call, "gpt-5")
+        except Fault as fault:
+            assert fault.kind is Kind.INVALID  # noqa: PT017  raising is allowed, not asked for
+
+
 @pytest.mark.parametrize("name", SHORTEST)
 @pytest.mark.parametrize("number", [b"1e400", b"9" * 30, b"-" + b"9" * 5000])
 @pytest.mark.parametrize("member", [b"top_p", b"max_tokens", b"max_output_tokens", b"n", b"seed", b"response_format", b"unknown"])

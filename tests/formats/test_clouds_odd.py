@@ -46,12 +46,10 @@ def test_a_number_that_no_float_can_hold_is_the_callers_mistake(shape, body):
     assert caught.value.kind is Kind.INVALID
 
 
-def test_a_custom_tools_format_with_such_a_number_is_too():
+def test_a_custom_tools_format_with_such_a_number_goes_through_unread():
     tool = b'{"type":"custom","name":"f","format":%b}' % LARGE
     call = RESPONSES.read_request(RESPONSES.peek(b'{"model":"m","input":"hi","tools":[%b]}' % tool))
-    with pytest.raises(Fault) as caught:
-        RESPONSES.write_request(call, "gpt-5")
-    assert caught.value.kind is Kind.INVALID
+    assert b'"format":%b' % LARGE in RESPONSES.write_request(call, "gpt-5").body
 
 
 def test_an_event_without_end_fails_a_stream_that_is_told_as_an_array():

@@ -36,7 +36,7 @@ def decode(decoder: Callable[[bytes | Raw], T], body: bytes | Raw, under: str = 
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid(f"The request body is not valid JSON: {error}.") from None
     except RecursionError:
-        raise invalid("The request body is nested too deeply.") from None
+        raise too_deep() from None
 
 
 def missing(path: str) -> Fault:
@@ -58,9 +58,21 @@ def unread(items: Iterable[Any], known: frozenset[str], path: str, first: int = 
         if isinstance(item, dict) and not item.keys() <= known:
             for name in item.keys() - known:
                 if item[name] is not None:
-                    found[f"{path}[{position}].{name}"] = Raw(msgspec.json.encode(item[name]))
+                    found[f"{path}[{position}].{name}"] = written(item[name])
     return found
 
 
 def tree(raw: Raw) -> Any:
     return decode(_decode_any, raw)
+
+
+def written(value: object) -> Raw:
+    """A part of a request's tree. Reading it and writing it do not reach the same depth."""
+    try:
+        return Raw(msgspec.json.encode(value))
+    except RecursionError:
+        raise too_deep() from None
+
+
+def too_deep() -> Fault:
+    return invalid("The request body is nested too deeply.")

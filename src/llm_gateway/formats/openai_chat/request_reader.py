@@ -40,6 +40,7 @@ from llm_gateway.formats.openai_chat import _media, _reasoning, _wire
 
 SHAPE = "openai_chat"
 _decode = msgspec.json.Decoder(_wire.Request).decode
+_decode_items = msgspec.json.Decoder(list[Raw]).decode
 _decode_message = msgspec.json.Decoder(_wire.Message).decode
 _EFFORTS: dict[str, Effort] = {effort: effort for effort in get_args(Effort)}
 _KNOWN = _typed.names(_wire.Request)
@@ -128,7 +129,7 @@ def _extras(members: dict[str, Raw], messages: list[dict[str, Any]]) -> Steps[di
             known = _PARTS[part["type"]]
             for name in part.keys() - known:
                 if part[name] is not None:
-                    extras[f"messages[{at}].content[{position}].{name}"] = Raw(msgspec.json.encode(part[name]))
+                    extras[f"messages[{at}].content[{position}].{name}"] = _typed.written(part[name])
         if at % STRIDE == STRIDE - 1:
             yield
     return extras
@@ -265,7 +266,7 @@ def _tool(tool: _wire.ToolSpec, at: int, peek: Peek) -> Tool:
         return Tool(
             tool.custom.name, tool.custom.description, kind="custom", format=SHAPE, raw=_given(tool.custom.format)
         )
-    raw = msgspec.json.decode(peek.members["tools"], type=list[Raw])[at].copy()
+    raw = _typed.decode(_decode_items, peek.members["tools"])[at].copy()
     return Tool(tool.type, kind=tool.type, format=SHAPE, raw=raw)
 
 
