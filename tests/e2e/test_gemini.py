@@ -220,6 +220,10 @@ def test_anthropic_sdk_reads_gemini_replies_and_streams(
     anthropic_client: anthropic.Anthropic, recordings: Recordings
 ) -> None:
     for each in native(recordings, streaming=False):
+        if re.search(b"MALFORMED_FUNCTION_CALL|UNEXPECTED_TOOL_CALL", each.body):  # for which its clients have no word
+            with pytest.raises(anthropic.InternalServerError, match="Send the request again"):
+                anthropic_client.messages.create(model=f"gemini/{each.id}", messages=ASK, max_tokens=64)
+            continue
         got = anthropic_client.messages.create(model=f"gemini/{each.id}", messages=ASK, max_tokens=64)
         text = "".join(block.text for block in got.content if block.type == "text")
         calls = [(block.name, block.input) for block in got.content if block.type == "tool_use"]

@@ -227,6 +227,32 @@ def test_a_stream_that_breaks_says_so_and_never_ends_well(gateway: Gateway, faul
     assert row["output"] > 0
 
 
+def test_a_model_that_could_not_finish_is_a_failure_for_a_client_of_messages(gateway: Gateway, scripted: Scripted):
+    """DeepSeek's word for it. What the provider was paid for it stands in the row, and no such answer closes it to others."""
+
+    def play(upstream: Peer) -> None:
+        if upstream.reply().json().get("stream"):
+            end = FINISH.replace(b'"stop"', b'"insufficient_system_resource"') + DONE
+            upstream.send(STREAM_HEAD, event("It is"), b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
+        else:
+            upstream.send(completion("hell").replace(b'"hell"', b'"hel"').replace(b'"finish_reason": "stop"', b'"finish_reason": "abort"'))
+
+    scripted.play = play
+    for at in range(7):
+        reply = gateway.ask(request("scripted/m", path=MESSAGES, headers=(f"X-Request-ID: unfinished-{at}",)))
+        assert (reply.status, reply.json()["error"]["type"]) == (502, "api_error")
+    row = gateway.row("unfinished-0")
+    assert "input" not in row
+    assert [(one["outcome"], one["input"], one["output"]) for one in row["attempts"]] == [("model_failed", 5, 1)]
+    with gateway.connect() as client:
+        client.send(request("scripted/m", stream=True, path=MESSAGES, headers=("X-Request-ID: unfinished-stream",)))
+        _, body = broken(client)
+    assert text(body) == "It is"
+    assert names(body)[-1] == "error"
+    assert "message_stop" not in names(body)
+    assert gateway.row("unfinished-stream")["outcome"] == "model_failed"
+
+
 def test_a_stream_cut_behind_its_finish_reason_is_whole(gateway: Gateway, scripted: Scripted):
     def play(upstream: Peer) -> None:
         upstream.reply()

@@ -34,6 +34,8 @@ def test_replies(interaction):
     shape = shape_of(interaction)
     reply = shape.read_reply(interaction.body)
     for writer in (*SHAPES.values(), GEMINI):
+        if (writer.name, reply.finish) == ("anthropic_messages", "error"):
+            continue  # it has no word for a model's failure, and tells an error
         told = writer.write_reply(reply, CALL, NOW).body
         if not any(mark in told for mark in BETA):
             REPLIES[writer.name].validate_json(told, strict=False)

@@ -408,9 +408,13 @@ class Egress:
         completion = spoken.read_reply(relay.body)
         if isinstance(completion, Completion) and not completion.id:
             completion = replace(completion, id=x.id, model=completion.model or x.model)
+        try:
+            outgoing = form.write_reply(completion, x.call, int(x.wall))
+        except Fault:  # the model failed, and was paid for it
+            x.wasted = completion.usage
+            raise
         x.usage = completion.usage
         x.finish = completion.finish
-        outgoing = form.write_reply(completion, x.call, int(x.wall))
         x.dropped = (*x.dropped, *outgoing.dropped)
         self._settled(x, target, relay.status)
         return plain(x, outgoing, perf_counter())

@@ -22,7 +22,8 @@ class Incoming:
         """The payloads, without comments and empty events. Raises Fault(UPSTREAM_BROKEN) for an event that never ends."""
         if not self._blocks.size:
             blank = data.find(b"\n\n")
-            if blank == len(data) - 2 > 0 or (blank < 0 and data.find(b"\n\r\n") == len(data) - 3 > 0):  # one whole event, as usual
+            crlf = data.find(b"\n\r\n")
+            if (crlf < 0 and blank == len(data) - 2 > 0) or (blank < 0 and crlf == len(data) - 3 > 0):  # one whole event, as usual
                 payload = sse.payload(data)
                 return [payload if payload.isascii() else _text(payload)] if payload else []
         block = self._blocks.feed(data)
@@ -47,6 +48,10 @@ def _text(payload: bytes) -> bytes:
 
 def cut() -> Fault:
     return Fault(Kind.UPSTREAM_CUT, "The upstream ended its stream before the reply was complete.")
+
+
+def unsaid() -> Fault:
+    return Fault(Kind.UPSTREAM_BROKEN, "The upstream ended its stream without an answer.")
 
 
 def no_text() -> Fault:

@@ -133,22 +133,25 @@ class Crossing:
     def _cross(self, events: list[Event]) -> bytes:
         write = self._writer.write
         written: list[bytes] = []
-        for event in events:
-            if type(event) is Delta:
-                if event.text:
-                    self.meaningful = True
-                    self.characters += len(event.text)
-            elif type(event) is UsageUpdate:  # some upstreams count with every chunk
-                self.usage = event.usage
-            elif type(event) is Failed:
-                self.failed = event.fault
-                break
-            elif type(event) is Start:
-                written.append(write(self._named(event)))
-                continue
-            else:
-                self._note(event)
-            written.append(write(event))
+        try:
+            for event in events:
+                if type(event) is Delta:
+                    if event.text:
+                        self.meaningful = True
+                        self.characters += len(event.text)
+                elif type(event) is UsageUpdate:  # some upstreams count with every chunk
+                    self.usage = event.usage
+                elif type(event) is Failed:
+                    self.failed = event.fault
+                    break
+                elif type(event) is Start:
+                    written.append(write(self._named(event)))
+                    continue
+                else:
+                    self._note(event)
+                written.append(write(event))
+        except Fault as fault:  # an end that the client's shape has no word for
+            self.failed = fault
         return b"".join(written)
 
     def _named(self, event: Start) -> Start:

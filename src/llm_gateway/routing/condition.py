@@ -29,7 +29,7 @@ from llm_gateway.policies.bucket import Allowance, Rate
 from llm_gateway.policies.gradient import Bounds, Gradient
 from llm_gateway.policies.standing import Standing
 from llm_gateway.stores.redis.buckets import Line
-from llm_gateway.telemetry.vitals import CLIENTS_LIMIT, FAILURES
+from llm_gateway.telemetry.vitals import FAILURES, HARMLESS
 
 MOST = 8192
 MOST_COOL = 3600.0
@@ -200,7 +200,7 @@ class Condition:
         """A call failed."""
         kind = fault.kind
         self.troubled = True
-        if kind in BROKEN and fault.code != CLIENTS_LIMIT:
+        if kind in BROKEN and fault.code not in HARMLESS:
             self.meter.errors += ERROR_WEIGHT * (1.0 - self.meter.errors)
             if self.breaker.fail(now):
                 self._free("recovering")

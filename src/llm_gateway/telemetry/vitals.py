@@ -15,7 +15,9 @@ FAILURES = frozenset({
     Kind.UPSTREAM_CONNECT, Kind.UPSTREAM_CUT, Kind.UPSTREAM_BROKEN, Kind.UPSTREAM_ERROR, Kind.OVERLOADED, Kind.TIMEOUT,
     Kind.UPSTREAM_AUTH, Kind.UPSTREAM_QUOTA, Kind.UPSTREAM_TLS, Kind.UPSTREAM_DNS,
 })  # fmt: skip
-CLIENTS_LIMIT = "request_timeout"
+# Codes of faults that are no sign of a provider in trouble: the client's own time limit, and an answer that the model could not
+# finish, which the client's question may bring about.
+HARMLESS = frozenset({"request_timeout", "model_failed"})
 WEIGHT = 0.125
 MEMORY = 300.0  # seconds
 
@@ -57,7 +59,7 @@ class Vitals:
 
     def failed(self, provider: str, fault: Fault) -> None:
         vital = self._vitals.get(provider)
-        if vital is not None and fault.kind in FAILURES and fault.code != CLIENTS_LIMIT:
+        if vital is not None and fault.kind in FAILURES and fault.code not in HARMLESS:
             vital.failures += 1
 
     def age(self, now: float) -> None:

@@ -64,6 +64,11 @@ def stop_reason(reason: FinishReason, stop_sequence: str | None) -> str:
     return "stop_sequence" if stop_sequence is not None and reason == "stop" else _STOP_REASONS[reason]
 
 
+def unfinished() -> Fault:
+    """Of an answer that ended in an error: this API has no stop reason for it, and any of them would be taken for success."""
+    return Fault(Kind.UPSTREAM_ERROR, "The model could not finish its answer. Send the request again.", code="model_failed")
+
+
 def read(body: bytes) -> Completion:
     try:
         if _decode_kind(body).type == "error":
@@ -96,8 +101,11 @@ def _tier(usage: dict[str, Any] | None) -> str | None:
 
 
 def write(reply: Completion) -> Outgoing:
+    """Raises Fault UPSTREAM_ERROR for an answer that the model could not finish."""
     dropped: list[str] = []
     choice = reply.choices[0] if reply.choices else Choice((), "stop")
+    if choice.finish == "error":
+        raise unfinished()
     written = (_block(part, dropped) for part in choice.parts)
     body: Fields = {
         "id": reply.id,

@@ -26,7 +26,7 @@ from llm_gateway.core.events import (
     Start,
     UsageUpdate,
 )
-from llm_gateway.formats._incoming import Incoming, broken, cut
+from llm_gateway.formats._incoming import Incoming, broken, cut, unsaid
 from llm_gateway.formats.anthropic_messages import _blocks, _usage, errors, replies
 
 SHAPE = _blocks.SHAPE
@@ -77,12 +77,13 @@ _NO_INPUT = frozenset({b"", b"{}", b"null"})
 
 
 class MessageReader:
-    __slots__ = ("_counts", "_finished", "_incoming", "_kinds", "_over")
+    __slots__ = ("_counts", "_finished", "_incoming", "_kinds", "_over", "_started")
 
     def __init__(self) -> None:
         self._incoming = Incoming()
         self._counts: dict[str, Any] = {}
         self._kinds: dict[int, str] = {}  # of the open blocks
+        self._started = False
         self._finished = False
         self._over = False
 
@@ -129,11 +130,13 @@ class MessageReader:
                         events.append(PartEnd(event.index))
                 case "message_start":
                     message = event.message or _Message()
-                    events.append(Start(message.id, message.model))
+                    self._start(message, events)
                     self._count(message.usage, events)
                 case "message_delta":
                     self._count(event.usage, events)
                     self._read_finish(event, events)
+                case "message_stop" if not self._started:
+                    self._fail(unsaid(), events)
                 case "message_stop":
                     self._over = True
                     events.append(End())
@@ -144,6 +147,12 @@ class MessageReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Fault):
             self._fail(broken(), events)
 
+    def _start(self, message: _Message, events: list[Event]) -> None:
+        """Once: also where what is said does not wait for message_start."""
+        if not self._started:
+            self._started = True
+            events.append(Start(message.id, message.model))
+
     def _count(self, counts: dict[str, Any] | None, events: list[Event]) -> None:
         if counts:
             self._counts = _usage.merged(self._counts, counts)
@@ -152,6 +161,7 @@ class MessageReader:
     def _read_finish(self, event: _Event, events: list[Event]) -> None:
         delta = _decode_delta(event.delta)
         if delta.stop_reason and not self._finished:
+            self._start(_Message(), events)
             self._finished = True
             reason, native = replies.finish(delta.stop_reason)
             events.append(Finish(reason, 0, delta.stop_sequence, native))
@@ -159,6 +169,7 @@ class MessageReader:
     def _read_start(self, event: _Event, events: list[Event]) -> None:
         index = event.index
         block = _decode_block(event.content_block)
+        self._start(_Message(), events)
         self._kinds[index] = block.type
         match block.type:
             case "text":

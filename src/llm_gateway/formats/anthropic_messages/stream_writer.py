@@ -122,6 +122,8 @@ class MessageWriter:
         if isinstance(event, PartStart):
             return self._write_start(event)
         if isinstance(event, Finish):
+            if event.finish == "error":
+                raise replies.unfinished()
             self._finish = event
             return b""
         block = self._blocks.get(event.index)

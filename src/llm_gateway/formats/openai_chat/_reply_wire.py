@@ -19,10 +19,13 @@ _FINISHES: dict[str, FinishReason] = {
     "end_turn": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",  # Mistral
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "error": "error",
+    "abort": "error",  # vLLM, SGLang
+    "insufficient_system_resource": "error",  # DeepSeek
 }
 
 

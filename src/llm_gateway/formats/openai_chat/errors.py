@@ -63,4 +63,5 @@ def _ours(body: bytes) -> bool:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return isinstance(tree, dict) and isinstance(tree.get("error"), dict) and tree.get("type") != "error"
+    error = tree.get("error") if isinstance(tree, dict) and tree.get("type") != "error" else None
+    return isinstance(error, dict) and not ("type" not in error and isinstance(error.get("status"), str))  # Google's

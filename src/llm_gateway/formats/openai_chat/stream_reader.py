@@ -30,7 +30,7 @@ from llm_gateway.core.events import (
     UsageUpdate,
 )
 from llm_gateway.core.types import Reasoning
-from llm_gateway.formats._incoming import Incoming, broken, cut
+from llm_gateway.formats._incoming import Incoming, broken, cut, unsaid
 from llm_gateway.formats.openai_chat import _logprobs, _reasoning, _reply_wire, _usage, errors
 
 _decode = msgspec.json.Decoder(_reply_wire.Reply).decode
@@ -123,6 +123,9 @@ class ChatReader:
         events.append(Failed(fault))
 
     def _end(self, events: list[Event]) -> None:
+        if not self._choices:
+            self._fail(unsaid(), events)
+            return
         self._over = True
         for number, parts in self._choices.items():
             if not parts.finished:

@@ -1,0 +1,111 @@
+"""Replies that ended badly, or never began: no client of another shape is told that all went well."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from formats.shapes import CALL, GEMINI, NOW, SHAPES
+from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats.crossing import Crossing
+from llm_gateway.formats.openai_responses import OpenAIResponses
+
+OPENAI, ANTHROPIC, RESPONSES = SHAPES["chat_completions"], SHAPES["messages"], OpenAIResponses()
+DONE = b"data: [DONE]\n\n"
+FAILURES = ["error", "abort", "insufficient_system_resource"]  # OpenRouter's and Mistral's, vLLM's, DeepSeek's
+NOTHING = [
+    DONE,
+    b'data: {"id":"c","model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":0,"total_tokens":5}}\n\n' + DONE,
+]
+
+
+def reply(word: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "It is"}, "finish_reason": word}
+    return json.dumps({"id": "c", "model": "m", "choices": [choice]}).encode()
+
+
+def stream(word: str) -> bytes:
+    chunks = [({"content": "It is"}, None), ({}, word)]
+    told = [{"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} for delta, reason in chunks]
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in told) + DONE
+
+
+def crossed(target: Any, body: bytes, source: Any = OPENAI) -> tuple[Crossing, bytes]:
+    crossing = Crossing(source.stream_reader(), target.stream_writer(CALL, NOW))
+    told = crossing.feed(body) + crossing.close()
+    return crossing, told + (crossing.tail(None) if crossing.ended else b"")
+
+
+@pytest.mark.parametrize("word", FAILURES)
+def test_an_answer_that_failed_is_none_for_a_client_of_messages(word: str) -> None:
+    with pytest.raises(Fault) as caught:
+        ANTHROPIC.write_reply(OPENAI.read_reply(reply(word)), CALL)
+    assert caught.value.kind is Kind.UPSTREAM_ERROR
+
+
+@pytest.mark.parametrize("word", FAILURES)
+def test_a_stream_that_failed_ends_in_an_error_for_a_client_of_messages(word: str) -> None:
+    crossing, told = crossed(ANTHROPIC, stream(word))
+    assert b'"It is"' in told
+    assert b"message_delta" not in told
+    assert b"message_stop" not in told
+    assert crossing.failed is not None
+    assert crossing.failed.kind is Kind.UPSTREAM_ERROR
+
+
+@pytest.mark.parametrize("word", FAILURES)
+def test_an_answer_that_failed_is_a_failed_response(word: str) -> None:
+    assert json.loads(RESPONSES.write_reply(OPENAI.read_reply(reply(word)), CALL, NOW).body)["status"] == "failed"
+    assert b"event: response.failed" in crossed(RESPONSES, stream(word))[1]
+
+
+def test_an_answer_as_long_as_the_model_can_make_it_is_not_whole() -> None:
+    """Mistral's word."""
+    assert json.loads(ANTHROPIC.write_reply(OPENAI.read_reply(reply("model_length")), CALL).body)["stop_reason"] == "max_tokens"
+    assert b'"stop_reason":"max_tokens"' in crossed(ANTHROPIC, stream("model_length"))[1]
+
+
+@pytest.mark.parametrize("body", NOTHING, ids=["only its end", "only usage"])
+@pytest.mark.parametrize("target", [OPENAI, ANTHROPIC, RESPONSES], ids=lambda shape: shape.name)
+def test_a_stream_without_an_answer_fails(target: Any, body: bytes) -> None:
+    crossing, told = crossed(target, body)
+    assert told == b""
+    assert crossing.failed is not None
+    assert crossing.failed.kind is Kind.UPSTREAM_BROKEN
+
+
+def test_a_message_that_never_began_fails() -> None:
+    crossing, told = crossed(OPENAI, b'event: message_stop\ndata: {"type":"message_stop"}\n\n', ANTHROPIC)
+    assert (crossing.ended, told) == (False, b"")
+
+
+def test_what_is_said_before_a_message_begins_is_told() -> None:
+    said = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ]
+    _, told = crossed(OPENAI, b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in said), ANTHROPIC)
+    assert all(line.startswith(b"data: ") for line in told.splitlines() if line)
+    chunks = [json.loads(line[6:]) for line in told.splitlines() if line.startswith(b"data: {")]
+    assert "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"]) == "hello"
+
+
+def test_lines_may_end_in_either_way_within_one_read() -> None:
+    first, *rest = stream("stop").split(b"\n\n", 1)
+    crossing, told = crossed(ANTHROPIC, first + b"\r\n\r\n" + rest[0][: -len(DONE)])
+    assert crossing.failed is None
+    assert b'"It is"' in told
+
+
+def test_googles_error_is_told_in_openais_words() -> None:
+    said = {"code": 400, "message": "Invalid value at 'contents'", "status": "INVALID_ARGUMENT", "details": []}
+    fault = GEMINI.read_error(400, json.dumps({"error": said}).encode())
+    for shape in (OPENAI, RESPONSES):
+        told = shape.write_error(fault, "r")
+        assert told.status == 400
+        assert json.loads(told.body)["error"] == {"message": said["message"], "type": "invalid_request_error", "param": None, "code": "invalid_request"}
