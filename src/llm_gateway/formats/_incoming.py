@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats._halves import replaced
 
 _LARGEST = 16 << 20
+_U = b"\\u"
 NOT_TEXT = b"\xff"
 
 
@@ -25,7 +27,7 @@ class Incoming:
             crlf = data.find(b"\n\r\n")
             if (crlf < 0 and blank == len(data) - 2 > 0) or (blank < 0 and crlf == len(data) - 3 > 0):  # one whole event, as usual
                 payload = sse.payload(data)
-                return [payload if payload.isascii() else _text(payload)] if payload else []
+                return [payload if payload.isascii() and _U not in payload else _text(payload)] if payload else []
         block = self._blocks.feed(data)
         if self._blocks.size > _LARGEST:
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event of more than 16 MiB.")
@@ -38,12 +40,13 @@ class Incoming:
 
 
 def _text(payload: bytes) -> bytes:
-    """As it is; or what no reader can decode, where it is not UTF-8: a decoder that keeps members raw would not notice."""
+    """As it is, but for halves of characters; or what no reader can decode, where it is not UTF-8: a decoder that keeps members
+    raw would not notice."""
     try:
         str(payload, "utf-8")
     except UnicodeDecodeError:
         return NOT_TEXT
-    return payload
+    return replaced(payload)
 
 
 def cut() -> Fault:

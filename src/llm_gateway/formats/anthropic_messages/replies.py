@@ -27,6 +27,7 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
+from llm_gateway.formats._halves import replaced
 from llm_gateway.formats._replies import JSON_HEADERS
 from llm_gateway.formats.anthropic_messages import _blocks, _parts, _usage, _wire, errors
 from llm_gateway.formats.contract import Outgoing
@@ -70,6 +71,7 @@ def unfinished() -> Fault:
 
 
 def read(body: bytes) -> Completion:
+    body = replaced(body)
     try:
         if _decode_kind(body).type == "error":
             raise errors.read(200, body)

@@ -12,6 +12,7 @@ import msgspec
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats._splice import Splice
 from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.anthropic_messages import _usage, errors, replies, request_reader, request_writer
@@ -81,7 +82,7 @@ class _Whole(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
 
 
-_decode_whole = msgspec.json.Decoder(_Whole).decode
+_decode_whole = tolerant(msgspec.json.Decoder(_Whole).decode)
 
 
 def summarise(body: bytes) -> Summary:

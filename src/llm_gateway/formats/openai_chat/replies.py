@@ -26,13 +26,14 @@ from llm_gateway.core.types import (
     ToolResult,
     Video,
 )
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats._replies import JSON_HEADERS
 from llm_gateway.formats.contract import Outgoing
 from llm_gateway.formats.openai_chat import _logprobs, _reasoning, _reply_wire, _usage, errors
 from llm_gateway.formats.openai_chat.request_reader import SHAPE
 
 Fields = dict[str, Any]
-_decode = msgspec.json.Decoder(_reply_wire.Reply).decode
+_decode = tolerant(msgspec.json.Decoder(_reply_wire.Reply).decode)
 _FINISHES = {"pause": "stop"}
 _OWN_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 _TIERS = {"standard": "default"}

@@ -13,6 +13,7 @@ from msgspec import Raw
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Completion, Conversation
 from llm_gateway.formats import _members
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats._splice import Splice
 from llm_gateway.formats._steps import Steps
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
@@ -153,7 +154,7 @@ class _Plain(msgspec.Struct, gc=False):
     service_tier: object = None
 
 
-_decode_whole = msgspec.json.Decoder(_Whole).decode
+_decode_whole = tolerant(msgspec.json.Decoder(_Whole).decode)
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 
 

@@ -18,6 +18,7 @@ from msgspec import Raw, Struct
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Usage
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats._splice import Verdict
 from llm_gateway.formats.openai_chat import _usage, errors
 
@@ -55,6 +56,7 @@ class _Chunk(Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_with_care = tolerant(_decode)
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -103,7 +105,7 @@ class ChatWatch:
             self.ended = True
             return Verdict.HOLD
         try:
-            chunk = _decode(data)
+            chunk = _decode_with_care(data)
         except msgspec.ValidationError:
             self.meaningful = True  # well-formed, but of a kind we do not know: the client may
             return Verdict.SEND

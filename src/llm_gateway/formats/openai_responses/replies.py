@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Choice, Completion, Conversation, FinishReason, ToolCall, Usage
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats._replies import JSON_HEADERS
 from llm_gateway.formats.contract import Outgoing, Summary
 from llm_gateway.formats.openai_responses import _envelope, _items, _output, _usage, errors
@@ -34,7 +35,7 @@ class Reply(Struct, gc=False):
     error: Any = None
 
 
-decode = msgspec.json.Decoder(Reply).decode
+decode = tolerant(msgspec.json.Decoder(Reply).decode)
 _SEARCH = b'"web_search_call"'
 
 

@@ -12,13 +12,14 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from llm_gateway.core import sse
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats.contract import Peek
 
 Seal = Callable[[str], str]
 Members = dict[str, Raw]
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _OWN = ("id", "previous_response_id")
-_decode_members = msgspec.json.Decoder(Members).decode
+_decode_members = tolerant(msgspec.json.Decoder(Members).decode)
 _decode_text = msgspec.json.Decoder(str).decode
 
 

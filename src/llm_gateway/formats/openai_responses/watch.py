@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Usage
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats._splice import Splice, Verdict
 from llm_gateway.formats.openai_responses import _envelope, errors, replies, sealing
 from llm_gateway.formats.openai_responses._output import Item
@@ -49,6 +50,7 @@ class _Event(Struct, gc=False):
 
 _decode_text = msgspec.json.Decoder(_Text).decode
 _decode = msgspec.json.Decoder(_Event).decode
+_decode_with_care = tolerant(_decode)
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -85,7 +87,7 @@ class ResponseWatch:
         if not data or data == b"[DONE]":
             return Verdict.SEND
         try:
-            seen = _decode(data)
+            seen = _decode_with_care(data)
         except msgspec.ValidationError:
             self.meaningful = True  # well-formed, but of a kind we do not know: the client may
             return Verdict.SEND
