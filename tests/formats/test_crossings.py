@@ -203,7 +203,7 @@ def test_effort_becomes_a_budget_or_an_adaptive_effort_by_generation():
     assert older["max_tokens"] > 8192
     newer, _ = to_anthropic("claude-opus-4-7", reasoning_effort="high")
     assert (newer["thinking"], newer["output_config"]) == ({"type": "adaptive"}, {"effort": "high"})
-    assert to_openai(thinking={"type": "enabled", "budget_tokens": 8000})[0]["reasoning_effort"] == "medium"
+    assert to_openai("gpt-5", thinking={"type": "enabled", "budget_tokens": 8000})[0]["reasoning_effort"] == "medium"
 
 
 def test_thinking_gives_way_where_anthropic_would_refuse_it():

@@ -183,7 +183,7 @@ def test_everything_a_chat_asks_for_crosses_into_openais_words():
             "num_predict": 9, "temperature": 0.5, "top_p": 0.9, "stop": ["a"], "seed": 3, "presence_penalty": 1, "frequency_penalty": 0.5,
         },
     )  # fmt: skip
-    told = OPENAI.write_request(call, "gpt-4o")
+    told = OPENAI.write_request(call, "gpt-oss-120b")
     sent = json.loads(told.body)
     assert told.dropped == ()
     assert sent["messages"][1]["content"][0] == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
@@ -192,9 +192,9 @@ def test_everything_a_chat_asks_for_crosses_into_openais_words():
     assert [one["tool_call_id"] for one in sent["messages"][3:]] == ids
     assert [one["content"] for one in sent["messages"][3:]] == ["one", "two"]
     assert sent["response_format"]["json_schema"]["schema"] == schema
-    told_plainly = {name: sent[name] for name in ("max_completion_tokens", "temperature", "top_p", "stop", "seed", "reasoning_effort")}
+    told_plainly = {name: sent[name] for name in ("max_tokens", "temperature", "top_p", "stop", "seed", "reasoning_effort")}
     assert told_plainly == {
-        "max_completion_tokens": 9, "temperature": 0.5, "top_p": 0.9, "stop": ["a"], "seed": 3, "reasoning_effort": "low",
+        "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "stop": ["a"], "seed": 3, "reasoning_effort": "low",
     }  # fmt: skip
     assert (sent["logprobs"], sent["top_logprobs"], sent["presence_penalty"]) == (True, 2, 1)
     assert "stream" not in sent

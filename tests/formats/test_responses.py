@@ -296,8 +296,10 @@ def test_a_schema_an_effort_and_the_rest_cross_to_chat():
     sent = json.loads(OPENAI.write_request(call, "gpt-5").body)
     assert sent["response_format"]["json_schema"] == {"name": "n", "schema": schema, "strict": True}
     assert (sent["reasoning_effort"], sent["verbosity"], sent["max_completion_tokens"]) == ("low", "low", 50)
-    assert (sent["logprobs"], sent["top_logprobs"], sent["user"], sent["metadata"]) == (True, 2, "me", {"a": "b"})
-    assert sent["parallel_tool_calls"] is False
+    assert (sent["user"], sent["metadata"], sent["parallel_tool_calls"]) == ("me", {"a": "b"}, False)
+    assert "logprobs" not in sent
+    sent = json.loads(OPENAI.write_request(call, "gpt-4.1").body)
+    assert (sent["logprobs"], sent["top_logprobs"]) == (True, 2)
 
 
 def test_a_cache_breakpoint_reaches_anthropic():
@@ -342,9 +344,10 @@ def test_a_chat_becomes_items_and_nothing_is_stored():
         ],
         "tool_choice": {"type": "function", "name": "f"},
         "reasoning": {"effort": "high"},
-        "include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
+        "include": ["reasoning.encrypted_content"],
     }
-    assert dropped == ()
+    assert dropped == ("logprobs",)
+    assert told(OPENAI, chat(logprobs=True), "gpt-4o")[0]["include"] == ["message.output_text.logprobs"]
     assert "include" not in told(OPENAI, chat(), "gpt-4o")[0]
 
 

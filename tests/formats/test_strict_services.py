@@ -55,3 +55,38 @@ def test_other_schemas_keep_their_bytes(schema: str) -> None:
     call = ANTHROPIC.read_request(ANTHROPIC.peek(body))
     for target in (OPENAI, RESPONSES):
         assert b'"parameters":%b' % schema.encode() in target.write_request(call, "gpt-5").body
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "openai/gpt-4.1-mini", "gpt-3.5-turbo", "chatgpt-4o-latest", "gpt-5-chat-latest", "gpt-5.2-chat-latest"])
+@pytest.mark.parametrize("target", [OPENAI, RESPONSES], ids=lambda shape: shape.name)
+def test_a_model_of_openai_that_does_not_think_is_not_told_how_much(target: Any, model: str) -> None:
+    """ "Unrecognized request argument supplied: reasoning_effort": Claude Code asks for thoughts unasked."""
+    asked = {"max_tokens": 9999, "thinking": {"type": "enabled", "budget_tokens": 4000}, "temperature": 0.5}
+    call = ANTHROPIC.read_request(ANTHROPIC.peek(json.dumps({"model": "m", "messages": [USER], **asked}).encode()))
+    sent = target.write_request(call, model)
+    body = json.loads(sent.body)
+    assert body.keys().isdisjoint({"reasoning_effort", "reasoning"})
+    assert (body["temperature"], sent.dropped) == (0.5, ("thinking",))
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "taken"),
+    [
+        ("gpt-5", None, False), ("gpt-5-mini", "low", False), ("openai/o3", None, False), ("o4-mini", "low", False), ("gpt-5.4", None, False),
+        ("gpt-5.1", None, True), ("gpt-5.4", "none", True), ("gpt-5.1", "high", False), ("gpt-4o", None, True), ("gpt-5-chat-latest", None, True),
+        ("gpt-oss-120b", "low", True), ("deepseek-chat", "high", True),
+    ],
+)  # fmt: skip
+def test_a_model_of_openai_that_thinks_is_not_told_how_to_sample(model: str, effort: str | None, taken: bool) -> None:
+    """ "Unsupported value: 'temperature' does not support 0.5 with this model"."""
+    asked = {"temperature": 0.5, "top_p": 0.5, "presence_penalty": 0.5, "logprobs": True, "top_logprobs": 2, "logit_bias": {"1": 2}, "stop": ["x"]}
+    said = {"model": "m", "messages": [USER], "frequency_penalty": 0, **asked, **({"reasoning_effort": effort} if effort else {})}
+    call = OPENAI.read_request(OPENAI.peek(json.dumps(said).encode()))
+    sent = OPENAI.write_request(call, model)
+    body = json.loads(sent.body)
+    assert {field for field in asked if field in body} == (asked.keys() if taken else set())
+    assert set(sent.dropped) == (set() if taken else asked.keys())
+    assert body.get("reasoning_effort") == effort
+    body = json.loads(RESPONSES.write_request(call, model).body)
+    assert ("temperature" in body, "top_p" in body, "top_logprobs" in body) == (taken,) * 3
+    assert ("message.output_text.logprobs" in body.get("include", [])) is taken

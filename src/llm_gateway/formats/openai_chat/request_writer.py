@@ -6,7 +6,6 @@ newer ones refuse it; a developer's words are the system's, unless it is. What g
 
 from __future__ import annotations
 
-import re
 from typing import Any, assert_never
 
 import msgspec
@@ -34,12 +33,11 @@ from llm_gateway.formats import _schema, _steps, crossings
 from llm_gateway.formats._members import invalid
 from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
-from llm_gateway.formats.openai_chat import _media, _reasoning
+from llm_gateway.formats.openai_chat import _media, _models, _reasoning
 from llm_gateway.formats.openai_chat.request_reader import SHAPE
 
 PATH = "/chat/completions"
 Fields = dict[str, Any]
-_OWN_MODELS = re.compile(r"(?:.*/)?(?:gpt-(?!oss)|chatgpt|o\d)")
 _MOST_STOPS = 4
 _LONGEST_USER = 64
 _BUDGETS: tuple[tuple[int, Effort], ...] = ((1024, "minimal"), (4096, "low"), (12000, "medium"))
@@ -74,9 +72,18 @@ def write_steps(call: Conversation, model: str) -> Steps[Outgoing]:
 def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     dropped = crossings.unsaid(call, SHAPE)
     body: Fields = {"model": model, "messages": (yield from _messages(call, model, dropped))}
-    body |= {field: value for field in _PLAIN if (value := getattr(call, field)) is not None}
+    effort = _effort(call.thinking)
+    if effort is not None and _models.thinks(model):
+        body["reasoning_effort"] = effort
+    elif effort not in {None, "none"}:
+        dropped.append(crossings.name(call, "thinking"))
+    untaken, lost = _models.unsampled(call, model, effort)
+    dropped += lost
+    body |= {field: value for field in _PLAIN if field not in untaken and (value := getattr(call, field)) is not None}
     if call.max_tokens is not None:
-        body["max_completion_tokens" if _OWN_MODELS.match(model) else "max_tokens"] = call.max_tokens
+        body["max_completion_tokens" if _models.own(model) else "max_tokens"] = call.max_tokens
+    if call.stop and "stop" not in untaken:
+        _write_stop(call, body, dropped)
     _write_tools(call, body, dropped)
     _write_rest(call, body, dropped)
     if call.stream:
@@ -89,7 +96,7 @@ def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
 
 def _messages(call: Conversation, model: str, dropped: list[str]) -> Steps[list[Fields]]:
     written: list[Fields] = []
-    developer = "developer" if _OWN_MODELS.match(model) else "system"
+    developer = "developer" if _models.own(model) else "system"
     pending: list[Part] = []  # images from tool results, which only a user message may hold
     for at, message in enumerate(call.messages):
         if at % STRIDE == STRIDE - 1:
@@ -280,15 +287,15 @@ def _tool(tool: Tool, at: int, dropped: list[str]) -> object:
     return {"type": "custom", "custom": custom}
 
 
+def _write_stop(call: Conversation, body: Fields, dropped: list[str]) -> None:
+    body["stop"] = list(call.stop[:_MOST_STOPS])
+    if len(call.stop) > _MOST_STOPS:
+        dropped.append(crossings.name(call, "stop"))
+
+
 def _write_rest(call: Conversation, body: Fields, dropped: list[str]) -> None:
-    if call.stop:
-        body["stop"] = list(call.stop[:_MOST_STOPS])
-        if len(call.stop) > _MOST_STOPS:
-            dropped.append(crossings.name(call, "stop"))
     if call.output is not None:
         _write_output(call, body)
-    if call.thinking is not None and (effort := _effort(call.thinking)) is not None:
-        body["reasoning_effort"] = effort
     if call.modalities:
         body["modalities"] = list(call.modalities)
     if call.user is not None:
@@ -317,8 +324,10 @@ def _write_output(call: Conversation, body: Fields) -> None:
     body["response_format"] = {"type": "json_schema", "json_schema": schema}
 
 
-def _effort(thinking: Thinking) -> Effort | None:
+def _effort(thinking: Thinking | None) -> Effort | None:
     """Switched off, it is left to the model's default: "none" is refused by most."""
+    if thinking is None:
+        return None
     if thinking.effort is not None:
         return thinking.effort
     if thinking.enabled is False or thinking.budget is None:

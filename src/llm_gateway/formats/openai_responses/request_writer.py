@@ -33,6 +33,7 @@ from llm_gateway.core.types import (
 from llm_gateway.formats import _schema, _steps, crossings
 from llm_gateway.formats._steps import STRIDE, Steps, drained
 from llm_gateway.formats.contract import Outgoing
+from llm_gateway.formats.openai_chat import _models
 from llm_gateway.formats.openai_responses import _content, _thoughts
 from llm_gateway.formats.openai_responses._wire import TIERS
 from llm_gateway.formats.openai_responses.request_reader import LOGPROBS, SEALED, SHAPE
@@ -69,6 +70,7 @@ def _write(call: Conversation, model: str) -> Steps[tuple[Fields, list[str]]]:
     body |= {
         field: value for field in ("temperature", "top_p", "metadata") if (value := getattr(call, field)) is not None
     }
+    _write_thinking(call, model, body, dropped)
     if call.max_tokens is not None:
         body["max_output_tokens"] = max(call.max_tokens, _LEAST_TOKENS)
         if call.max_tokens < _LEAST_TOKENS and call.format != SHAPE:
@@ -243,15 +245,26 @@ def _grammar(raw: Raw) -> Fields | Raw:
         return raw
 
 
+def _write_thinking(call: Conversation, model: str, body: Fields, dropped: list[str]) -> None:
+    """How much to think, and what a model that does leaves out."""
+    reasoning = reasoning_options(call.thinking) if call.thinking is not None else {}
+    if reasoning and _models.thinks(model):
+        body["reasoning"] = reasoning
+    elif reasoning.get("effort", "none") != "none":
+        dropped.append(crossings.name(call, "thinking"))
+    untaken, lost = _models.unsampled(call, model, reasoning.get("effort"))
+    dropped += lost
+    for field in untaken & body.keys():
+        del body[field]
+
+
 def _write_rest(call: Conversation, model: str, body: Fields, dropped: list[str]) -> None:
     include: list[str] = []
     if text := text_options(call):
         body["text"] = text
-    if call.thinking is not None and (reasoning := reasoning_options(call.thinking)):
-        body["reasoning"] = reasoning
     if _SEALING.match(model) or body.get("reasoning", {}).get("effort", "none") != "none":
         include.append(SEALED)
-    if call.logprobs:
+    if call.logprobs and "logprobs" not in _models.unsampled(call, model, body.get("reasoning", {}).get("effort"))[0]:
         include.append(LOGPROBS)
         if call.top_logprobs:
             body["top_logprobs"] = call.top_logprobs
