@@ -109,3 +109,26 @@ def test_googles_error_is_told_in_openais_words() -> None:
         told = shape.write_error(fault, "r")
         assert told.status == 400
         assert json.loads(told.body)["error"] == {"message": said["message"], "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+
+
+ZEROS = {"input_tokens": 0, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 12}
+COUNTED = {
+    "input_tokens": 100, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 30,
+    "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 30}, "output_tokens": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, {"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}}])
+def test_a_zero_at_the_end_of_a_message_takes_nothing_off_the_bill(more: dict[str, Any]) -> None:
+    """Who counts the prompt in message_start only says 0 of it in message_delta: https://github.com/envoyproxy/ai-gateway/pull/1631"""
+    said = [
+        {"type": "message_start", "message": {"id": "m", "model": "m", "usage": COUNTED}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {**ZEROS, **more}},
+        {"type": "message_stop"},
+    ]
+    body = b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in said)
+    passed = ANTHROPIC.splice(ANTHROPIC.peek(b'{"model":"m","messages":[1]}'))
+    passed.feed(body)
+    for usage in (passed.usage, crossed(OPENAI, body, ANTHROPIC)[0].usage):
+        assert usage is not None
+        assert (usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output) == (180, 50, 0, 30, 12)

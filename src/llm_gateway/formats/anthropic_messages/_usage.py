@@ -36,8 +36,14 @@ def read(fields: dict[str, Any]) -> Usage:
 
 
 def merged(start: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
-    """message_delta's counts are cumulative and replace message_start's; a null or missing one leaves it."""
-    return {**start, **{name: value for name, value in update.items() if value is not None}}
+    """message_delta's counts are cumulative and replace message_start's. A null or missing one leaves it, and so does a zero: some
+    services, and Anthropic in its time, tell of the prompt in message_start alone, and of nothing behind it."""
+    return {**start, **{name: value for name, value in update.items() if value is not None and (_tells(value) or not start.get(name))}}
+
+
+def _tells(value: object) -> bool:
+    """Whether a count, or one within an object of them, is not zero."""
+    return any(value.values()) if isinstance(value, dict) else value != 0
 
 
 def write(usage: Usage, cost: float | None = None) -> dict[str, Any]:
