@@ -9,6 +9,7 @@ import pytest
 from msgspec import Raw
 
 from formats.shapes import GEMINI, asked
+from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats.marks import Marked, Marks, field
 
 MARKS = Marks(b"pepper")
@@ -104,3 +105,10 @@ def test_a_piece_that_ends_within_a_key_is_not_lost_when_the_stream_is_cut() -> 
     passage.close()
     assert passage.failed is not None
     assert "failed" in repr(passage)
+
+
+def test_what_is_too_deep_to_be_taken_apart_is_refused() -> None:
+    written = b'[{"type":"reasoning","odd":%b,"encrypted_content":"%b"}]' % (b"[" * 800 + b"]" * 800, f"{THEIRS}x".encode())
+    with pytest.raises(Fault) as caught:
+        MARKS.cleared({"input": Raw(written)}, OURS.encode())
+    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "input")

@@ -24,6 +24,7 @@ from msgspec import Raw, Struct
 
 from llm_gateway.core.errors import Fault
 from llm_gateway.core.types import Usage
+from llm_gateway.formats._members import invalid
 from llm_gateway.formats.contract import Passage
 
 _LABEL = b"marks of accounts, version 1"
@@ -61,7 +62,8 @@ class Marks:
 
     def cleared(self, members: Mapping[str, Raw], own: bytes) -> tuple[dict[str, Raw], tuple[str, ...]]:
         """A request's members as the account `own` may see them, and the names of what only others could have read. Its own
-        seals are without their mark; what others sealed is gone, with what makes no sense without."""
+        seals are without their mark; what others sealed is gone, with what makes no sense without. Raises Fault INVALID where that is
+        nested too deeply to be taken apart."""
         cleared, lost = dict(members), list[str]()
         for name, raw in members.items():
             written = bytes(raw)
@@ -69,7 +71,10 @@ class Marks:
                 continue
             written = self._found.sub(lambda m: m[1] if m[2] == own else m[0], written)
             if self._found.search(written):
-                written = self._without(written, name, lost)
+                try:
+                    written = self._without(written, name, lost)
+                except RecursionError:
+                    raise invalid("The request body is nested too deeply.", name) from None
             cleared[name] = Raw(written)
         return cleared, tuple(lost)
 
