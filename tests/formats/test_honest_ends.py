@@ -132,3 +132,21 @@ def test_a_zero_at_the_end_of_a_message_takes_nothing_off_the_bill(more: dict[st
     for usage in (passed.usage, crossed(OPENAI, body, ANTHROPIC)[0].usage):
         assert usage is not None
         assert (usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output) == (180, 50, 0, 30, 12)
+
+
+@pytest.mark.parametrize("said", [b"", b'{"a":1}'], ids=["nothing", "something"])
+def test_a_call_whose_block_never_stops_is_told_whole(said: bytes) -> None:
+    block = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
+    events = [
+        {"type": "message_start", "message": {"id": "m", "model": "m"}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": said.decode()}},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ]
+    body = b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in events)
+    last = crossed(RESPONSES, body, ANTHROPIC)[1].rstrip().splitlines()[-1]
+    (call,) = json.loads(last[6:])["response"]["output"]
+    assert (call["name"], call["arguments"]) == ("f", said.decode() or "{}")
+    _, told = crossed(OPENAI, body, ANTHROPIC)
+    assert b'"arguments":"{' in told

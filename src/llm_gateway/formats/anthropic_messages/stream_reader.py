@@ -162,6 +162,8 @@ class MessageReader:
         delta = _decode_delta(event.delta)
         if delta.stop_reason and not self._finished:
             self._start(_Message(), events)
+            events += map(PartEnd, self._kinds)  # of a service that does not say that its blocks stop
+            self._kinds = {}
             self._finished = True
             reason, native = replies.finish(delta.stop_reason)
             events.append(Finish(reason, 0, delta.stop_sequence, native))
