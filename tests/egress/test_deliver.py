@@ -182,6 +182,25 @@ def test_a_plain_reply_that_is_no_utf8_deep_inside_is_rubbish_too(gateway: Gatew
     assert (reply.status, gateway.row(reply.headers["x-request-id"])["outcome"]) == (502, "bad_upstream_reply"), reply
 
 
+def test_a_client_that_makes_a_provider_say_so_does_not_cost_others_our_key(gateway: Gateway, scripted: Scripted):
+    """The service quotes what it was sent, as OpenAI does with a value that it does not know."""
+
+    def play(upstream: Peer) -> None:
+        asked = upstream.reply().json().get("reasoning_effort")
+        if asked is None:
+            upstream.send(completion())
+            return
+        error = {"message": f"Invalid value: '{asked}'.", "type": "invalid_request_error", "param": "reasoning_effort", "code": "invalid_value"}
+        body = json.dumps({"error": error}).encode()
+        upstream.send(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    scripted.play = play
+    for _ in range(4):
+        reply = gateway.ask(request("scripted/m", reasoning_effort="invalid api key"))
+        assert (reply.status, reply.json()["error"]["param"]) == (400, "reasoning_effort")
+    assert gateway.ask(request("scripted/m")).status == 200
+
+
 def test_a_compressed_reply_nobody_asked_for_is_read_if_it_grows_within_reason(gateway: Gateway):
     assert b"hello" in gateway.ask(request("faulty/fault-gzipped")).body
 

@@ -82,6 +82,26 @@ def test_a_quota_is_ours_to_fix_and_not_to_wait_for() -> None:
     assert read_fault(ANTHROPIC, 400, {}, body, NOW).kind is Kind.UPSTREAM_QUOTA
 
 
+@pytest.mark.parametrize("quoted", ["invalid api key", "no auth", "Incorrect API key provided", "your credit balance is low", "insufficient funds"])
+@pytest.mark.parametrize("message", ["Invalid value: '%s'. Supported values are: 'low' and 'high'.", "messages.0.content: Input should be a string, not %s"])
+def test_what_a_client_wrote_is_not_taken_for_word_of_our_account(message: str, quoted: str) -> None:
+    for shape in (OPENAI, ANTHROPIC):
+        body = json.dumps({"error": {"type": "invalid_request_error", "message": message % quoted}}).encode()
+        assert read_fault(shape, 400, {}, body, NOW).kind is Kind.INVALID
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Incorrect API key provided: in***ey. You can obtain one.", Kind.UPSTREAM_AUTH), ("API key not valid. Please pass one.", Kind.UPSTREAM_AUTH),
+        ("Your credit balance is too low to access the API.", Kind.UPSTREAM_QUOTA), ("Insufficient Balance", Kind.UPSTREAM_QUOTA),
+        ("You exceeded your current quota, please check your plan.", Kind.UPSTREAM_QUOTA),
+    ],
+)  # fmt: skip
+def test_word_of_our_account_is_known_by_its_beginning(message: str, kind: Kind) -> None:
+    assert read_fault(OPENAI, 400, {}, json.dumps({"error": {"message": message}}).encode(), NOW).kind is kind
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_callers_fault_keeps_the_upstreams_body_for_clients_of_its_shape(status: int) -> None:
     fault = openai(status, "'messages[0].content' is too odd")

@@ -73,7 +73,8 @@ _BY_WORD = {
     "request_too_large": Kind.TOO_LARGE,
 }
 
-# Only read where the words above are silent. Each alternative was seen in a real error.
+# Only read where the words above are silent. Each alternative was seen in a real error. What is about our account stands at a message's
+# beginning: elsewhere it may be what the client sent and the service quotes, and our key must not be given up for that.
 _BY_TEXT = (
     (
         Kind.CONTEXT_LENGTH,
@@ -86,11 +87,16 @@ _BY_TEXT = (
     ),
     (
         Kind.UPSTREAM_AUTH,
-        re.compile(r"(?:incorrect|invalid|missing|no) (?:x-)?(?:api[- ]?key|auth)|api key (?:not|is)", re.IGNORECASE),
+        re.compile(
+            r"\A(?:error: )?(?:(?:incorrect|invalid|missing|no) (?:x-)?(?:api[- ]?key|auth)|api key (?:not|is))", re.IGNORECASE
+        ),
     ),
     (
         Kind.UPSTREAM_QUOTA,
-        re.compile(r"credit balance|exceeded your current quota|insufficient (?:credits|balance|funds)", re.IGNORECASE),
+        re.compile(
+            r"\A(?:error: )?(?:your |you (?:have )?)?(?:credit balance|exceeded your current quota|insufficient (?:credits|balance|funds))",
+            re.IGNORECASE,
+        ),
     ),
     (
         Kind.CONTENT_FILTER,
