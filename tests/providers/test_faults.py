@@ -90,6 +90,14 @@ def test_what_a_client_wrote_is_not_taken_for_word_of_our_account(message: str, 
         assert read_fault(shape, 400, {}, body, NOW).kind is Kind.INVALID
 
 
+@pytest.mark.parametrize("quoted", ["api key expired", "the caller does not have permission", "API_KEY_INVALID"])
+def test_nor_is_it_in_googles_words(quoted: str) -> None:
+    said = {"code": 400, "message": f"Invalid value at 'contents[0].role' (TYPE_STRING), \"{quoted}\"", "status": "INVALID_ARGUMENT"}
+    assert read_fault(GEMINI, 400, {}, json.dumps({"error": said}).encode(), NOW).kind is Kind.INVALID
+    known = {**said, "message": f"{quoted}. Please renew it."}
+    assert read_fault(GEMINI, 400, {}, json.dumps({"error": known}).encode(), NOW).kind is Kind.UPSTREAM_AUTH
+
+
 @pytest.mark.parametrize(
     ("message", "kind"),
     [

@@ -45,7 +45,8 @@ _KINDS = {
     "FAILED_PRECONDITION": Kind.UPSTREAM_AUTH,  # the account's: its country, its billing
 }
 _TOO_LONG = re.compile(r"token count .{0,40}exceeds the maximum number of tokens", re.IGNORECASE)
-_UNKNOWN_ACCOUNT = re.compile(r"caller does not have permission|api key expired|api_key_invalid", re.IGNORECASE)
+# At its beginning: elsewhere it may be quoted from the request.
+_UNKNOWN_ACCOUNT = re.compile(r"\A(?:(?:the )?caller does not have permission|api key expired|api_key_invalid)", re.IGNORECASE)
 # What the request names and this account may not read, told as if the account itself were refused. Another account's it may be.
 _NAMED = re.compile(r"access the File |The File \S{1,200} is not in an ACTIVE|CachedContent|cached content|Cloud Storage|gs://", re.IGNORECASE)
 _UNREAD = (
