@@ -90,3 +90,11 @@ def test_a_model_of_openai_that_thinks_is_not_told_how_to_sample(model: str, eff
     body = json.loads(RESPONSES.write_request(call, model).body)
     assert ("temperature" in body, "top_p" in body, "top_logprobs" in body) == (taken,) * 3
     assert ("message.output_text.logprobs" in body.get("include", [])) is taken
+
+
+@pytest.mark.parametrize(("model", "thinks"), [("claude-3-5-haiku-20241022", False), ("claude-3-opus-20240229", False), ("claude-3-7-sonnet-latest", True)])
+def test_a_claude_that_cannot_think_is_not_made_to(model: str, thinks: bool) -> None:
+    call = OPENAI.read_request(OPENAI.peek(json.dumps({"model": "m", "messages": [USER], "reasoning_effort": "low"}).encode()))
+    sent = ANTHROPIC.write_request(call, model)
+    assert ("thinking" in json.loads(sent.body)) is thinks
+    assert sent.dropped == (() if thinks else ("reasoning_effort",))

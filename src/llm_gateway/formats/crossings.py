@@ -88,7 +88,7 @@ TABLE = (
     Row("top_logprobs", "absent for OpenAI's models that think", (0,)),
     Row("logit_bias", "absent for OpenAI's models that think", ({},)),
     Row("output", "a schema both ways; Anthropic has no JSON without one: dropped"),
-    Row("thinking", "effort, budget and level become each other; absent for OpenAI's models that do not think"),
+    Row("thinking", "effort, budget and level become each other; absent for models of OpenAI and Anthropic that do not think"),
     Row("modalities", idle=(("text",),)),
     Row("user", "OpenAI: up to 64 characters"),
     Row("metadata"),

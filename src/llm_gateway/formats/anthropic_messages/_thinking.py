@@ -31,6 +31,7 @@ _EFFORTS: dict[Effort, str] = {
     "max": "max",
 }
 _GENERATION = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2})(?!\d))?")
+_UNTHINKING = re.compile(r"claude-(?:instant|2|3-(?!7))")  # Anthropic refuses to let them
 _ADAPTIVE_SINCE = (4, 6)
 _UNSAMPLED_SINCE = (4, 7)
 
@@ -59,7 +60,7 @@ def write(call: Conversation, model: str, body: dict[str, Any]) -> bool:
         if call.format == "anthropic_messages":
             body["thinking"] = {"type": "disabled"}
         return True
-    if _forced(call) or _unsealed(call.messages):
+    if _UNTHINKING.search(model) or _forced(call) or _unsealed(call.messages):
         return False
     if adaptive(model):
         body["thinking"] = _shown({"type": "adaptive"}, thinking)
