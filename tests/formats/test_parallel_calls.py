@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -116,3 +117,14 @@ def test_a_seal_waits_with_its_call() -> None:
     told = crossed(call(0, '{"a":', name="first", called="A") + chunk({"tool_calls": [sealed]}) + call(0, "1}") + END, RESPONSES)
     kinds = [item["type"] for item in events(told)[-1]["response"]["output"]]
     assert kinds == ["function_call", "function_call", "reasoning"]
+
+
+def test_arguments_in_many_pieces_beside_another_call_are_read_a_few_times_only() -> None:
+    """Each piece looks like an end: read again from the beginning, 20,000 of them would hold the loop for minutes."""
+    pieces = 20_000
+    stream = call(0, '{"a":["', name="first", called="A") + call(1, '{"b":2}', name="second", called="B")
+    reader, began = OPENAI.stream_reader(), time.perf_counter()
+    for piece in (stream, *[call(0, 'word word word","')] * pieces, call(0, '"]}'), END):
+        told = [event for event in reader.feed(piece) if isinstance(event, PartStart)]
+    assert [event.name for event in told] == ["second"]
+    assert time.perf_counter() - began < 4.0

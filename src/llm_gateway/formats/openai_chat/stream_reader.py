@@ -36,12 +36,15 @@ from llm_gateway.formats.openai_chat import _logprobs, _reasoning, _reply_wire, 
 _decode = msgspec.json.Decoder(_reply_wire.Reply).decode
 _decode_any = msgspec.json.Decoder().decode
 
+# Arguments in a hundred thousand pieces are not read a hundred thousand times: the call is then told at the end.
+MOST_LOOKS, SMALL = 16, 64 << 10
+
 
 class _Call:
     """One tool call. `part`: its part, -1 while it waits for one. `at`: the provider's index of it. `said`: its arguments, in
-    pieces. `seal`: Google's, while it waits."""
+    pieces. `seal`: Google's, while it waits. `size`: characters of `said`; `looked`: how many of them were looked at, over and over."""
 
-    __slots__ = ("at", "custom", "id", "name", "part", "said", "seal")
+    __slots__ = ("at", "custom", "id", "looked", "name", "part", "said", "seal", "size")
 
     def __init__(self, at: int, name: str, *, called: str, custom: bool) -> None:
         self.at = at
@@ -51,14 +54,20 @@ class _Call:
         self.part = -1
         self.said: list[str] = []
         self.seal: str | None = None
+        self.size = self.looked = 0
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        self.size += len(text)
 
     def whole(self) -> bool:
         """Whether nothing can be missing from its arguments. What a custom tool is given may end anywhere."""
         if self.custom:
             return True
         last = next((piece.rstrip() for piece in reversed(self.said) if piece.strip()), "")
-        if not last.endswith(("}", "]", '"')):
+        if not last.endswith(("}", "]", '"')) or self.looked > MOST_LOOKS * self.size + SMALL:
             return False
+        self.looked += self.size
         try:
             _decode_any("".join(self.said))
         except (msgspec.DecodeError, RecursionError):
@@ -296,7 +305,7 @@ def _call(call: _reply_wire.Call, parts: _Parts, number: int, events: list[Event
         _seal(known, seal, number, events)
     text = _reply_wire.arguments(function.arguments) if custom is None else custom.input
     if text:
-        known.said.append(text)
+        known.say(text)
         if known.part >= 0:
             events.append(Delta(known.part, text, number))
             if parts.waiting and known.part == parts.index and known.whole():
