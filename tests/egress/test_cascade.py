@@ -47,6 +47,7 @@ class Place:
             "models": {
                 "cut": judged(finish=["length"]), "short": judged(output_under=5), "lost": judged(matches="I (don't|do not) know"),
                 "json": judged(invalid_json=True), "alone": {"targets": ["cheap/x"], "cascade": {"output_under": 5}},
+                "cached": {**judged(output_under=5), "cache": True},
                 "full": {"targets": ["cheap/x"], "fallbacks": ["full/y"], "cascade": {"output_under": 5}},
             },
             "prices": {"cheap/x": {"input": 1, "output": 2}, "dear/y": {"input": 10, "output": 20}},
@@ -110,6 +111,30 @@ def test_a_reply_is_kept_where_the_next_has_no_room(place: Place) -> None:
     place.dear.script(said("from the dear one"))
     assert place.ask("full")[0] == "from the dear one"
     assert place.ask("full")[0] == "no", "a short answer is better than none"
+
+
+@pytest.mark.parametrize("failure", ["status:503", "status:400", "html"])
+def test_a_reply_is_kept_where_the_next_one_fails(place: Place, failure: str) -> None:
+    place.cheap.script(said("no", output=1))
+    place.dear.script(failure)
+    text, headers = place.ask("short")
+    assert text == "no", "a short answer is better than an error"
+    assert (headers["x-gateway-provider"], headers["x-gateway-attempts"], headers["x-gateway-fallbacks"]) == ("cheap", "2", "0")
+    assert headers["x-gateway-escalation"] == "failed"
+    assert float(headers["x-gateway-overhead-ms"]) >= 0.0
+    (row,) = [row for row in rows(place.gateway.folder) if row["request_id"] == headers["x-request-id"]]
+    assert (row["status"], row.get("outcome", "ok"), row["provider"], row["output"]) == (200, "ok", "cheap", 1)
+    assert [each["provider"] for each in row["attempts"]] == ["dear", "cheap"]
+    assert row["attempts"][-1]["outcome"] == "ok"
+    assert row["cost"] == 10 * 1_000 + 1 * 2_000, "nano-USD, once"
+    assert row.get("fallbacks", 0) == 0
+
+
+def test_an_answer_that_stands_in_is_not_cached(place: Place) -> None:
+    place.cheap.script(said("no", output=1), said("no", output=1))
+    place.dear.script("status:503", said("a good answer"))
+    assert place.ask("cached")[0] == "no"
+    assert place.ask("cached")[0] == "a good answer"
 
 
 def test_streams_are_never_sent_back(place: Place) -> None:

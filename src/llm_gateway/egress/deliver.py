@@ -8,6 +8,7 @@ if not, so that an upstream nobody listens to stops generating. What the client 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from llm_gateway.egress.absorbed import absorbed, given_up, unheard
 from llm_gateway.egress.counted import Counter, counted
 from llm_gateway.egress.hedge import Lane, Odds, Race, due
 from llm_gateway.egress.local import Local
+from llm_gateway.egress.makeshift import SENT_BACK, Makeshift
 from llm_gateway.egress.media import Inlay
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
@@ -225,8 +227,14 @@ class Egress:
         return x.deadline - now
 
     def refuse(self, x: Exchange, fault: Fault) -> bytes:
-        """The last bytes of a reply that failed: an error reply, or an error event in a stream that has begun."""
+        """The last bytes of a reply that failed: an error reply, or an error event in a stream that has begun. Where a reply was sent back
+        before, that one."""
         fault.__traceback__ = None  # its frames hold the exchange, which holds the fault
+        kept, x.makeshift = x.makeshift, None
+        if kept is not None:
+            with contextlib.suppress(Fault, UnicodeDecodeError):
+                kept.resume(x)
+                return self._whole(x, kept.target, kept, kept.form, kept.spoken)
         x.fault = fault
         fault = _told(fault)
         if x.status == 200 and x.passage is not None:
@@ -359,7 +367,7 @@ class Egress:
             if not 200 <= status < 300:
                 raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
             if x.cascade is not None:
-                self._judge(x, target, spoken.read_reply(relay.body))
+                self._judge(x, target, relay, form, spoken)
             if x.stream:
                 fault = spoken.summarise(relay.body).fault
                 raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
@@ -367,12 +375,16 @@ class Egress:
         except UnicodeDecodeError:  # in a member that was only looked at now
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not valid UTF-8.") from None
 
-    def _judge(self, x: Exchange, target: Target, reply: Any) -> None:
+    def _judge(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> None:
         """Raises Fault ESCALATED if the reply will not do and there is another to ask; what it cost is added to what that will."""
+        reply: Any = spoken.read_reply(relay.body)
         why = x.cascade(reply)
         if why:
             x.wasted = reply.usage
-            raise Fault(Kind.ESCALATED, f"The reply was sent back: {why}.", code=f"escalated_{why}")
+            x.makeshift = Makeshift(
+                target, relay.status, relay.headers, relay.body, form, spoken, x.upstream_ms, x.upstream_id, x.dropped, x.fallbacks
+            )
+            raise Fault(Kind.ESCALATED, f"The reply was sent back: {why}.", code=SENT_BACK + why)
 
     def _ended(self, x: Exchange, target: Target, relay: Relay) -> bytes:
         """A stream is over: the bytes that end it well, or the fault that ended it."""
@@ -389,7 +401,7 @@ class Egress:
             return tail
         return b"%x\r\n%b\r\n0\r\n\r\n" % (len(tail), tail) if tail else b"0\r\n\r\n"
 
-    def _whole(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> bytes:
+    def _whole(self, x: Exchange, target: Target, relay: Relay | Makeshift, form: Format, spoken: Format) -> bytes:
         """A whole reply, as it came or crossed into the client's shape."""
         if target.seals and spoken.name in target.seals:
             relay.body = target.seals[spoken.name].marked(relay.body, target.account.mark)

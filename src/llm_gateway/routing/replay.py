@@ -315,7 +315,8 @@ class Replay:
         """The ledger has settled a request that was listened to. What was purged meanwhile is not kept."""
         good = x.status == 200 and x.fault is None and not x.broken
         kept = None
-        if good and reply is not None and (x.route.operation != CHAT or x.finish in WHOLE) and spot.purges == self.store.purges:
+        fit = (x.route.operation != CHAT or x.finish in WHOLE) and not x.stands_in
+        if good and reply is not None and fit and spot.purges == self.store.purges:
             kept = self._keep(spot, x, reply)
         if flight is None:
             return
