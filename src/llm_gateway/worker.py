@@ -45,6 +45,7 @@ from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.shadow import Shadows
 from llm_gateway.explaining import Asked, explained
+from llm_gateway.ingress.early import unheard
 from llm_gateway.ingress.server import Server
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.pipeline import Line, gate, repeat, serve
@@ -230,7 +231,7 @@ class Worker:
         for listener in self._listeners:
             listener.close()
         end = perf_counter() + patience
-        while (self.server.connections or self.once.running) and perf_counter() < end:
+        while (self.server.connections or self.server.early or self.once.running) and perf_counter() < end:
             self.server.close_idle()
             await asyncio.sleep(0.05)
         for relay in list(self.line.egress.relays):
@@ -432,7 +433,9 @@ def main(argv: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else MOST_FILES, hard))
 
     async def run() -> None:
-        await Worker(args.index, snapshot, asyncio.get_running_loop()).run(args.listen, args.control)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(unheard)
+        await Worker(args.index, snapshot, loop).run(args.listen, args.control)
 
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import ssl
 import struct
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trustme
@@ -28,6 +30,7 @@ from ingress.gateway import (
     running,
     server,
     snapshot,
+    start,
 )
 from llm_gateway.config.snapshot import Listener, ListenerTls
 from llm_gateway.ingress import proxy
@@ -210,6 +213,69 @@ def test_a_tls_handshake_that_never_comes_is_ended(listening: Gateway):
         assert client.gone()
         assert other.gone()
         assert third.gone()
+
+
+@pytest.fixture(scope="module")
+def crowded(upstreams: Upstreams, pki: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """100 connections."""
+    tls = ListenerTls(str(pki.folder / "cert.pem"), str(pki.folder / "key.pem"))
+    kinds: list[dict[str, Any]] = [{}, {"tls": tls}, {"proxy_protocol": True}, {"proxy_protocol": True, "tls": tls}]
+    listeners = tuple(Listener(host="127.0.0.1", port=1, **kind) for kind in kinds)
+    limits = server(listeners=listeners, max_connections=100, header_timeout=3.0, idle_timeout=30.0)
+    told = snapshot(tmp_path_factory.mktemp("crowded"), (provider("faulty", upstreams.faulty.url),), server=limits)
+    with running(told) as started:
+        yield started
+
+
+@pytest.mark.parametrize(("listener", "said"), [(1, b""), (1, b"\x16"), (2, b"PROXY "), (3, b""), (3, GOOD["v2 TCP4"][0])])
+def test_connections_that_are_none_yet_count_as_connections(crowded: Gateway, pki: SimpleNamespace, listener: int, said: bytes):
+    before = crowded.descriptors()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(crowded.connect())
+        first.send(request("faulty/m"))
+        assert first.reply().status == 200
+        peers = [stack.enter_context(crowded.connect(listener)) for _ in range(400)]
+        for peer in peers:
+            with contextlib.suppress(ConnectionError):
+                peer.send(said)
+        eventually(lambda: crowded.descriptors() - before <= 100 + 32 + 4, 2)
+        first.send(request("faulty/m"))
+        assert first.reply().status == 200
+        eventually(lambda: crowded.descriptors() - before <= 10, 6)  # header_timeout
+        with secured(crowded.connect(1), pki) as client:
+            client.send(request("faulty/m"))
+            assert client.reply().status == 200
+    refused = crowded.ask(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert refused.status == 200
+
+
+HELLO = b"\x16\x03\x01"
+LEFT = [(1, b""), (1, HELLO), (1, b"GET / HTTP/1.1\r\n\r\n"), (2, b"PROXY"), (3, b""), (3, GOOD["v2 TCP4"][0]), (3, GOOD["v2 TCP4"][0] + HELLO)]
+
+
+@pytest.mark.parametrize(("listener", "said"), LEFT)
+def test_who_leaves_before_anything_was_said_is_no_error(crowded: Gateway, listener: int, said: bytes):
+    with crowded.connect(listener) as client:
+        client.send(said)
+        time.sleep(0.05)
+    time.sleep(0.1)
+    assert (crowded.folder / "stderr").read_text() == ""
+
+
+def test_who_was_accepted_while_draining_may_end_its_handshake(upstreams: Upstreams, pki: SimpleNamespace, tmp_path: Path):
+    tls = ListenerTls(str(pki.folder / "cert.pem"), str(pki.folder / "key.pem"))
+    limits = server(listeners=(Listener(host="127.0.0.1", port=1, tls=tls),), lame_duck=0.2, header_timeout=5.0)
+    gateway = start(snapshot(tmp_path, (provider("faulty", upstreams.faulty.url),), server=limits))
+    try:
+        with gateway.connect() as client:
+            gateway.process.send_signal(signal.SIGTERM)
+            time.sleep(0.6)
+            with secured(client, pki) as peer:
+                peer.send(request("faulty/m"))
+                assert peer.reply().status == 200
+        assert gateway.process.wait(5) == 0
+    finally:
+        gateway.stop()
 
 
 # -- PROXY ---------------------------------------------------------------------------------------------------------------

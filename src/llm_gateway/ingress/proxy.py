@@ -70,14 +70,18 @@ def _parse_v2(head: bytes) -> str | None:
 
 
 class ProxyHead(asyncio.BufferedProtocol):
-    """Reads one PROXY head, then calls `proceed(self, address)`, which gives the transport its next protocol; anything
-    else closes the connection. `gone(self)` is called if it ends before."""
+    """Calls `began(self)`, reads one PROXY head, then calls `proceed(self, address)`, which gives the transport its next protocol;
+    anything else closes the connection. `gone(self)` is called if it ends before."""
 
-    __slots__ = ("_buffer", "_gone", "_head", "_proceed", "transport")
+    __slots__ = ("_began", "_buffer", "_gone", "_head", "_proceed", "transport")
 
     def __init__(
-        self, proceed: Callable[[ProxyHead, str | None], None], gone: Callable[[ProxyHead], None]
+        self,
+        began: Callable[[ProxyHead], None],
+        proceed: Callable[[ProxyHead, str | None], None],
+        gone: Callable[[ProxyHead], None],
     ) -> None:
+        self._began = began
         self._proceed = proceed
         self._gone = gone
         self._head = b""
@@ -85,6 +89,7 @@ class ProxyHead(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._began(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone(self)

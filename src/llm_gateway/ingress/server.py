@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
+from weakref import WeakSet
 
 import aiofastnet
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.ingress import memory
+from llm_gateway.ingress.early import Handshake
 from llm_gateway.ingress.heads import Heads
 from llm_gateway.ingress.http1 import BODY, CLOSED, HEAD, IDLE, LINGER, Connection
 from llm_gateway.ingress.proxy import ProxyHead
@@ -104,6 +106,7 @@ class Server:
         self._serial = FIRST
         self._contexts: list[_Certificates] = []
         self._heads: dict[ProxyHead, float] = {}
+        self._handshakes: WeakSet[Handshake] = WeakSet()
         self._upgrades: set[asyncio.Task[None]] = set()
         self.heads = Heads()
         self.adopt(config, _refuse_all)
@@ -138,13 +141,21 @@ class Server:
         if len(self.connections) > self._full:
             connection.surplus = True
             self.gate, self.unguarded = self._guarded, False
-            if len(self.connections) > self._most + SPARE_FILES // 2:
+            if self._overflows():
                 # Those who are told so, and whose answer is on its way, must not take the last descriptors either: a loop that
                 # cannot accept spins.
                 self.overload.refuse(CONNECTIONS)
                 connection.transport.abort()
             elif len(self.connections) > self._most:
                 connection.refuse(self.overload.refuse(CONNECTIONS))
+
+    @property
+    def early(self) -> int:
+        """Who has connected and is no connection yet: before the end of a PROXY head or a TLS handshake."""
+        return len(self._heads) + len(self._handshakes) + len(self._upgrades)
+
+    def _overflows(self) -> bool:
+        return len(self.connections) + self.early > self._most + SPARE_FILES // 2
 
     def strain(self) -> None:
         """After each beat of the clock: whether there is too much to do."""
@@ -205,7 +216,7 @@ class Server:
             factory: Callable[[], asyncio.BaseProtocol] = partial(self._proxied, context)
             context = None
         else:
-            factory = partial(Connection, self, tls=secure)
+            factory = self._handshake if secure else partial(Connection, self)
         if context is not None:
             return await aiofastnet.create_server(
                 loop, factory, sock=sock, ssl=context, backlog=2048, ssl_handshake_timeout=self.config.header_timeout
@@ -214,10 +225,29 @@ class Server:
             return await loop.create_unix_server(factory, sock=sock, backlog=2048)
         return await loop.create_server(factory, sock=sock, backlog=2048)
 
+    def _handshake(self) -> Handshake:
+        """Raises ConnectionAbortedError where there is no room; the socket is closed then."""
+        handshake = Handshake(self._shaken, self._handshakes)
+        if self._overflows():
+            self.overload.refuse(CONNECTIONS)
+            raise ConnectionAbortedError
+        return handshake
+
+    def _shaken(self, handshake: Handshake, transport: asyncio.Transport) -> None:
+        self._handshakes.discard(handshake)
+        connection = Connection(self, tls=True)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+
     def _proxied(self, context: ssl.SSLContext | None) -> ProxyHead:
-        head = ProxyHead(partial(self._proceed, context), self._gone)
+        head = ProxyHead(self._began, partial(self._proceed, context), self._gone)
         self._heads[head] = 0.0
         return head
+
+    def _began(self, head: ProxyHead) -> None:
+        if self._overflows():
+            self.overload.refuse(CONNECTIONS)
+            head.transport.abort()
 
     def _gone(self, head: ProxyHead) -> None:
         self._heads.pop(head, None)
