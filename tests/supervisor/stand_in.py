@@ -1,14 +1,16 @@
 """A child process small enough to be predictable: serves its name, pid and boot payload over HTTP/1.0, obeys its control line.
 
 argv as the real worker's and operator's. `SLOW` in the boot payload makes it take that many seconds to drain, `DIE` makes
-it exit at once, `DEAF` makes it ignore commands.
+it exit at once, `DEAF` makes it ignore commands; the one that it names as FULL has no descriptor to spare for its first second.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 import sys
 
@@ -66,6 +68,13 @@ async def serve(args: argparse.Namespace) -> None:
         writer.close()
 
     peers: list[socket.socket] = []
+    if f"FULL {args.name}" in payload:
+        spent = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        with contextlib.suppress(OSError):
+            while True:
+                spent.append(os.dup(2))
+        loop.call_later(1.0, lambda: [os.close(fd) for fd in spent])
     line = control.attach(loop, args.control, on_command, on_link)
     servers = []
     for fd in filter(None, args.listen.split(",")):

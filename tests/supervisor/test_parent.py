@@ -101,6 +101,16 @@ def test_a_restarted_worker_gets_a_fresh_link_and_the_newest_snapshot(supervise)
     eventually(lambda: gateway.ask(-1).said[-1] == f"worker {second.pid}")
 
 
+@pytest.mark.parametrize("who", ["worker", "operator"])
+def test_who_had_no_descriptor_for_its_link_gets_another(supervise, who: str):
+    gateway = supervise(f"FULL {who}", workers=2)
+    operator = eventually(lambda: len((found := gateway.ask(-1)).links) >= 2 and found, 8)
+    worker = eventually(lambda: (found := gateway.ask()).said[-1:] == [f"operator {operator.pid}"] and found, 8)
+    others = {f"worker {pid}" for pid in gateway.workers().values()}
+    assert f"worker {worker.pid}" in others
+    eventually(lambda: others <= set(gateway.ask(-1).said), 8)
+
+
 def test_a_child_that_keeps_dying_is_restarted_ever_slower(supervise):
     gateway = supervise()
     for _ in range(4):

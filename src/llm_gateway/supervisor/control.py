@@ -3,8 +3,9 @@
 Law: knows no message of the channel; it hands over the socket a channel runs on. Light: a worker imports it.
 
 The line is a Unix stream socketpair. Down come records of exactly two bytes, an opcode and a number, some with one
-descriptor attached; a record is read whole or not at all, so descriptors stay with their record. Up goes `R` once, when
-the child serves. End of file means the supervisor is gone.
+descriptor attached; a record is read whole or not at all, so descriptors stay with their record. Up go records of the same size: `R`
+once, when the child serves, and `L` with the number of a link whose descriptor was lost, since this process had none to spare: the
+supervisor makes another. End of file means the supervisor is gone.
 
 How a worker uses it (the operator likewise; its links carry the worker's index, a worker's own links carry 0 for the
 operator and 1 for the helper):
@@ -34,7 +35,8 @@ from collections.abc import Callable
 from enum import Enum
 
 RECORD = 2
-READY = b"R"
+READY = b"R\0"
+AGAIN = 1.0  # seconds until a lost link is asked for: by then there may be descriptors
 
 
 class Command(Enum):
@@ -62,6 +64,20 @@ class Control:
                 self._sock.send(READY)
             except (BrokenPipeError, ConnectionResetError):
                 return  # the end of file that follows says ORPHANED
+
+    def missed(self, number: int) -> None:
+        """A link's descriptor did not come along. The other end has seen its end already."""
+        self._loop.call_later(AGAIN, self._ask, number)
+
+    def _ask(self, number: int) -> None:
+        if self._sock.fileno() < 0:
+            return
+        try:
+            self._sock.send(LINK + bytes((number,)))
+        except BlockingIOError:
+            self.missed(number)
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
     def close(self) -> None:
         self._loop.remove_reader(self._sock.fileno())
@@ -103,5 +119,7 @@ def _receive(
         if record[:1] == LINK:
             for descriptor in descriptors:
                 on_link(record[1], socket.socket(fileno=descriptor))
+            if not descriptors:
+                control.missed(record[1])
         else:
             on_command(Command(record[:1]))

@@ -43,9 +43,10 @@ LONGEST = 86_400.0  # of one wait: the kernel takes no more than 24 days
 FAST = 5.0
 GRACE = 5.0
 ECHO = 0.5  # make, timeout and npm pass on a Ctrl-C that the terminal sent to us as well: the same signal so soon is one
+RECORD = 2  # bytes; as control.py, which is not imported here since it brings an event loop along
 OPERATOR = "operator"
 HELPER = "helper"
-LOUD = ("killing", "not started", "not told", "deaf")  # what is told at logging.level warn and error too
+LOUD = ("killing", "not started", "not told", "deaf", "linked anew")  # what is told at logging.level warn and error too
 # How a worker's malloc (glibc's) keeps what large bodies took, instead of giving it back to the kernel after each and faulting it in again,
 # page by page: more than half of what a request of 1 MB cost. Up to 16 MiB each; single pieces from 4 MiB on are given back at once. The
 # environment's own values come first.
@@ -258,16 +259,27 @@ class Supervisor:
         if child.line is None:
             return
         try:
-            word = child.line.recv(64)
+            word = child.line.recv(32 * RECORD)
         except (BlockingIOError, ConnectionResetError):
             word = b""
         if not word:
             self._selector.unregister(child.line)
             return
-        if self._serves(child) and not self._served:
-            self._served = True
-            self._log("ready", child=child.name)
-            self._print_banner()
+        for at in range(0, len(word), RECORD):
+            if word[at : at + 1] == b"L":
+                self._reintroduce(child, word[at + 1])
+            elif self._serves(child) and not self._served:
+                self._served = True
+                self._log("ready", child=child.name)
+                self._print_banner()
+
+    def _reintroduce(self, child: Child, number: int) -> None:
+        """It had no descriptor to spare when it was told of a link. number: as it was told."""
+        self._log("linked anew", child=child.name, link=number)
+        if self._serves(child):
+            self._introduce(child, self._aside[number], number)
+        else:
+            self._introduce(self._workers[number], child, next(at for at, each in enumerate(self._aside) if each is child))
 
     def _print_banner(self) -> None:
         if self._plan.banner:
