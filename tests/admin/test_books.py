@@ -22,7 +22,7 @@ from llm_gateway.config.snapshot import Database as Terms
 from llm_gateway.core.tenancy import place
 from llm_gateway.policies.windows import window
 from llm_gateway.stores.sql import tables
-from llm_gateway.stores.sql.engine import reading
+from llm_gateway.stores.sql.engine import connect, reading
 from llm_gateway.stores.tables import Table
 from stores.sql.made import line, write
 
@@ -160,3 +160,49 @@ async def test_a_failure_that_nobody_thought_of_ends_nothing(tmp_path, monkeypat
         write(tmp_path / "journal", line(id="1"))
         await made.until(lambda: not made.books.away)
         assert await made.rows() == 1
+
+
+FILES = ("gateway.db", "gateway.db-wal", "gateway.db-shm")
+
+
+async def kept(folder: Path) -> int:
+    """Rows of the file, as whoever opens it now finds them."""
+    engine = connect(f"sqlite:///{folder}/gateway.db")
+    try:
+        async with reading(engine) as connection:
+            return int((await connection.execute(select(func.count()).select_from(tables.usage))).scalar_one())
+    finally:
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("gone", [FILES, FILES[:1]])
+async def test_a_file_that_is_taken_away_is_brought_back_with_all_that_was_in_it(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    write(tmp_path / "journal", line(id="1"), line(id="2"), name="1-0-1-0.jsonl")
+    async with opened(tmp_path) as made:
+        await made.until(lambda: made.books.metrics()["llm_gateway_journal_loaded_rows_total"][""] == 2)
+        (tmp_path / "journal" / "1-0-1-0.jsonl").unlink()  # loaded, and too old
+        for name in gone:
+            (tmp_path / name).unlink(missing_ok=True)
+        write(tmp_path / "journal", line(id="3"), name="2-0-1-0.jsonl")
+        await made.until(lambda: made.books.metrics()["llm_gateway_journal_loaded_rows_total"][""] == 3)
+        await made.until(lambda: (tmp_path / "gateway.db").exists() and "database_back" in made.kinds())
+        write(tmp_path / "journal", line(id="4"), name="3-0-1-0.jsonl")
+        await made.until(lambda: made.books.metrics()["llm_gateway_journal_loaded_rows_total"][""] == 4)
+        assert made.kinds() == ["database_away", "database_back"]
+        assert "gateway.db" in str(made.said[0][1]["error"])
+        assert await kept(tmp_path) == 4, "rows whose journal is gone, too"
+    assert await kept(tmp_path) == 4
+
+
+async def test_a_file_that_was_put_in_its_place_is_taken(tmp_path: Path) -> None:
+    write(tmp_path / "journal", line(id="1"), name="1-0-1-0.jsonl")
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / "journal", line(id="8"), line(id="9"), name="1-0-1-1.jsonl")
+    async with opened(tmp_path / "other") as made:
+        await made.until(lambda: made.books.metrics()["llm_gateway_journal_loaded_rows_total"][""] == 2)
+    async with opened(tmp_path) as made:
+        await made.until(lambda: made.books.metrics()["llm_gateway_journal_loaded_rows_total"][""] == 1)
+        (tmp_path / "other" / "gateway.db").rename(tmp_path / "gateway.db")  # beside what belongs to the old one
+        await made.until(lambda: made.books.metrics()["llm_gateway_journal_loaded_rows_total"][""] == 2)  # anew: it does not know of it
+        assert await made.rows() == await kept(tmp_path) == 3
+        assert made.kinds() == ["database_away", "database_back"]

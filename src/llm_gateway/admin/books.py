@@ -43,7 +43,8 @@ class Books:
 
     def __init__(self, database: Database, terms: Terms, folder: Path, tell: Tell, spread: Callable[[str], None] = lambda _: None) -> None:
         self.engine = engine = database.engine
-        self._ready = database.ready
+        self._database = database
+        self._reopened = database.reopened
         self.terms = terms
         self.away = False
         self.failures = self.purged = self.forgotten = 0
@@ -97,8 +98,7 @@ class Books:
                 await self._loader.measure()
 
     async def _round(self) -> None:
-        if not self.migrated.is_set():
-            await self._migrate()
+        await self._look()
         begun, joined, self._joined = time.time_ns() / 1e9, self._joined, False
         try:
             await self._sweep()
@@ -122,9 +122,13 @@ class Books:
         async with asyncio.timeout(STALL_SECONDS) as limit:
             await self._loader.sweep(self.terms.journal_keep, lambda: limit.reschedule(asyncio.get_running_loop().time() + STALL_SECONDS))
 
-    async def _migrate(self) -> None:
-        await self._ready()
+    async def _look(self) -> None:
+        """Its tables are there, and it is the one that it was; else how far the journal is loaded is asked anew."""
+        await self._database.ready()
         self.migrated.set()
+        if self._reopened != self._database.reopened:
+            self._reopened = self._database.reopened
+            self._loader.again()
 
     async def _purge(self) -> None:
         """In small steps, for a part of each round until nothing is left; then not for a while."""

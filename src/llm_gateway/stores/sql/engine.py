@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 60
 CONNECTIONS = 5
 WRITES = "llm_gateway_writes"
+FILE, SINCE = "file", "since"  # what a connection's info calls the file that it has open, and when (time.monotonic) it was opened
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
@@ -48,7 +51,7 @@ def connect(url: str) -> AsyncEngine:
         if target.database:
             Path(target.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(target, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_SECONDS})
-        event.listen(engine.sync_engine, "connect", _prepare)
+        event.listen(engine.sync_engine, "connect", partial(_prepare, Path(target.database or "")))
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
     return create_async_engine(
@@ -95,13 +98,23 @@ def unfit(error: BaseException) -> bool:
     return isinstance(error, (DataError, IntegrityError)) or state[:2] in ("22", "23")  # PostgreSQL: data exception, constraint
 
 
-def _prepare(connection: Any, _record: object) -> None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and number; None where there is no such file. What a path is called by others may change, and what it names."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _prepare(path: Path, connection: Any, record: Any) -> None:
     connection.isolation_level = None  # sqlite3 must not begin by itself: `_begin` does
     connection.run_async(_write_ahead)
     cursor = connection.cursor()
     for pragma in ("synchronous=FULL", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    record.info[FILE], record.info[SINCE] = identity(path), time.monotonic()
 
 
 async def _write_ahead(connection: aiosqlite.Connection) -> None:
