@@ -146,6 +146,31 @@ def test_what_kubernetes_says_of_services_is_not_meant_for_us(compile_text):
     assert compile_text(SERVER_PORT="tcp://10.0.0.1:80").snapshot.server.listeners[0].port == 8080
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "where", "path"),
+    [
+        ("server: 5", {"SERVER_PORT": "81"}, "config.yaml:1:1", "server"),
+        ("\nresilience: {queue: 5s}", {"LLM_GATEWAY__RESILIENCE__QUEUE__MAX_LENGTH": "7"}, "config.yaml:2:14", "resilience.queue"),
+        ("keys: sk-1", {"LLM_GATEWAY__KEYS__0__NAME": "x"}, "config.yaml:1:1", "keys"),
+        ("models: {a: echo/x}", {"LLM_GATEWAY__MODELS__A__STRATEGY": "cost"}, "config.yaml:1:10", "models.a"),
+    ],
+)
+def test_a_variable_does_not_silently_replace_what_is_no_section(problems_of, text, environ, where, path):
+    found = problems_of(text, **environ)
+    assert any(problem.startswith(f"{where}: {path}: ") and f"${next(iter(environ))}" in problem for problem in found), found
+
+
+def test_a_section_that_says_nothing_takes_variables(compile_text):
+    assert compile_text("server:", SERVER_PORT="81").snapshot.server.listeners[0].port == 81
+
+
+def test_a_section_that_is_only_switched_on_takes_variables_and_stays_on(compile_text):
+    text = "providers: {echo: {concurrency: true}}\nmodels: {a: {targets: [echo/x], cache: true}}"
+    made = compile_text(text, LLM_GATEWAY__PROVIDERS__ECHO__CONCURRENCY__MIN="2", LLM_GATEWAY__MODELS__A__CACHE__TTL="7").snapshot
+    assert made.providers[0].concurrency.min == 2
+    assert (made.aliases[0].cache.enabled, made.aliases[0].cache.ttl) == (True, 7.0)
+
+
 def test_any_setting_is_reachable_by_variable(compile_text):
     environ = {
         "LLM_GATEWAY__SERVER__TRUSTED_PROXIES": '[10.0.0.0/8, "::1"]',

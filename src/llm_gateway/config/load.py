@@ -219,10 +219,14 @@ class _Merge:
 
     def _set(self, path: Path, value: Any, variable: str) -> None:
         here: Any = self._source.data
-        for step, following in pairwise(path):
+        for depth, (step, following) in enumerate(pairwise(path), 1):
             inner = _get(here, step)
             if not isinstance(inner, list if isinstance(following, int) else dict):
-                inner = [] if isinstance(following, int) else {}
+                if inner is not None and inner is not True:
+                    self._refuse(path, depth, variable)
+                    return
+                # `true` is short for a section that says nothing but that it is there.
+                inner = [] if isinstance(following, int) else {"enabled": True} if inner and step == "cache" else {}
                 _put(here, step, inner)
             here = inner
         _put(here, path[-1], value)
@@ -231,6 +235,12 @@ class _Merge:
             del self._source.where[known]
         self._source.where[path] = f"${variable}"
         self.overrides = [pair for pair in self.overrides if pair[0] != dotted(path)] + [(dotted(path), variable)]
+
+    def _refuse(self, path: Path, depth: int, variable: str) -> None:
+        """What the file says there must not go silently."""
+        kind = "list" if isinstance(path[depth], int) else "mapping (name: value)"
+        message = f"expected a {kind}, since ${variable} sets {dotted(path)}"
+        self.problems.append(Problem(self._place(path[:depth]), dotted(path[:depth]), message))
 
     def _place(self, path: Path) -> str:
         return place(path, self._source.where)
