@@ -39,6 +39,7 @@ def test_the_smallest_limit_counts(tmp_path: Path, groups: str, files: dict[str,
 def test_where_there_are_no_groups_there_is_no_limit(tmp_path: Path):
     assert limit_of(tmp_path) is None
     assert bodies(1, 32 * MIB, tmp_path) == bodies(64, 32 * MIB, tmp_path) == 256 * MIB
+    assert bodies(1, 512 * MIB, tmp_path) == 512 * MIB, "or a body that is allowed would be told for ever to come again"
 
 
 @pytest.mark.parametrize(("workers", "share"), [(1, 256), (2, 128), (64, 32)])

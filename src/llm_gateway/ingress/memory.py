@@ -17,7 +17,7 @@ UNLIMITED = 1 << 60  # v1 says "no limit" with a number close to 2**63
 def bodies(workers: int, largest: int, root: Path = Path("/")) -> int:
     """Bytes for one of so many workers; at least the `largest` body that is allowed."""
     limit = limit_of(root)
-    return ASSUMED // SHARE if limit is None else max(limit // SHARE // workers, largest)
+    return max(ASSUMED // SHARE if limit is None else limit // SHARE // workers, largest)
 
 
 def limit_of(root: Path = Path("/")) -> int | None:
