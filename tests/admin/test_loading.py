@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -217,3 +217,27 @@ async def test_how_far_behind_it_is_shows_without_a_database(folder):
     rows, seconds = nobody.behind()
     assert 30 < rows < 200
     assert 59 < seconds < 90
+
+
+async def test_the_torn_end_of_a_dead_writers_file_is_no_lag(engine, folder, loader):
+    """A power cut, a full disk: nobody will ever end that line, and there is nothing to load."""
+    begun = int(time.time_ns() / 1e6) - 60_000
+    path = write(folder, line(id="1"), line(id="2")[:40], name=f"{begun:013d}-0-1-0.jsonl")
+    with path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        await loader.sweep(DAY)
+        assert loader.behind()[0] == 1, "whoever has it open may end it"
+    for _ in range(2):
+        assert await loader.sweep(DAY) == 0
+        assert loader.behind() == (0, 0.0)
+    await loader.measure()
+    assert loader.behind() == (0, 0.0)
+    async with engine.begin() as connection:  # another database, all of a sudden
+        await connection.execute(delete(tables.journal_files))
+    loader.again()
+    assert await loader.sweep(DAY) == 1
+    write(folder, line(id="2")[40:], name=path.name)
+    await loader.measure()
+    assert loader.behind()[0] == 1
+    assert await loader.sweep(DAY) == 1
+    assert await ids(engine) == ["1", "2"]

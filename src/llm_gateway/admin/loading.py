@@ -43,6 +43,7 @@ class Loader:
         self._offsets: dict[str, int] | None = None
         self._sizes: dict[str, int] = {}
         self._caught: dict[str, float] = {}  # file -> when all of it was last known to be loaded
+        self._torn: dict[str, int] = {}  # file -> its length, where what is left of it is a line that nobody will end
         self._bytes = 0
 
     async def sweep(self, keep: float, moved: Callable[[], object] = lambda: None) -> int:
@@ -64,13 +65,18 @@ class Loader:
         now = time.time_ns() / 1e9
         offsets = self._offsets or {}
         self._caught = {
-            name: now if offsets.get(name) == size else self._caught.get(name, _begun(name, now)) for name, size in self._sizes.items()
+            name: now if size in (offsets.get(name), self._torn.get(name)) else self._caught.get(name, _begun(name, now))
+            for name, size in self._sizes.items()
         }
 
     def behind(self) -> tuple[int, float]:
         """Rows not loaded yet, about, and seconds since there was none of them."""
         offsets = self._offsets or {}
-        late = {name: size - offsets.get(name, 0) for name, size in self._sizes.items() if size > offsets.get(name, 0)}
+        late = {
+            name: size - offsets.get(name, 0)
+            for name, size in self._sizes.items()
+            if size > offsets.get(name, 0) and size != self._torn.get(name)
+        }
         mean = self._bytes / self.rows if self.rows else USUAL_LINE
         now = time.time_ns() / 1e9
         seconds = max((now - self._caught.get(name, now) for name in late), default=0.0)
@@ -79,15 +85,18 @@ class Loader:
     def again(self) -> None:
         """After an error: how far it had come is asked of the database."""
         self._offsets = None
+        self._torn.clear()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _load(self, name: str, size: int, offsets: dict[str, int], moved: Callable[[], object]) -> int:
         taken = 0
-        while offsets.get(name, 0) < size:
+        while offsets.get(name, 0) < size and self._torn.get(name) != size:
             start = offsets.get(name, 0)
             batch = await asyncio.to_thread(_read, self._folder / name, self._replica, start)
             if batch is None:
+                if await asyncio.to_thread(_dead, self._folder / name, start, size):
+                    self._torn[name] = size
                 break
             offsets[name] = await self._book(batch)
             taken += len(batch.lines)
@@ -128,6 +137,7 @@ class Loader:
             for name in gone:
                 del offsets[name]
                 self._sizes.pop(name, None)
+                self._torn.pop(name, None)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -176,6 +186,13 @@ def _removed(folder: Path, loaded: dict[str, int], old: float) -> list[str]:
                 path.unlink()
                 gone.append(name)
     return gone
+
+
+def _dead(path: Path, offset: int, size: int) -> bool:
+    """As `_finished`, of a file that may be gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return _finished(path, offset, size)
+    return False
 
 
 def _finished(path: Path, offset: int, size: int) -> bool:
