@@ -123,6 +123,7 @@ class Worker:
         """Takes a configuration over, from the next request on. Requests under way end under the one they began with."""
         self.journal.adopt(snapshot.journal_on_error)
         self.fetched = wiring.still_good(self.fetched, self.snapshot, snapshot)
+        self.line.quota.rest(perf_counter() + self.server.epoch)  # where reloads come often, it may never have had enough looked up to do so itself
         active = self.line.routing.active
         after = {each.name: each for each in snapshot.providers}
         self.conditions.forget(each.name for each in self.snapshot.providers if after.get(each.name) != each)

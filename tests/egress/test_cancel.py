@@ -16,8 +16,10 @@ from llm_gateway.config.snapshot import Hedge
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Principal
 from llm_gateway.core.headers import render
+from llm_gateway.core.tenancy import Claim
 from llm_gateway.ingress.routes import match
 from llm_gateway.pipeline import serve
+from llm_gateway.stores.gauges import Memory
 from llm_gateway.worker import Worker
 from upstream.origin import serving, unused_port
 
@@ -117,6 +119,20 @@ def check(worker: Worker, x: Exchange, client: Browser, *, started: bool) -> Non
     for bay in worker.pool.bays.values():
         assert all(each.state in ("idle", "left", "closed") for each in bay.open), bay
         assert len(bay.open) <= 1
+
+
+async def test_a_reload_forgets_limits_that_are_at_rest(tmp_path: Path):
+    told = snapshot(tmp_path, (provider("up", "http://127.0.0.1:1"),))
+    worker = Worker(0, told, asyncio.get_running_loop())
+    gauges = worker.line.quota.gauges
+    assert isinstance(gauges, Memory)
+    for turn in range(3):  # of users that tokens name there is no end, and cloud credentials bring a reload every hour
+        for number in range(100):
+            gauges.bind("t", (Claim(f"user:{turn}-{number}", "requests", 5),))
+        worker.adopt(told)
+        assert len(gauges) == 0
+    worker.pool.close()
+    worker.journal.close()
 
 
 async def test_a_bug_is_told_as_a_500_and_booked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

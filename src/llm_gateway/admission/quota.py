@@ -133,6 +133,11 @@ class Quota:
             return None
         return self._extended_later(hold, verdict)
 
+    def rest(self, wall: float) -> None:
+        """What was looked up is forgotten, and with it what counts nothing at present. wall: Unix seconds."""
+        self._kept.clear()
+        self.gauges.rest(perf_counter(), wall)
+
     def report(self) -> dict[str, dict[str, float]]:
         """For /metrics, once a second."""
         counts = {f'holder="{holder}",limit="{measure}"': float(count) for (holder, measure), count in self.refused.items()}
@@ -148,8 +153,7 @@ class Quota:
 
     def _bind(self, principal: Principal, model: str, wall: float) -> Kept:
         if len(self._kept) >= MOST_BOUND:
-            self._kept.clear()
-            self.gauges.rest(perf_counter(), wall)
+            self.rest(wall)
         claims = tuple(sorted(claims_of(principal, model, self._shares), key=lambda claim: claim.measure not in RATED))
         bound = self.gauges.bind(principal.tenant, claims) if claims else None
         counted = any(each.measure == "tokens" for each in claims)
