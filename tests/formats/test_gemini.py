@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -16,7 +17,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.events import Delta, Failed, Finish, PartStart, SignatureDelta, UsageUpdate
 from llm_gateway.core.types import Reasoning, Text, ToolCall, ToolResult
 from llm_gateway.formats.crossing import Crossing
-from llm_gateway.formats.gemini import Gemini
+from llm_gateway.formats.gemini import Gemini, _casing
 
 OPENAI, ANTHROPIC = SHAPES["chat_completions"], SHAPES["messages"]
 FOREIGN = [one for one in recorded() if one.status < 400 and shape_of(one) is not GEMINI]
@@ -586,3 +587,22 @@ def test_a_last_event_that_holds_much_is_the_end_all_the_same(array: bool, size:
     assert (passage.finish, passage.usage.input, passage.usage.output) == ("STOP", 7, 9)
     passed += passage.tail(None)
     assert len(json.loads(passed)) == 2 if array else passed == first + last
+
+
+@pytest.mark.parametrize("depth", [150, 943])
+def test_fields_nested_beyond_all_measure_are_refused_without_a_word_on_stderr(depth: int, capfd: pytest.CaptureFixture[str]):
+    def measure(_phase: str, _info: dict[str, Any]) -> None:  # as telemetry.garbage does
+        return
+
+    body = b'{"generation_config":' + b'{"a":' * depth + b"1" + b"}" * (depth + 1)
+    gc.callbacks.append(measure)
+    try:
+        for size in range(0, 1000, 10):  # wherever in between the garbage is collected
+            gc.collect()
+            kept = [[] for _ in range(size)]
+            with pytest.raises(Fault, match="nested too deeply"):
+                _casing.normal(body)
+            del kept
+    finally:
+        gc.callbacks.remove(measure)
+    assert capfd.readouterr().err == ""

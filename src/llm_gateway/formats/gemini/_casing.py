@@ -24,6 +24,7 @@ _SNAKE = re.compile(
 _AS_IT_IS = frozenset(
     {"args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels"}
 )
+DEEPEST = 100  # as far as Google's own parser goes; at the interpreter's limit a collection of garbage prints errors of its own
 _UNDER = re.compile(r"_([a-z])")
 
 
@@ -36,16 +37,19 @@ def normal(body: bytes) -> bytes:
     if _SNAKE.search(body) is None:
         return body
     try:
-        return msgspec.json.encode(_renamed(msgspec.json.decode(body)))
+        return msgspec.json.encode(_renamed(msgspec.json.decode(body), DEEPEST))
     except RecursionError:
         raise invalid("The request body is nested too deeply.") from None
     except msgspec.DecodeError as error:  # a number that no float can hold
         raise invalid(f"The request body cannot be read: {error}.") from None
 
 
-def _renamed(tree: Any) -> Any:
-    if isinstance(tree, list):
-        return [_renamed(each) for each in tree]
-    if not isinstance(tree, dict):
+def _renamed(tree: Any, deepest: int) -> Any:
+    if not isinstance(tree, (list, dict)):
         return tree
-    return {(own := camel(name)): value if own in _AS_IT_IS else _renamed(value) for name, value in tree.items()}
+    if not deepest:
+        raise RecursionError
+    deeper = deepest - 1
+    if isinstance(tree, list):
+        return [_renamed(each, deeper) for each in tree]
+    return {(own := camel(name)): value if own in _AS_IT_IS else _renamed(value, deeper) for name, value in tree.items()}
