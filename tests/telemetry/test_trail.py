@@ -53,6 +53,17 @@ def test_pages_follow_each_other_and_nothing_comes_twice(written: Path) -> None:
     assert seen == list(range(25, 0, -1))
 
 
+@pytest.mark.parametrize(("wanted", "seen"), [(Wanted(action="/0"), [21, 1]), (Wanted(actor="nobody"), [])])
+def test_a_search_comes_to_the_end_however_few_lines_a_page_may_read(written: Path, wanted: Wanted, seen: list[int]) -> None:
+    found, behind = list[int](), 0
+    for _ in range(20):
+        each = page(written, wanted, 3, behind, read=4)
+        found += numbers(each)
+        if not (behind := each.behind):
+            break
+    assert (found, behind) == (seen, 0)
+
+
 def test_a_torn_last_line_is_left_out(written: Path) -> None:
     with (written / "2026-12.jsonl").open("ab") as file:
         file.write(b'{"seq": 26, "half')

@@ -51,13 +51,13 @@ class Page(Struct, frozen=True):
 def page(directory: Path, wanted: Wanted, most: int, behind: int = 0, *, read: int = MOST_READ) -> Page:
     """behind: as the page before said; 0: from the newest on. Raises OSError."""
     found: list[Line] = []
-    last = 0
-    for count, line in enumerate(backwards(directory, wanted.since[:7])):
+    last = count = 0
+    for line in backwards(directory, wanted.since[:7]):
         if behind and line["seq"] >= behind:
-            continue
+            continue  # not one of this page's: or one that begins far back would have none, and be followed by itself
         if len(found) == most or count >= read:
-            return Page(found, last or behind)
-        last = line["seq"]
+            return Page(found, last)
+        last, count = line["seq"], count + 1
         if wanted.has(line):
             found.append(line)
     return Page(found, 0)
