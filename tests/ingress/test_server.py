@@ -326,6 +326,16 @@ def test_reading_a_proxy_head_never_asks_for_more_than_its_end(case: str):
     assert proxy.needed(head) == 0
 
 
+def test_a_proxy_head_of_a_stranger_says_nothing(upstreams: Upstreams, tmp_path: Path):
+    """Else whoever reaches the port is whom he says he is, also for keys that are bound to addresses."""
+    limits = server(listeners=(Listener(host="127.0.0.1", port=1, proxy_protocol=True),), trusted_proxies=("10.0.0.1/8",))
+    with running(snapshot(tmp_path, (provider("faulty", upstreams.faulty.url),), aliases=(alias("good", "faulty/m"),), server=limits)) as gateway:
+        for at, case in enumerate(("v1 TCP4", "v2 TCP4")):
+            with gateway.connect() as client:
+                client.send(GOOD[case][0])
+                assert peer_of(gateway, client, f"stranger-{at}", "X-Forwarded-For: 198.51.100.9") == "127.0.0.1"
+
+
 # -- who is asking -------------------------------------------------------------------------------------------------------
 
 

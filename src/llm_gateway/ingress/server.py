@@ -122,7 +122,7 @@ class Server:
         self.heads.forget()
         self.body_memory = config.body_memory or memory.bodies(self._workers, config.max_body)
         self.overload.adopt(config.max_streams, config.max_loop_lag)
-        self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n) for n in config.trusted_proxies)
+        self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(n, strict=False) for n in config.trusted_proxies)
         # A request may need a second descriptor, for its upstream: connections that could not be served are not accepted.
         self._most = min(config.max_connections, max((self._files - SPARE_FILES) // 2, 1))
         self.crowded = int(self._most * STOP_KEEP_ALIVE)
@@ -255,6 +255,12 @@ class Server:
     def _proceed(self, context: ssl.SSLContext | None, head: ProxyHead, peer: str | None) -> None:
         self._gone(head)
         transport = head.transport
+        direct = transport.get_extra_info("peername")
+        if direct is None:  # it has gone already
+            transport.abort()
+            return
+        if self._trusted and not self._is_trusted(direct[0]):
+            peer = None  # whom a stranger says he is
         connection = Connection(self, tls=context is not None, peer=peer)
         if context is None:
             transport.set_protocol(connection)
