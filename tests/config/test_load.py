@@ -171,6 +171,30 @@ def test_a_section_that_is_only_switched_on_takes_variables_and_stays_on(compile
     assert (made.aliases[0].cache.enabled, made.aliases[0].cache.ttl) == (True, 7.0)
 
 
+def test_references_work_in_variables_too(tmp_path, compile_text):
+    """`LLM_GATEWAY_SECRET=file:/run/secrets/gateway`: the path must not become the secret."""
+    (tmp_path / "token").write_text("the-token-0123456789\n")
+    (tmp_path / "key").write_text("sk-from-a-file\n")
+    environ = {
+        "LLM_GATEWAY_SECRET": f"file:{tmp_path}/token", "OPENAI_API_KEY": f"file:{tmp_path}/key", "TENANT": "acme",
+        "LLM_GATEWAY__KEYS": f"[{{name: a, key: 'file:{tmp_path}/key', tenant: '${{TENANT}}'}}]",
+        "LLM_GATEWAY__TENANTS": "{acme: {}}",
+    }  # fmt: skip
+    loaded = load(None, environ)
+    assert loaded.root.secret is not None
+    assert loaded.root.secret.get_secret_value() == "the-token-0123456789"
+    made = compile_text(None, **environ).snapshot
+    assert (made.keys[0].tenant, made.providers[0].keys[0].value) == ("acme", "sk-from-a-file")
+    assert {Path(name).name for name in loaded.files} == {"token", "key"}
+
+
+@pytest.mark.parametrize("name", ["LLM_GATEWAY_SECRET", "LLM_GATEWAY__ADMIN__TOKEN"])
+def test_a_reference_in_a_variable_that_leads_nowhere_is_told(compile_text, name):
+    with pytest.raises(ConfigError, match="cannot be read") as raised:
+        compile_text(None, **{name: "file:/nowhere/at/all"})
+    assert str(raised.value).startswith(f"${name}: ")
+
+
 def test_any_setting_is_reachable_by_variable(compile_text):
     environ = {
         "LLM_GATEWAY__SERVER__TRUSTED_PROXIES": '[10.0.0.0/8, "::1"]',

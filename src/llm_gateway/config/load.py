@@ -6,7 +6,7 @@ Precedence, later wins: defaults, config.yaml, the brief's variables (VARIABLES)
 prints which variable set what. Two exceptions, so that a key never travels to a host it was not made for: a provider
 that has keys of its own and points elsewhere than its service keeps them, and so does one with several `keys`.
 
-Any text value may hold `${VAR}`, `${VAR:-default}` (also if VAR is empty) and `$${` for a literal `${`; a value
+Any text value, a variable's too, may hold `${VAR}`, `${VAR:-default}` (also if VAR is empty) and `$${` for a literal `${`; a value
 `file:/path` is that file's content without surrounding white space. A provider's key whose variable is not set is no
 key; anywhere else a variable that is not set is an error.
 """
@@ -234,6 +234,10 @@ class _Merge:
         for known in [known for known in self._source.where if known[: len(path)] == path]:
             del self._source.where[known]
         self._source.where[path] = f"${variable}"
+        if isinstance(value, str):
+            _put(here, path[-1], self._resolve(value, path))
+        elif isinstance(value, (dict, list)):
+            self.references(value, path)
         self.overrides = [pair for pair in self.overrides if pair[0] != dotted(path)] + [(dotted(path), variable)]
 
     def _refuse(self, path: Path, depth: int, variable: str) -> None:
