@@ -44,6 +44,7 @@ BOUNDS = {
 }
 PATTERNS = {
     r"^(https?|echo)://[^\s/?#]+[^\s?#]*$": "expected a URL: http:// or https://, host, and no query",
+    r"^http://[^\s/?#]+/?$": "expected http://[user:password@]host:port: proxies are asked by plain HTTP, whatever goes through them",
     r"^[^/\s]+/\S+$": "expected `provider/model`",
     "^[0-9a-f]{64}$": "expected 64 hexadecimal digits, as `llm-gateway keys hash` prints them",
     r"^[a-z0-9-]{1,63}$": "expected a region's name, such as eu-central-1",

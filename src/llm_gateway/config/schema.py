@@ -152,7 +152,7 @@ class Provider(Section):
         default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`, Vertex's `v1` or `v1beta1`."
     )
     headers: dict[str, str] = Field(default={}, description="Added to every request to it.")
-    proxy: Annotated[str, AfterValidator(readable)] | None = Field(
+    proxy: Annotated[str, Field(pattern=r"^http://[^\s/?#]+/?$"), AfterValidator(readable)] | None = Field(
         default=None, description="HTTP proxy to reach it through, `http://[user:password@]host:port`."
     )
     tls: ProviderTls = Field(default=ProviderTls(), description="How TLS to it is checked.")
