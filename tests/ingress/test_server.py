@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import signal
 import socket
 import ssl
@@ -247,6 +249,37 @@ def test_connections_that_are_none_yet_count_as_connections(crowded: Gateway, pk
             assert client.reply().status == 200
     refused = crowded.ask(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
     assert refused.status == 200
+
+
+@pytest.mark.parametrize("listener", [0, 1])
+def test_a_listener_without_descriptors_waits_for_some_and_does_not_spin(upstreams: Upstreams, pki: SimpleNamespace, tmp_path: Path, listener: int):
+    tls = ListenerTls(str(pki.folder / "cert.pem"), str(pki.folder / "key.pem"))
+    listeners = (Listener(host="127.0.0.1", port=1), Listener(host="127.0.0.1", port=1, tls=tls))
+    gateway = start(snapshot(tmp_path, (provider("faulty", upstreams.faulty.url),), server=server(listeners=listeners)))
+    try:
+        pid, before = gateway.process.pid, resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+        time.sleep(0.5)  # for what it imports beside serving
+        taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(1000)) - taken), before[1]))
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(gateway.connect(listener)) for _ in range(3)]
+            time.sleep(0.2)
+            used = cpu(pid)
+            time.sleep(1.0)
+            assert cpu(pid) - used < 0.3
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            with secured(peers[-1], pki) if listener else gateway.connect() as client:
+                client.send(request("faulty/m"))
+                assert client.reply().status == 200
+        assert (tmp_path / "stderr").read_text().count("Error") <= 5, "it says so once a second"
+    finally:
+        gateway.stop()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of user and system time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 HELLO = b"\x16\x03\x01"

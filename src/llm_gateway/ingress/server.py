@@ -21,7 +21,7 @@ import aiofastnet
 
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.ingress import memory
-from llm_gateway.ingress.early import Handshake
+from llm_gateway.ingress.early import Handshake, Listening
 from llm_gateway.ingress.heads import Heads
 from llm_gateway.ingress.http1 import BODY, CLOSED, HEAD, IDLE, LINGER, Connection
 from llm_gateway.ingress.proxy import ProxyHead
@@ -218,8 +218,9 @@ class Server:
         else:
             factory = self._handshake if secure else partial(Connection, self)
         if context is not None:
+            patient = cast("socket.socket", Listening(sock))
             return await aiofastnet.create_server(
-                loop, factory, sock=sock, ssl=context, backlog=2048, ssl_handshake_timeout=self.config.header_timeout
+                loop, factory, sock=patient, ssl=context, backlog=2048, ssl_handshake_timeout=self.config.header_timeout
             )
         if sock.family == socket.AF_UNIX:
             return await loop.create_unix_server(factory, sock=sock, backlog=2048)
