@@ -47,6 +47,10 @@ class Place:
             "models": {
                 "cut": judged(finish=["length"]), "short": judged(output_under=5), "lost": judged(matches="I (don't|do not) know"),
                 "json": judged(invalid_json=True), "alone": {"targets": ["cheap/x"], "cascade": {"output_under": 5}},
+                "hedged": {**judged(output_under=5), "hedge": {"after": "50ms", "budget": 1}},
+                "three": {
+                    "targets": ["cheap/x"], "fallbacks": ["dear/y", "dear/z"], "cascade": {"output_under": 5}, "hedge": {"after": "50ms", "budget": 1},
+                },
                 "cached": {**judged(output_under=5), "cache": True},
                 "full": {"targets": ["cheap/x"], "fallbacks": ["full/y"], "cascade": {"output_under": 5}},
             },
@@ -128,6 +132,28 @@ def test_a_reply_is_kept_where_the_next_one_fails(place: Place, failure: str) ->
     assert row["attempts"][-1]["outcome"] == "ok"
     assert row["cost"] == 10 * 1_000 + 1 * 2_000, "nano-USD, once"
     assert row.get("fallbacks", 0) == 0
+
+
+def test_of_two_at_once_the_one_that_answered_counts(place: Place) -> None:
+    """A slow first that fails in the end, and beside it the last there is, whose answer is short: better than none."""
+    place.cheap.script("late_close:0.4")
+    place.dear.script(said("no", output=1))
+    text, headers = place.ask("hedged")
+    assert (text, headers["x-gateway-provider"]) == ("no", "dear")
+    (row,) = [row for row in rows(place.gateway.folder) if row["request_id"] == headers["x-request-id"]]
+    assert (row["status"], row["provider"], row["output"]) == (200, "dear", 1)
+    assert [each["provider"] for each in row["attempts"]] == ["cheap", "dear"], "nobody was asked twice"
+    assert row["cost"] >= 10 * 10_000 + 1 * 20_000
+
+
+def test_of_two_at_once_the_one_that_was_sent_back_is_gone_on_from(place: Place) -> None:
+    place.cheap.script("late_close:0.4")
+    place.dear.script(said("no", output=1), said("a good answer", output=30))
+    text, headers = place.ask("three")
+    assert (text, headers["x-gateway-model"]) == ("a good answer", "z")
+    (row,) = [row for row in rows(place.gateway.folder) if row["request_id"] == headers["x-request-id"]]
+    assert [(each["provider"], each["model"]) for each in row["attempts"]] == [("cheap", "x"), ("dear", "y"), ("dear", "z")]
+    assert row["attempts"][1]["cost"] == 10 * 10_000 + 1 * 20_000
 
 
 def test_an_answer_that_stands_in_is_not_cached(place: Place) -> None:

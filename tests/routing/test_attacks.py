@@ -154,10 +154,10 @@ def test_a_probe_whose_request_moves_on_lets_another_find_out(table):
 def test_a_reply_is_only_sent_back_where_somebody_has_room(table):
     made = table(TEXT.replace("judged: {targets: [b/x, c/y]", "judged: {targets: [b/x, a/x]"))
     _, course = made.course(asked("judged"))
-    assert course.more(perf_counter())
+    assert course.more(perf_counter(), course.target)
     bucket = course.targets[-1].condition.allowances[0].tokens
     bucket.take(6000, perf_counter())
-    assert not course.more(perf_counter())
+    assert not course.more(perf_counter(), course.target)
 
 
 def test_only_conversations_are_judged(table):

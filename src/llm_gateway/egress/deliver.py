@@ -378,7 +378,7 @@ class Egress:
     def _judge(self, x: Exchange, target: Target, relay: Relay, form: Format, spoken: Format) -> None:
         """Raises Fault ESCALATED if the reply will not do and there is another to ask; what it cost is added to what that will."""
         reply: Any = spoken.read_reply(relay.body)
-        why = x.cascade(reply)
+        why = x.cascade(target, reply)
         if why:
             x.wasted = reply.usage
             x.makeshift = Makeshift(
@@ -462,7 +462,7 @@ def _estimated(x: Exchange, form: Format, tokens: int) -> bytes:
     return plain(x, form.write_reply(Count(tokens), None), perf_counter(), b"x-gateway-estimated: true\r\n")
 
 
-def _will_not_do(rule: Escalation, course: Course, reply: Completion) -> str:
+def _will_not_do(rule: Escalation, course: Course, target: Target, reply: Completion) -> str:
     """Why a reply is to be sent back; "" if it will do, or if nobody else could be asked."""
     ends: list[str] = [choice.finish for choice in reply.choices]
     parts = [part for choice in reply.choices for part in choice.parts]
@@ -471,7 +471,7 @@ def _will_not_do(rule: Escalation, course: Course, reply: Completion) -> str:
     texts = ["".join(part.text for part in choice.parts if isinstance(part, Text)) for choice in reply.choices]
     output = reply.usage.output if reply.usage is not None else None
     why = rule.reason(ends, output, texts)
-    return why if why and course.more(perf_counter()) else ""
+    return why if why and course.more(perf_counter(), target) else ""
 
 
 def _told(fault: Fault) -> Fault:

@@ -161,7 +161,7 @@ class Race:
             await asyncio.wait([task], timeout=seconds)
 
     async def _won(self) -> Runner:
-        """The one that replied; the first if none did."""
+        """The one that replied, else one whose reply was sent back, else the first."""
         while True:
             running = [runner.task for runner in self._runners if not runner.task.done()]
             good = next((each for each in self._runners if each.good), None)
@@ -171,7 +171,7 @@ class Race:
             if spoke is not None:
                 return spoke
             if not running:
-                return self._runners[0]
+                return next((each for each in self._runners if each.x.makeshift is not None), self._runners[0])
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
     async def _clear(self, winner: Runner | None) -> None:

@@ -226,11 +226,12 @@ class Course(Struct, eq=False):
         condition.take(now, self.tokens)
         return True
 
-    def more(self, now: float) -> bool:
-        """Whether somebody else could still be asked. Takes nothing."""
+    def more(self, now: float, answered: Target) -> bool:
+        """Whether somebody else could still be asked, after one that may have been asked beside the present one. Takes nothing."""
         if self.attempts >= self.policy.max_attempts:
             return False
-        left = [each for each in self.targets[self.place + 1 :] if not self._alike(each) and not each.condition.until]
+        who, place = (answered.provider, answered.model), self._place(answered)
+        left = [each for each in self.targets[place + 1 :] if (each.provider, each.model) != who and not each.condition.until]
         return any(not self.limited or not each.condition.full(now, self.tokens) for each in left)
 
     def beside(self, now: float) -> Target | None:
@@ -242,9 +243,12 @@ class Course(Struct, eq=False):
     def overtaken(self, target: Target) -> None:
         """Whoever was asked beside the present one answered first."""
         self._let_go()
-        before, self.target = self.target, target
+        before, self.target, self.place = self.target, target, self._place(target)
         if (before.provider, before.model) != (target.provider, target.model):
             self.fallbacks += 1
+
+    def _place(self, target: Target) -> int:
+        return next((at for at, each in enumerate(self.targets) if each is target), self.place)
 
     def _advance(self, fault: Fault) -> None:
         """To the next key or target that may be asked; raises the fault if there is none. Other keys of the same are passed over
