@@ -252,7 +252,9 @@ def test_a_model_that_could_not_finish_is_a_failure_for_a_client_of_messages(gat
     def play(upstream: Peer) -> None:
         if upstream.reply().json().get("stream"):
             end = FINISH.replace(b'"stop"', b'"insufficient_system_resource"') + DONE
-            upstream.send(STREAM_HEAD, event("It is"), b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
+            upstream.send(STREAM_HEAD, event("It is"))
+            time.sleep(0.05)  # what comes together with a failure before anything went on is no stream yet
+            upstream.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
         else:
             upstream.send(completion("hell").replace(b'"hell"', b'"hel"').replace(b'"finish_reason": "stop"', b'"finish_reason": "abort"'))
 

@@ -35,6 +35,7 @@ from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
 from llm_gateway.egress.slices import LARGE, sliced
 from llm_gateway.egress.spending import Spending
+from llm_gateway.egress.telling import told
 from llm_gateway.formats import addressed, by_value
 from llm_gateway.formats.contract import Format, Outgoing, Passage, Stepwise
 from llm_gateway.formats.counting import Count
@@ -60,14 +61,6 @@ SHORTEST_TIMEOUT = 0.001
 VECTORS = "embeddings"  # all that they cost is what was asked
 ITS_REQUESTS, ITS_TOKENS = (remaining for remaining, _ in PAIRS[:2])
 THEIRS = PAIRS[2][0]
-OURS = {
-    Kind.UPSTREAM_AUTH: "The provider refused the gateway's own credentials. The gateway's operator has to renew them.",
-    Kind.UPSTREAM_QUOTA: "The gateway's account with the provider has no quota left. The gateway's operator has to top it up.",
-    Kind.UPSTREAM_ERROR: "The provider failed to answer. Send the request again.",
-    Kind.UPSTREAM_CONNECT: "The provider could not be reached. Send the request again.",
-    Kind.UPSTREAM_TLS: "No secure connection to the provider could be made. The gateway's operator can see why in its log.",
-    Kind.UPSTREAM_DNS: "The provider's address could not be found. The gateway's operator can see why in its log.",
-}
 
 
 class Timing(Struct, frozen=True):
@@ -236,7 +229,7 @@ class Egress:
                 kept.resume(x)
                 return self._whole(x, kept.target, kept, kept.form, kept.spoken)
         x.fault = fault
-        fault = _told(fault)
+        fault = told(fault)
         if x.status == 200 and x.passage is not None:
             x.broken = True
             event = x.passage.fail(fault) if x.passage.between else b""  # inside an event nothing can be said
@@ -472,16 +465,6 @@ def _will_not_do(rule: Escalation, course: Course, target: Target, reply: Comple
     output = reply.usage.output if reply.usage is not None else None
     why = rule.reason(ends, output, texts)
     return why if why and course.more(perf_counter(), target) else ""
-
-
-def _told(fault: Fault) -> Fault:
-    """The fault as a client may hear it: what names our upstreams or quotes them on our account stays in the log."""
-    message = OURS.get(fault.kind)
-    if message is None:
-        return fault
-    told = Fault(fault.kind, message, code=fault.code, status=fault.status, retry_after=fault.retry_after)
-    told.headers = fault.headers
-    return told
 
 
 def _quit(connection: Connection | EchoConnection, relay: Relay) -> None:
