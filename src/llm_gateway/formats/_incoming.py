@@ -10,6 +10,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.formats._halves import replaced
 
 _LARGEST = 16 << 20
+_CR, _BACKSLASH = b"\r\\"
 _U = b"\\u"
 NOT_TEXT = b"\xff"
 
@@ -24,10 +25,11 @@ class Incoming:
         """The payloads, without comments and empty events. Raises Fault(UPSTREAM_BROKEN) for an event that never ends."""
         if not self._blocks.size:
             blank = data.find(b"\n\n")
-            crlf = data.find(b"\n\r\n")
-            if (crlf < 0 and blank == len(data) - 2 > 0) or (blank < 0 and crlf == len(data) - 3 > 0):  # one whole event, as usual
+            # One whole event, as usual; a single byte is looked for in a third of the time of two.
+            if (blank == len(data) - 2 > 0 and _CR not in data) or (blank < 0 and data.find(b"\n\r\n") == len(data) - 3 > 0):
                 payload = sse.payload(data)
-                return [payload if payload.isascii() and _U not in payload else _text(payload)] if payload else []
+                plain = payload.isascii() and (_BACKSLASH not in payload or _U not in payload)
+                return [payload if plain else _text(payload)] if payload else []
         block = self._blocks.feed(data)
         if self._blocks.size > _LARGEST:
             raise Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event of more than 16 MiB.")
