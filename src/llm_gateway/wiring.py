@@ -179,7 +179,7 @@ def _seat(provider: Provider, pool: Pool, fetched: str | None, marks: Marks) -> 
         _rate(provider.rate_limit), {key.id: rate for key in provider.keys if (rate := _rate(key.rate_limit)) is not None},
         {model: rate for model, said in provider.model_limits.items() if (rate := _rate(said)) is not None},
         {shape: field(name) for shape, name in SERVICES[provider.type].seals.items()},
-        frozenset(provider.tenants),
+        frozenset(provider.tenants), SERVICES[provider.type].forgets,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from llm_gateway.egress.respond import plain, refusal, whole
 from llm_gateway.egress.slices import LARGE, sliced
 from llm_gateway.egress.spending import Spending
 from llm_gateway.egress.telling import told
-from llm_gateway.formats import addressed, by_value
+from llm_gateway.formats import addressed, by_value, crossings
 from llm_gateway.formats.contract import Format, Outgoing, Passage, Stepwise
 from llm_gateway.formats.counting import Count
 from llm_gateway.formats.crossing import Crossing
@@ -287,8 +287,9 @@ class Egress:
 
     def _outgoing(self, x: Exchange, form: Format, spoken: Format, model: str) -> Outgoing:
         if form is not spoken:
-            outgoing = spoken.write_request(x.filled or x.call, model)
-            x.dropped = (*x.unheard, *x.lost, *outgoing.dropped)
+            call, forgotten = _said(x)
+            outgoing = spoken.write_request(call, model)
+            x.dropped = (*x.unheard, *x.lost, *forgotten, *outgoing.dropped)
             return outgoing
         x.dropped = (*x.unheard, *x.lost) if x.unheard else x.lost
         outgoing = form.forward(x.peek, model)
@@ -302,8 +303,9 @@ class Egress:
     async def _large(self, x: Exchange, form: Format, spoken: Format, target: Target) -> bytes:
         """The whole HTTP request with a large body: written in steps, and in a thread where it is hashed, which needs no lock."""
         if form is not spoken and isinstance(spoken, Stepwise):
-            outgoing = await sliced(spoken.write_steps(x.filled or x.call, target.model))
-            x.dropped = (*x.unheard, *x.lost, *outgoing.dropped)
+            call, forgotten = _said(x)
+            outgoing = await sliced(spoken.write_steps(call, target.model))
+            x.dropped = (*x.unheard, *x.lost, *forgotten, *outgoing.dropped)
         else:
             outgoing = self._outgoing(x, form, spoken, target.model)
         if target.speaker.static:
@@ -442,6 +444,12 @@ class Egress:
             condition.good(perf_counter())
         else:
             condition.breaker.good += 1
+
+
+def _said(x: Exchange) -> tuple[Any, tuple[str, ...]]:
+    """The typed call as this target takes it, and what of it is left out."""
+    call = x.filled or x.call
+    return crossings.unthinking(call) if x.target.forgets else (call, ())
 
 
 def _heed(x: Exchange, target: Target, headers: Mapping[bytes, bytes]) -> None:

@@ -16,7 +16,7 @@ Where the chat shapes meet, beyond the table:
 - reasoning: signed or sealed thoughts go back only to who sealed them, to the very account where only that can read them
   (`marks.py`). OpenAI's shape carries Anthropic's to the client in
   `reasoning_details`, and back; towards an OpenAI upstream they are dropped. Unsigned ones go as `reasoning_content`;
-  Anthropic refuses those, so they are dropped.
+  Anthropic refuses those, and so do Groq, Mistral and Cerebras, so they are dropped.
 - cache marks: kept for Anthropic, dropped for OpenAI, which caches by itself.
 - documents: PDF and text both ways by value; by URL only to Anthropic; by id never, ids belong to an account. Refused else.
 - media by URL, for who takes bytes only (`by_value.py`): fetched before the request is written, unless the configuration forbids it.
@@ -49,9 +49,10 @@ from enum import Enum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llm_gateway.core.errors import Fault
-from llm_gateway.core.types import Conversation, Tool
+from llm_gateway.core.types import Conversation, Reasoning, Tool
 from llm_gateway.formats._members import invalid
 
 
@@ -232,6 +233,18 @@ def inside(at: str) -> str:
     if at.startswith(("contents[", "systemInstruction")):
         return f"{at}.parts"
     return f"{at}.content" if at.startswith("messages[") else at
+
+
+def unthinking(call: Any) -> tuple[Any, tuple[str, ...]]:
+    """A conversation without what models thought in it, and where that stood. Other calls as they are."""
+    if not isinstance(call, Conversation):
+        return call, ()
+    lost = tuple(f"{message.at}.thinking" for message in call.messages if any(isinstance(part, Reasoning) for part in message.parts))
+    if not lost:
+        return call, ()
+    said = [replace(each, parts=tuple(part for part in each.parts if not isinstance(part, Reasoning))) for each in call.messages]
+    kept = tuple(each for each, before in zip(said, call.messages, strict=True) if each.parts or not before.parts)
+    return replace(call, messages=kept), lost
 
 
 def no_tool(tool: Tool, at: int) -> Fault:

@@ -53,7 +53,8 @@ _GOOGLES_SEALS = {"gemini": "thoughtSignature", "gemini_array": "thoughtSignatur
 class Service(Struct, frozen=True, kw_only=True):
     """`chat`: the shapes it takes conversations in, the one to cross to first; `only`: patterns of model names
     that take them in other shapes; `offers`: what else it does, in OpenAI's shapes or, for rerank, in Cohere's. `seals`: by shape,
-    the member of its replies that only the account which made it can read back."""
+    the member of its replies that only the account which made it can read back. `forgets`: it refuses a conversation that holds
+    what a model thought ("property 'reasoning_content' is unsupported")."""
 
     protocol: Protocol = "openai"
     base_url: str = ""
@@ -74,6 +75,7 @@ class Service(Struct, frozen=True, kw_only=True):
     resource: str = ""
     options: frozenset[str] = frozenset()
     seals: Mapping[str, str] = _RESPONSES_SEALS
+    forgets: bool = False
 
     def place(self, region: str) -> str:
         """The base URL in `region`."""
@@ -216,11 +218,12 @@ SERVICES: dict[str, Service] = {
         options=frozenset({"project", "credentials"}),
     ),
     "groq": _compatible(
-        "https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq", chat=(CHAT, RESPONSES), offers=_SOUNDS
+        "https://api.groq.com/openai/v1", "GROQ_API_KEY", catalogue="groq", chat=(CHAT, RESPONSES), offers=_SOUNDS,
+        forgets=True,
     ),
     "mistral": _compatible(
         "https://api.mistral.ai/v1", "MISTRAL_API_KEY", catalogue="mistral",
-        offers=_EMBEDDINGS | {"moderation", "transcription"},
+        offers=_EMBEDDINGS | {"moderation", "transcription"}, forgets=True,
     ),
     "deepseek": _compatible(
         "https://api.deepseek.com", "DEEPSEEK_API_KEY", catalogue="deepseek", chat=(CHAT, RESPONSES)
@@ -236,7 +239,7 @@ SERVICES: dict[str, Service] = {
         "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", catalogue="openrouter", chat=_OPENAI_CHAT, offers=_EMBEDDINGS
     ),
     "cerebras": _compatible(
-        "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", catalogue="cerebras", chat=(CHAT, COMPLETIONS)
+        "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", catalogue="cerebras", chat=(CHAT, COMPLETIONS), forgets=True
     ),
     "perplexity": _compatible(
         "https://api.perplexity.ai", "PERPLEXITY_API_KEY", "PPLX_API_KEY", catalogue="perplexity"

@@ -52,7 +52,8 @@ class Seat(Struct, frozen=True):
 
     `rate`: of all its accounts together; `rates`: by key id, of one; `models`: by model, of each account with it.
 
-    `tenants`: whose it is, everybody's if empty. `seals`: by shape, where its replies hold what only the account that made it can read."""
+    `tenants`: whose it is, everybody's if empty. `seals`: by shape, where its replies hold what only the account that made it can read.
+    `forgets`: as `providers.table.Service` has it."""
 
     name: str
     type: str
@@ -70,6 +71,7 @@ class Seat(Struct, frozen=True):
     models: Mapping[str, Rate] = {}
     seals: Mapping[str, Field] = {}
     tenants: frozenset[str] = frozenset()
+    forgets: bool = False
 
     def owned(self, tenant: str) -> bool:
         """Whether the file gives this tenant, and nobody else, a key here."""
@@ -93,6 +95,7 @@ class Target:
         "bay",
         "by_value",
         "condition",
+        "forgets",
         "forms",
         "key_id",
         "limits",
@@ -128,6 +131,7 @@ class Target:
         self.model = model
         self.bay = seat.bay
         self.by_value = seat.speaker.by_value
+        self.forgets = seat.forgets
         self.limits = seat.limits if limits is None else limits
         self.meter = meter
         self.seals: Mapping[str, Field] = {}
