@@ -24,9 +24,11 @@ from botocore.exceptions import ClientError
 
 from e2e.conftest import AWS_KEY, KEY, Gateway
 from e2e.recorded import anthropic_content, chosen
+from e2e.test_jobs import row
 from processes import eventually
 from replay.recordings import Interaction, Recordings
 from replay.server import ReplayUpstream
+from replay.studio import Studio
 
 ASK = [{"role": "user", "content": [{"text": "hi"}]}]
 
@@ -201,6 +203,22 @@ def test_a_signature_is_good_for_its_own_request_only(gateway: Gateway, secret: 
     assert status(path, request.body.replace(b"hi", b"ho")) == 403
     assert status("/v1/chat/completions", b'{"model":"broken/fine","messages":[{"role":"user","content":"x"}]}') == 401
     assert status("/v1/models", None) == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_who_only_knows_the_id_of_a_key_gets_nothing_that_is_kept(openai_client: openai.OpenAI, gateway: Gateway, studio: Studio, method: str) -> None:
+    """Nor does anything stand in the books of whose key it is."""
+    made = openai_client.responses.create(model="studio/m", input="one")
+    before = len(studio.received)
+    forged = f"AWS4-HMAC-SHA256 Credential={AWS_KEY}/20200101/us-east-1/bedrock/aws4_request, SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
+    headers = {"authorization": forged, "x-amz-date": "20200101T000000Z", "x-request-id": f"forged-{method}"}
+    asked = urllib.request.Request(f"{gateway.url}/v1/responses/{made.id}", headers=headers, method=method)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked)
+    assert refused.value.code == 401
+    assert len(studio.received) == before
+    booked = row(gateway, f"forged-{method}")
+    assert (booked["tenant"], booked["key"]) == (None, None)
 
 
 def test_a_plain_key_works_too(gateway: Gateway) -> None:

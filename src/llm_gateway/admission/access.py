@@ -39,7 +39,7 @@ class Admission:
             if "inference" not in principal.scopes and x.route.operation not in _LOOKED_AT:
                 raise Fault(Kind.FORBIDDEN, "This API key may not use models: it lacks the scope `inference`.", code="insufficient_scope")
             if principal.signs and not x.route.body:
-                self._keys.verify(x)
+                self._verify(x)
         if self._journal.full and x.route.body:
             raise Fault(
                 Kind.OVERLOADED,
@@ -60,7 +60,10 @@ class Admission:
             x.body_hash = await asyncio.get_running_loop().run_in_executor(None, body_hash, x.body)
 
     def read(self, x: Exchange) -> None:
-        """Reads the body's top level and checks that this key may use the model. Raises Fault INVALID, NO_MODEL, NOT_FOUND."""
+        """Reads the body's top level and checks that this key may use the model. Raises Fault UNAUTHENTICATED, INVALID, NO_MODEL, NOT_FOUND."""
+        principal = x.principal
+        if principal is not None and principal.signs:
+            self._verify(x)
         if x.route.asked:
             self.ask(x)
             return
@@ -71,9 +74,6 @@ class Admission:
             self._unseal(x, peek)
         if x.body.find(self._marked) >= 0:  # `in` takes a detour by way of an exception
             self._prefer(x)
-        principal = x.principal
-        if principal is not None and principal.signs:
-            self._keys.verify(x)
         if principal is not None and principal.models and peek.model not in principal.models:
             raise Fault(
                 Kind.NO_MODEL,
@@ -90,6 +90,14 @@ class Admission:
         self._keys.forget()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _verify(self, x: Exchange) -> None:
+        """Before anything of it is read. Anybody may name the key that a signature is said to be of: one that does not hold is a stranger's."""
+        try:
+            self._keys.verify(x)
+        except Fault:
+            x.principal = None
+            raise
 
     def _unseal(self, x: Exchange, peek: Peek) -> None:
         """Puts the provider's own ids in the place of ours and binds the request to who made them."""
