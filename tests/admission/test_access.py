@@ -114,3 +114,13 @@ def test_a_body_that_is_no_request_is_the_callers_fault(admission: Admission, bo
     with pytest.raises(Fault) as caught:
         admission.read(x)
     assert caught.value.kind is Kind.INVALID
+
+
+def test_a_models_name_is_not_kept_whatever_its_length(admission: Admission) -> None:
+    """A name that leads somewhere stands in plans for as long as the gateway runs, and in rows for ever."""
+    assert read(admission, b"sk-all", f"echo/{'m' * 500}").model == f"echo/{'m' * 500}"
+    x = ask(body=b'{"model":"echo/%b","messages":[{"role":"user","content":"hi"}]}' % (b"m" * 508))
+    admission.identify(x)
+    with pytest.raises(Fault) as caught:
+        admission.read(x)
+    assert (caught.value.kind, caught.value.param, x.model) == (Kind.INVALID, "model", "")

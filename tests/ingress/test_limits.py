@@ -311,3 +311,15 @@ def test_bodies_count_until_their_reply_is_over_and_too_many_are_refused(small: 
             client.send(big[:100_000].replace(b"Content-Length", b"Transfer-Encoding: x\r\nContent-Length"))
             assert client.reply().status == 400
         time.sleep(0.05)
+
+
+def test_long_names_of_models_stay_nowhere(gateway: Gateway):
+    """A provider takes any name, and what is known of it is kept: not of one that is most of the body."""
+    assert gateway.ask(request("down/x")).status == 502
+    before, log = gateway.rss(), (gateway.folder / "access.log").stat().st_size
+    for number in range(12):
+        reply = gateway.ask(request(f"down/{'x' * (512 << 10)}{number}", headers=(f"X-Request-ID: named-{number}",)))
+        assert (reply.status, reply.json()["error"]["param"]) == (400, "model")
+    assert "model" not in gateway.row("named-11")
+    assert gateway.rss() - before < 6 << 20
+    assert (gateway.folder / "access.log").stat().st_size - log < 64 << 10

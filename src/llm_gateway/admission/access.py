@@ -16,6 +16,8 @@ from llm_gateway.core.sigv4 import body_hash
 from llm_gateway.formats.contract import Format, Peek
 from llm_gateway.formats.openai_responses import sealing
 
+LONGEST_MODEL = 512  # letters of a name, which plans, rows and log lines keep; those of Bedrock and Vertex with all their places have 200
+
 
 class Journal(Protocol):
     """`full`: usage can not be recorded now, so nothing new may be used."""
@@ -69,7 +71,10 @@ class Admission:
             return
         model = x.params[0] if x.params else None
         peek = x.peek = self._formats[x.route.format].peek(x.body, model, stream=x.route.stream)
-        x.model, x.stream = peek.model, peek.stream
+        x.stream = peek.stream
+        if len(peek.model) > LONGEST_MODEL:
+            raise Fault(Kind.INVALID, f"The model's name may have at most {LONGEST_MODEL} letters.", param="model")
+        x.model = peek.model
         if x.route.sealed:
             self._unseal(x, peek)
         if x.body.find(self._marked) >= 0:  # `in` takes a detour by way of an exception
