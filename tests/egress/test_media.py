@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -218,6 +219,7 @@ URL = "https://x.example/a"
         ({"input": URL, "more": {"b": [[{"uri": URL}]]}}, "more.b[0][0].uri"),
         ({"messages": [{"content": [{"url": f"{URL}b"}]}]}, None),
         ({"messages": "x" * (1 << 20) + URL}, None),
+        ({"metadata": {"k" * 2000: URL}}, None),
     ],
 )
 def test_an_address_is_found_where_the_client_wrote_it(members: dict[str, Any], path: str | None):
@@ -227,6 +229,17 @@ def test_an_address_is_found_where_the_client_wrote_it(members: dict[str, Any], 
 def test_fields_that_make_no_sense_do_not_hide_the_one_that_does():
     deep = b"[" * 5000 + b"]" * 5000
     assert path_of({"a": Raw(b"{"), "b": Raw(deep), "c": Raw(b'{"url":"%b"}' % URL.encode())}, URL) == "c.url"
+
+
+def test_looking_for_an_address_takes_no_more_memory_than_there_is_to_look_at():
+    """Long keys above many values: a path for each of these would take a hundred gigabytes."""
+    members = {"metadata": Raw(json.dumps({"k" * 200_000: [0] * 20_000}).encode()), "messages": Raw(b'[{"url":"%b"}]' % URL.encode())}
+    tracemalloc.start()
+    try:
+        assert path_of(members, URL) == "messages[0].url"
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # -- through a worker ----------------------------------------------------------------------------------------------------

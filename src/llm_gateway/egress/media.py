@@ -11,7 +11,7 @@ import asyncio
 import binascii
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,9 @@ MOST_ITEMS = 16  # of one request
 MOST_SEARCHED = 1 << 20  # bytes of a request's field, to say where in it an address stands
 SLICE = 3 << 18  # bytes made base64 at once: under a millisecond, and no padding between slices
 SHORTEST = 0.001
+LONGEST_PATH = 1000  # letters of it
+# How a value was come to: "." and a key or "[" and a place, and the step before. A path of text for each of a million values may take any memory.
+_Steps: TypeAlias = "tuple[str, str | int, _Steps | None]"
 _WORDS = frozenset({"text", "content", "input"})  # where an address would be something said, not something to fetch
 _ACCEPTS: dict[by_value.Kind, tuple[str, ...]] = {
     Image: ("image/",),
@@ -138,16 +141,25 @@ def path_of(members: Mapping[str, msgspec.Raw], url: str) -> str | None:
             value = _decode(raw)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             continue  # a field that nobody reads need not make sense
-        left: list[tuple[str, Any]] = [] if name in _WORDS and value == url else [(name, value)]
+        left: list[tuple[_Steps, Any]] = [] if name in _WORDS and value == url else [(("", name, None), value)]
         while left:
-            path, value = left.pop()
+            steps, value = left.pop()
             if value == url:
-                return path
+                return _told(steps)
             if isinstance(value, dict):
-                left += [(f"{path}.{key}", each) for key, each in reversed(value.items()) if not (key in _WORDS and each == url)]
+                left += [((".", key, steps), each) for key, each in reversed(value.items()) if not (key in _WORDS and each == url)]
             elif isinstance(value, list):
-                left += [(f"{path}[{at}]", each) for at, each in reversed(tuple(enumerate(value)))]
+                left += [(("[", at, steps), each) for at, each in reversed(tuple(enumerate(value)))]
     return None
+
+
+def _told(steps: _Steps | None) -> str | None:
+    """None for one that says more than a path is for."""
+    parts: list[str] = []
+    while steps is not None:
+        before, step, steps = steps
+        parts.append(f"[{step}]" if before == "[" else f"{before}{step}")
+    return "".join(reversed(parts)) if sum(map(len, parts)) <= LONGEST_PATH else None
 
 
 async def _base64(body: bytearray) -> str:
