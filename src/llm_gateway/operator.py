@@ -213,6 +213,7 @@ async def run(args: argparse.Namespace) -> None:
             access_log=False,
             lifespan="off",
             server_header=False,
+            forwarded_allow_ips=list(snapshot.server.trusted_proxies),  # else it believes whoever comes from this machine
             timeout_graceful_shutdown=2,
         )
     )

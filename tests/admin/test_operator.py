@@ -169,6 +169,14 @@ def test_the_admin_api_wants_the_token(calm):
     assert calm.ask("/admin/v1/config", TOKEN)[0] == 200
 
 
+def test_nobody_says_for_himself_where_he_comes_from(calm):
+    """What stands in the audit log, and what a key's own networks are compared with, is who really connected."""
+    for said in ("203.0.113.9", "forged"):
+        assert calm.ask("/admin/v1/config", "wrong", **{"X-Forwarded-For": said, "User-Agent": "forging"})[0] == 401
+    lines = [json.loads(line) for path in (calm.folder / "data" / "audit").glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert {line["peer"] for line in lines if line["kind"] == "refused"} == {"127.0.0.1"}
+
+
 def test_workers_hear_the_mean_of_connections(calm):
     eventually(lambda: calm.told("mean"))
     assert calm.told("mean")[0]["mean"] == 15.0

@@ -101,6 +101,20 @@ def test_a_key_made_by_the_api_serves_at_once_and_a_revoked_one_is_refused_by_ev
     eventually(lambda: keyed.code(key["key"]) == "invalid_api_key", 2)
 
 
+def test_the_admin_api_believes_the_proxies_that_the_file_names(keyed: Keyed) -> None:
+    key = keyed.made(scopes=["read"], ips=["203.0.113.0/24"])
+
+    def code(**forwarded: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", keyed.metrics_port, timeout=20)
+        connection.request("GET", "/admin/v1/keys", headers={"authorization": f"Bearer {key['key']}"} | forwarded)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    told = [{}, {"x-forwarded-for": "203.0.113.9"}, {"x-forwarded-for": "203.0.113.9, 198.51.100.1"}]
+    assert [code(**each) for each in told] == [403, 200, 403]
+
+
 @pytest.mark.slow
 def test_no_request_is_refused_while_keys_come_and_go(keyed: Keyed) -> None:
     """Every worker's memory of keys is thrown away thirty times, under load."""

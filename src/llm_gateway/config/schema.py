@@ -44,7 +44,9 @@ class Server(Section):
     tls: Tls | None = Field(default=None, description="Serve https instead of http on `port`.")
     proxy_protocol: bool = Field(default=False, description="Expect a PROXY protocol v1 or v2 head on each connection.")
     trusted_proxies: tuple[str, ...] = Field(
-        default=(), description="Networks whose X-Forwarded-* and PROXY heads are believed; if empty, PROXY heads of anybody."
+        default=(),
+        description="Networks whose X-Forwarded-* and PROXY heads are believed; if empty, PROXY heads of anybody. "
+        "The operator plane believes X-Forwarded-For alone, of those at its start.",
     )
     region: Region | None = Field(default=None, description="Where this gateway runs: targets in the same region, then area, come first.")
     zone: Region | None = Field(default=None, description="The zone within the region.")
