@@ -109,6 +109,7 @@ MOST_REFUSED = 100  # rows a second
 TAGS, SESSION = b"x-gateway-tags", b"x-gateway-session"
 LONGEST_SESSION = 128
 MOST_TAGS, LONGEST_TAG = 32, 64
+LONGEST_TAGS = 2200  # bytes of all of them as a database has them, whose indexes hold no more than 2,700: as many of the longest in ASCII
 CHAT = "chat"  # what of a stream cut short can be estimated from text
 
 
@@ -259,4 +260,7 @@ class Ledger:
 def words(header: bytes) -> list[str]:
     """The tags of a header, whether or not routing had a reason to look at it: sorted, each once, no more and no longer than it allows."""
     found = {word.strip()[:LONGEST_TAG] for word in header.decode("latin-1").split(",")} - {""}
-    return sorted(found)[:MOST_TAGS]
+    kept = sorted(found)[:MOST_TAGS]
+    while len(",".join(kept).encode()) > LONGEST_TAGS:
+        kept.pop()
+    return kept

@@ -95,7 +95,7 @@ def unfit(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return isinstance(error, (DataError, IntegrityError)) or state[:2] in ("22", "23")  # PostgreSQL: data exception, constraint
+    return isinstance(error, (DataError, IntegrityError)) or state[:2] in ("22", "23", "54")  # PostgreSQL: data exception, constraint, too large
 
 
 def identity(path: Path) -> tuple[int, int] | None:
