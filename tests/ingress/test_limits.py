@@ -323,3 +323,22 @@ def test_long_names_of_models_stay_nowhere(gateway: Gateway):
     assert "model" not in gateway.row("named-11")
     assert gateway.rss() - before < 6 << 20
     assert (gateway.folder / "access.log").stat().st_size - log < 64 << 10
+
+
+def test_what_a_refusal_repeats_and_how_an_upstream_ends_is_cut_in_rows_and_log(gateway: Gateway, scripted: Scripted):
+    long = "x" * (512 << 10)
+
+    def play(upstream: Peer) -> None:
+        upstream.reply()
+        body = completion().partition(b"\r\n\r\n")[2].replace(b'"stop"', b'"%b"' % (b"x" * 1000))
+        upstream.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+    scripted.play = play
+    log = (gateway.folder / "access.log").stat().st_size
+    role = [{"role": long, "content": "hi"}]
+    reply = gateway.ask(request("down/x", path="/v1/messages", messages=role, headers=("X-Request-ID: said-long",)))
+    assert (reply.status, reply.json()["type"]) == (400, "error")
+    assert gateway.ask(request("scripted/x", headers=("X-Request-ID: ended-long",))).status == 200
+    assert len(gateway.row("said-long")["error"]) == 4096
+    assert gateway.row("ended-long")["finish"] == "x" * 128
+    assert (gateway.folder / "access.log").stat().st_size - log < 16 << 10

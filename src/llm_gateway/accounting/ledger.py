@@ -108,6 +108,7 @@ REFUSED = frozenset({Kind.UNAUTHENTICATED, Kind.FORBIDDEN})
 MOST_REFUSED = 100  # rows a second
 TAGS, SESSION = b"x-gateway-tags", b"x-gateway-session"
 LONGEST_SESSION = 128
+LONGEST_ERROR, LONGEST_FINISH = 4096, 128  # of what may repeat a client's words, or an upstream's
 MOST_TAGS, LONGEST_TAG = 32, 64
 LONGEST_TAGS = 2200  # bytes of all of them as a database has them, whose indexes hold no more than 2,700: as many of the longest in ASCII
 CHAT = "chat"  # what of a stream cut short can be estimated from text
@@ -232,7 +233,7 @@ class Ledger:
         row = Row(  # by position, in one call: 3 us less than naming and setting its fields
             self._time(x.wall), x.id, x.request_id, principal.tenant, principal.key, x.peer, x.method.decode("latin-1"),
             x.route.label, x.status, int(seconds * 1e6) / 1e3, x.bytes_in, x.bytes_out, x.model, target.provider,
-            target.model, target.key_id, x.upstream_id, x.stream, "ok", None, x.finish, int(x.upstream_ms * 1e3) / 1e3,
+            target.model, target.key_id, x.upstream_id, x.stream, "ok", None, x.finish and x.finish[:LONGEST_FINISH], int(x.upstream_ms * 1e3) / 1e3,
             int((x.first_byte - x.started) * 1e6) / 1e3 if x.first_byte else 0.0, usage.input, usage.output, usage.cache_read,
             usage.cache_write_5m + usage.cache_write_1h, usage.reasoning, usage.estimated, x.cost, x.attempts, x.fallbacks,
             principal.project, principal.user, principal.id, target.prices, usage.cache_write_1h, usage.audio_input, usage.audio_output,
@@ -246,7 +247,7 @@ class Ledger:
         if SESSION in headers:
             row.session = headers[SESSION][:LONGEST_SESSION].decode("latin-1")
         if fault is not None:
-            row.outcome, row.error = fault.code, fault.message
+            row.outcome, row.error = fault.code, fault.message[:LONGEST_ERROR]
         return row
 
     def _time(self, wall: float) -> str:
