@@ -11,6 +11,7 @@ import pytest
 from llm_gateway.core.types import Usage
 from llm_gateway.stores.memory import Kept, Place
 from llm_gateway.stores.redis import replies
+from llm_gateway.stores.redis.leases import Word
 from llm_gateway.stores.redis.replies import Replies
 from redis_server import say
 from stores.redis.conftest import port_of, store, until
@@ -174,3 +175,20 @@ async def test_a_cluster_spreads_them(cluster):
         made.purge(model="gpt")
         await until(lambda: not one.shared.client.waiting)
         assert not any([await found(made, place) for place in places])
+
+
+@pytest.mark.parametrize("written", [("#", "nonsense"), ("#", ""), ("#", "9" * 5000), ("nonsense", "1"), ("[1]", "1"), ('["acme",null,null]', "x")])
+async def test_purges_that_nobody_can_read_are_a_miss_for_as_long_as_they_stand_there(fresh, written):
+    """Whatever else has been writing to that Redis."""
+    async with store(fresh, patient=True) as one:
+        first = Replies(one.shared)
+        await kept(first)
+        say(port_of(fresh), "HSET", "llmgw:{c}:purged", *written)
+        later = Replies(one.shared)
+        assert not await found(later)
+        assert await later.take(MINE, later.lease(MINE), 0.0) is Word.UNHEARD
+        say(port_of(fresh), "DEL", "llmgw:{c}:purged")
+        assert not await found(later)
+        later.put(MINE, reply())
+        await until(lambda: not one.shared.client.waiting)
+        assert await found(later)

@@ -54,7 +54,7 @@ class Replies:
         key = _key(place)
         found, rest, number = self._ask("GET", key), self._ask("PTTL", key), self._ask("HGET", PURGED, LAST)
         last = await number
-        if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
+        if isinstance(last, Failure) or (self._new(last) and not await self._learn(begun=last is not None)):
             return None
         shelved, left = await found, await rest
         if not shelved or isinstance(shelved, Failure) or isinstance(left, Failure):
@@ -69,7 +69,7 @@ class Replies:
         there is a reply that does not count, that is a second round trip."""
         asked, number = self.leases.ask(lease), self._ask("HGET", PURGED, LAST)
         last = await number
-        if isinstance(last, Failure) or ((last is None or int(last) != self.purges) and not await self._learn(begun=last is not None)):
+        if isinstance(last, Failure) or (self._new(last) and not await self._learn(begun=last is not None)):
             return Word.UNHEARD
         said = await asked
         if isinstance(said, list):
@@ -125,6 +125,13 @@ class Replies:
         self.purges = 0  # what is under way was asked for before
         self._write(name, Call(told))
 
+    def _new(self, last: bytes | None) -> bool:
+        """Whether the number of the last purge is not the one that was heard of; what is no number never is."""
+        try:
+            return last is None or int(last) != self.purges
+        except ValueError:
+            return True
+
     async def _learn(self, *, begun: bool) -> bool:
         """What was purged. begun: there are numbers; else they begin now, and nothing from before counts."""
         if not begun:
@@ -135,9 +142,13 @@ class Replies:
         said = await self._ask("HGETALL", PURGED)
         if isinstance(said, Failure) or not said:
             return False
-        numbers = dict(zip(said[::2], map(int, said[1::2]), strict=True))
-        self.purges = numbers.pop(LAST, 0)
-        self._numbers = {msgspec.json.decode(name, type=Named): number for name, number in numbers.items()}
+        try:
+            numbers = dict(zip(said[::2], map(int, said[1::2]), strict=True))
+            last = numbers.pop(LAST, 0)
+            self._numbers = {msgspec.json.decode(name, type=Named): number for name, number in numbers.items()}
+        except ValueError:  # msgspec's are too: somebody else wrote there
+            return False
+        self.purges = last
         return self.purges > 0
 
     def _standing(self, place: Place, shelved: bytes, now: float, left: float) -> Kept | None:
