@@ -10,9 +10,9 @@ from llm_gateway import wiring
 from llm_gateway.admission.access import Admission
 from llm_gateway.admission.auth import Keys
 from llm_gateway.admission.holders import Everybody, Holders
-from llm_gateway.admission.seals import Seals
+from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Exchange, Route
+from llm_gateway.core.exchange import Exchange, Pin, Route
 from llm_gateway.core.tenancy import Grant, Key
 
 SECRET = b"pepper"
@@ -124,3 +124,22 @@ def test_a_models_name_is_not_kept_whatever_its_length(admission: Admission) -> 
     with pytest.raises(Fault) as caught:
         admission.read(x)
     assert (caught.value.kind, caught.value.param, x.model) == (Kind.INVALID, "model", "")
+
+
+RESPONSES = Route("chat", "openai_responses", "/v1/responses", body=True, sealed=True)
+
+
+@pytest.mark.parametrize("name", ["resp_0123", "247c7b8c-4dac-9a91-a1d0-5be0345d6ea5", "5138abcf-4c4e-b0ab-7e0b-f4c81b98f455_us-east-1"])
+def test_an_earlier_reply_goes_back_to_who_made_it_whatever_its_id_looks_like(admission: Admission, name: str) -> None:
+    def asked(said: str) -> Exchange:
+        x = ask(RESPONSES, body=b'{"model":"xai/grok","input":"hi","previous_response_id":"%b"}' % said.encode())
+        admission.identify(x)
+        admission.read(x)
+        return x
+
+    x = asked(admission.seals.seal("default", Opened("xai", "0", name)))
+    assert (x.pin, bytes(x.peek.members["previous_response_id"])) == (Pin("xai", "0", "previous_response_id"), f'"{name}"'.encode())
+    for other in (name, admission.seals.seal("other", Opened("xai", "0", name))):
+        with pytest.raises(Fault) as caught:
+            asked(other)
+        assert caught.value.kind is Kind.NOT_FOUND

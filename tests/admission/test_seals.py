@@ -38,3 +38,17 @@ def test_every_changed_character_is_noticed():
 
 def test_another_kind_of_id_keeps_its_own_prefix_or_none():
     assert SEALS.open("t", SEALS.seal("t", Opened("p", "", "bare"))) == Opened("p", "", "bare")
+
+
+@given(st.from_regex(r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}(_us-east-1)?\Z"))
+def test_an_id_that_does_not_say_what_it_is_comes_back_too(name):
+    """xAI's are UUIDs, some with a region behind them."""
+    sealed = SEALS.seal("t", Opened("xai", "0", name))
+    assert name[:8] not in sealed
+    assert SEALS.open("t", sealed) == Opened("xai", "0", name)
+    assert SEALS.open("u", sealed) is None
+
+
+def test_whatever_a_provider_calls_an_id_opens():
+    made = Opened("p", "0", "resp_a\0b\0c")
+    assert SEALS.open("t", SEALS.seal("t", made)) == made

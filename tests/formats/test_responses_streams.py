@@ -34,15 +34,15 @@ def test_handed_ids_are_found_and_replaced_and_nothing_else_is():
         input=[{"type": "item_reference", "id": "msg_1"}, {"id": "msg_3"}, own],
     )  # fmt: skip
     peek = RESPONSES.peek(body)
-    assert handed_ids(peek) == ("resp_1", "conv_1", "msg_1", "msg_3")
+    assert handed_ids(peek) == {"msg_1": "input", "msg_3": "input", "resp_1": "previous_response_id", "conv_1": "conversation"}
     changed = with_ids(peek, {"resp_1": "A", "conv_1": "B", "msg_3": "C", "msg_2": "never"})
     sent = json.loads(RESPONSES.forward(changed, "m").body)
     assert sent == {
         "model": "m", "previous_response_id": "A", "conversation": {"id": "B"}, "odd": [1.0],
         "input": [{"type": "item_reference", "id": "msg_1"}, {"id": "C"}, own],
     }  # fmt: skip
-    assert handed_ids(RESPONSES.peek(request(conversation="conv_2"))) == ("conv_2",)
-    assert handed_ids(RESPONSES.peek(request(input=[own, USER], previous_response_id=None))) == ()
+    assert handed_ids(RESPONSES.peek(request(conversation="conv_2"))) == {"conv_2": "conversation"}
+    assert handed_ids(RESPONSES.peek(request(input=[own, USER], previous_response_id=None))) == {}
 
 
 def test_a_sealed_reply_keeps_every_other_value():

@@ -107,9 +107,9 @@ class Admission:
     def _unseal(self, x: Exchange, peek: Peek) -> None:
         """Puts the provider's own ids in the place of ours and binds the request to who made them."""
         found: dict[str, str] = {}
-        for sealed in sealing.handed_ids(peek):
-            kind = _SEALED.get(sealed.partition("_")[0])
-            if kind is not None:  # the ids of items go to and fro as they are
+        for sealed, member in sealing.handed_ids(peek).items():
+            kind = member if member != "input" else _SEALED.get(sealed.partition("_")[0])
+            if kind is not None:  # the ids of items go to and fro as they are; not every provider's others begin with what they are
                 found[sealed] = self._open(x, sealed, kind).id
         if found:
             x.peek = sealing.with_ids(peek, found)

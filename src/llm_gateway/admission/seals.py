@@ -49,20 +49,26 @@ class Seals:
 
     def seal(self, tenant: str, made: Opened) -> str:
         cipher, _ = self.load()
-        prefix = made.id[: made.id.find("_") + 1]  # "resp_", as SDKs like to see it
+        word, line, _ = made.id.partition("_")
+        prefix = word + line if line and word.isascii() and word.isalpha() else ""  # "resp_", as SDKs like to see it; xAI's are UUIDs
         text = f"{made.provider}\0{made.key_id}\0{made.id}".encode()
         return prefix + base64.urlsafe_b64encode(cipher.encrypt(text, [tenant.encode()])).rstrip(b"=").decode()
 
     def open(self, tenant: str, sealed: str) -> Opened | None:
         """None if it is no id of ours, or another tenant's."""
+        _, line, behind = sealed.partition("_")
+        opened = (self._opened(tenant, behind) if line else None) or self._opened(tenant, sealed)  # base64 may have such a letter, too
+        if opened is None:
+            return None
+        provider, key_id, name = opened.decode().split("\0", 2)
+        return Opened(provider, key_id, name)
+
+    def _opened(self, tenant: str, text: str) -> bytes | None:
         cipher, invalid = self.load()
-        text = sealed[sealed.find("_") + 1 :]
         try:
-            opened = cipher.decrypt(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), [tenant.encode()])
+            return cipher.decrypt(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), [tenant.encode()])
         except (invalid, binascii.Error, ValueError):
             return None
-        provider, key_id, name = opened.decode().split("\0")
-        return Opened(provider, key_id, name)
 
     def load(self) -> tuple[Cipher, type[Exception]]:
         if self._loaded is None:

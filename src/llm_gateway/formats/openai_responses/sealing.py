@@ -39,12 +39,12 @@ _decode_items = msgspec.json.Decoder(list[Raw]).decode
 _decode_reference = msgspec.json.Decoder(_Reference).decode
 
 
-def handed_ids(peek: Peek) -> tuple[str, ...]:
-    """The ids in a request that came from an earlier reply: of a response, a conversation, stored items."""
+def handed_ids(peek: Peek) -> dict[str, str]:
+    """The ids in a request that came from an earlier reply, and the member that each stands in: of stored items, a response, a conversation."""
     members = peek.members
-    found = [_text(members.get("previous_response_id")), _conversation(members)]
-    found += [_reference(item) for item in _items(members)]
-    return tuple(one for one in found if one)
+    found = {_reference(item): "input" for item in _items(members)}
+    found |= {_text(members.get("previous_response_id")): "previous_response_id", _conversation(members): "conversation"}
+    return {one: member for one, member in found.items() if one}
 
 
 def with_ids(peek: Peek, mapping: Mapping[str, str]) -> Peek:
