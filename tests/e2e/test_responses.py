@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 
 import openai
 import pytest
@@ -85,6 +86,16 @@ def test_what_is_kept_can_be_asked_for_and_is_not_billed_again(openai_client: op
     assert openai_client.responses.cancel(made.id).id == made.id
     openai_client.responses.delete(made.id)
     assert (studio.received[-1].method, studio.received[-1].path) == ("DELETE", "/v1/responses/resp_made")
+
+
+def test_a_key_in_the_query_is_for_the_gateway_alone(openai_client: openai.OpenAI, gateway: Gateway, studio: Studio) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    for query in (f"key={KEY}&include=a", f"include=a&key={KEY}", f"%6bey=x&include=a&key={KEY}&key=b"):
+        with urllib.request.urlopen(f"{gateway.url}/v1/responses/{made.id}?{query}") as reply:
+            assert json.load(reply)["id"] == made.id
+        asked = studio.received[-1].path
+        assert "include=a" in asked
+        assert KEY not in asked
 
 
 def test_another_tenant_finds_nothing(openai_client: openai.OpenAI, gateway: Gateway, studio: Studio) -> None:

@@ -28,7 +28,8 @@ class StoredResponse:
         self._tail = tail
 
     def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
-        return Peek({}, model or "", b"stream=true" in body.split(b"&"), form=body)
+        said = [pair for pair in body.split(b"&") if not pair.startswith(b"key=")]  # the client's own key, which is for the gateway
+        return Peek({}, model or "", b"stream=true" in said, form=b"&".join(said))
 
     def forward(self, peek: Peek, model: str) -> Outgoing:
         query = "?" + peek.form.decode("latin-1") if peek.form else ""
