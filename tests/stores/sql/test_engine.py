@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterator
 
@@ -31,6 +32,18 @@ def test_urls_as_people_write_them(url, driver):
 def test_other_databases_are_refused():
     with pytest.raises(ValueError, match="expected sqlite"):
         address("mysql://user:pw@db/gateway")
+
+
+async def test_a_new_file_is_nobody_elses_to_read(tmp_path):
+    before = os.umask(0o022)  # as most shells and containers have it
+    try:
+        engine = connect(f"sqlite:///{tmp_path / 'gateway.db'}")
+        await upgrade(engine)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        await engine.dispose()
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("gateway.db", "gateway.db-wal", "gateway.db-shm"), 0o640)
 
 
 async def test_writers_wait_for_each_other(url):

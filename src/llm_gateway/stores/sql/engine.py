@@ -11,6 +11,8 @@ once. Errors are SQLAlchemy's; `away` says which of them mean that the database 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -51,6 +53,8 @@ def connect(url: str) -> AsyncEngine:
         if target.database:
             Path(target.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(target, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_SECONDS})
+        if target.database and not target.database.startswith((":", "file:")):
+            event.listen(engine.sync_engine, "do_connect", partial(_private, target.database))
         event.listen(engine.sync_engine, "connect", partial(_prepare, Path(target.database or "")))
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
@@ -105,6 +109,13 @@ def identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _private(path: str, *_about: object) -> None:
+    """A new file is nobody else's to read, and neither are those that SQLite makes beside it, which take its mode: keys, sealed secrets and what
+    everybody asked for stand there. What cannot be made here SQLite will say."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
 
 
 def _prepare(path: Path, connection: Any, record: Any) -> None:
