@@ -29,6 +29,7 @@ from starlette.applications import Starlette
 from llm_gateway.admin.api import Api, application
 from llm_gateway.admin.auditing import Audited, Auditing
 from llm_gateway.admin.books import Books
+from llm_gateway.admin.connections import Connection
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.dependencies import Dependencies
@@ -209,6 +210,7 @@ async def run(args: argparse.Namespace) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             Audited(plane.application(), plane.auditing),
+            http=Connection,
             log_config=None,
             access_log=False,
             lifespan="off",
