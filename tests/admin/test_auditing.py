@@ -21,6 +21,8 @@ from llm_gateway.telemetry import trail
 from llm_gateway.telemetry.audit import decoded, read, verify
 from processes import eventually
 
+BOSS = "sk-administers-globex"
+
 
 class Audited:
     def __init__(self, folder: Path, port: int, metrics_port: int) -> None:
@@ -48,7 +50,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
     config = {
         "server": {"host": "127.0.0.1", "port": port, "metrics_port": metrics_port},
         "data_dir": str(folder / "data"), "providers": {"echo": {"type": "echo"}},
-        "keys": [{"name": "e2e", "key": KEY, "tenant": "acme"}], "admin": {"token": TOKEN}, "audit": {"requests": True},
+        "keys": [{"name": "e2e", "key": KEY, "tenant": "acme"}, {"name": "boss", "key": BOSS, "tenant": "globex", "scopes": ["admin"]}],
+        "admin": {"token": TOKEN}, "audit": {"requests": True},
     }  # fmt: skip
     with running(folder, config):
         yield Audited(folder, port, metrics_port)
@@ -100,6 +103,21 @@ def test_the_command_verifies_it(audited: Audited) -> None:
     (copy / "secret").write_text((audited.folder / "data" / "secret").read_text())
     done = subprocess.run([*command, "--data-dir", str(copy)], capture_output=True, text=True, env=ENVIRON, check=False)
     assert (done.returncode, "BROKEN at" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("padding", [" " * 200_000, ', "grant": "' + "x" * 200_000 + '"'])
+def test_no_padding_hides_what_was_asked(audited: Audited, padding: str) -> None:
+    audited.admin("POST", "/admin/v1/keys", f'{{"name": "quiet", "tenant": "acme", "api_key": "hidden"{padding}}}')
+    line = audited.lines("change")[-1]
+    assert (line["said"]["name"], line["said"]["tenant"], line["said"]["api_key"]) == ("quiet", "acme", "[redacted]")
+    assert len(json.dumps(line)) < 8 << 10
+
+
+def test_what_a_tenant_tries_at_another_stands_in_nobodys_log_but_its_own(audited: Audited) -> None:
+    for method, path, said in (("POST", "/admin/v1/keys", {"name": "k", "tenant": "acme"}), ("PATCH", "/admin/v1/tenants/acme", {"disabled": True})):
+        assert audited.admin(method, path, json.dumps(said), token=BOSS) == 404
+        line = audited.lines("change")[-1]
+        assert (line["actor"], line["status"], line["tenant"]) == ("boss of globex", 404, "globex")
 
 
 @pytest.mark.parametrize("body", [b'{"name": "\\ud800"}', b'{"name": "\xff"}', b"[" * 5000, b'{"a": ' * 600 + b"1" + b"}" * 600])

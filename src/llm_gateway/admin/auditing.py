@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ ASKING = frozenset({"/admin/v1/explain"})  # a POST that changes nothing
 TENANTS, OF_TENANTS = "/admin/v1/tenants", "/admin/v1/tenants/"
 SECRET = ("secret", "token", "password", "key", "credential", "value")
 NAMED = ("id", "name", "tenant", "key_id", "workers", "generation", "digest")  # of an answer
-MOST_SAID = 16 << 10
+MOST_HEARD, MOST_TOLD = 1 << 20, 16 << 10  # bytes of a body, of its answer; the API takes no more
+MOST_MEMBERS, LONGEST_NAME, LONGEST_VALUE = 32, 100, 8192  # of a body, in a line
 MOST_WAITING = 10_000
 MOST_REFUSED = 20  # lines a second
 MOST_AT_ONCE = 2_000  # rows of journals looked at per tick
-REDACTED = "[redacted]"
+REDACTED, TOO_LONG = "[redacted]", "[too long]"
 NEEDED = {"ts", "request_id", "method", "route", "status"}  # of a row
 TAKEN, NOTED_SECONDS = "taken", 30.0
+_encode = msgspec.json.Encoder().encode
 NOBODYS = b'"tenant":null'  # in lines of refused requests
 
 
@@ -246,7 +249,7 @@ class Audited:
 
         async def listening() -> Message:
             message = await receive()
-            if len(asked) <= MOST_SAID:
+            if changes and len(asked) <= MOST_HEARD:
                 asked.extend(message.get("body", b""))
             return message
 
@@ -255,7 +258,7 @@ class Audited:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif len(told) <= MOST_SAID:
+            elif len(told) <= MOST_TOLD:
                 told.extend(message.get("body", b""))
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 self._note(scope, status, bytes(asked), bytes(told), changes=changes)
@@ -277,9 +280,10 @@ class Audited:
 
 
 def _whose(scope: Scope, said: dict[str, Any], made: dict[str, Any]) -> str:
-    """The tenant that a change is about, as far as it is about one."""
+    """The tenant that a change is about, as far as it is about one; of a tenant's administrator, for whom there is no other, that one."""
     within = scope["path"].removeprefix(OF_TENANTS).partition("/")[0] if scope["path"].startswith(OF_TENANTS) else ""
-    known = (within, scope["state"].get("tenant"), made.get("tenant"), said.get("tenant"), said.get("name") if scope["path"] == TENANTS else "")
+    state, named = scope["state"], said.get("name") if scope["path"] == TENANTS else ""
+    known = (state.get("of"), within, state.get("tenant"), made.get("tenant"), said.get("tenant"), named)
     return next((each[:200] for each in known if isinstance(each, str) and each), "")
 
 
@@ -301,8 +305,10 @@ def _named(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(body: bytes) -> dict[str, Any]:
+    """Of what is too long for a line at least that it was there."""
     try:
-        return redacted(_decoded(body))
+        said = redacted(_decoded(body))
+        return {name[:LONGEST_NAME]: value if len(_encode(value)) <= LONGEST_VALUE else TOO_LONG for name, value in islice(said.items(), MOST_MEMBERS)}
     except RecursionError:
         return {}
 

@@ -67,6 +67,7 @@ class Roles:
         """Raises Refusal 401 or 403, or a key's Fault. The audit log hears who it is."""
         found = self._caller(request)
         request.state.actor = found.name if found.tenant is None else f"{found.name} of {found.tenant}"
+        request.state.of = found.tenant
         return found
 
     def _caller(self, request: Request) -> Caller:
