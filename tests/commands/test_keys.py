@@ -6,6 +6,8 @@ import sqlite3
 
 import pytest
 
+from llm_gateway.commands import grants, usage
+
 GRANT = {
     "limits": {"requests_per_minute": 60, "models": {"gpt-4:o": {"concurrent": 2}}}, "models": ["gpt-4", "gpt-5"], "regions": ["eu"],
     "budgets": [{"usd": 10.0, "period": "day", "hard": True, "alerts": [0.8, 1.0]}, {"usd": 2.5, "period": "total", "hard": False, "alerts": [0.8, 1.0]}],
@@ -104,3 +106,11 @@ def test_a_request_of_a_key_is_explained_where_no_gateway_runs(shell):
     shell("keys", "create", "mine")
     assert "several are called 'mine'" in shell("explain", "echo/a", "--key", "mine", status=1)
     assert shell.read_refusal("echo/a", made["id"], "--offline")["param"] == "key", "by the configuration alone nobody knows it"
+
+
+def test_what_tenants_call_things_moves_no_cursor_in_a_table() -> None:
+    nasty = "m\x1b[2J\n\x9b1;1H"
+    group = {"model": nasty, **dict.fromkeys(usage.FIGURES, 0), "cost_nano_usd": 0}
+    shown = [grants.table([{"name": nasty, "scopes": [nasty]}], ("name", "scopes")), grants.lines({"name": nasty}), *usage.lines([group], None)]
+    assert all(line.isprintable() for text in shown for line in text.split("\n"))
+    assert [len(text.split("\n")) for text in shown] == [2, 1, 1, 1]

@@ -10,6 +10,7 @@ import json
 import time
 from typing import Protocol
 
+from llm_gateway.core.headers import printable
 from llm_gateway.telemetry.access import AccessLog
 
 LEVELS = ("trace", "debug", "info", "warn", "error")
@@ -52,7 +53,7 @@ class Notices:
 
     def _line(self, level: str, event: str, fields: dict[str, object]) -> str:
         if self._form != "json":
-            return f"operator: {event} " + " ".join(f"{name}={value}" for name, value in fields.items())
+            return f"operator: {event} " + " ".join(f"{name}={printable(str(value))}" for name, value in fields.items())
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now // 10**6 % 1000:03}Z"
         return json.dumps({"level": level, "event": event, "ts": stamp, "from": "operator", **fields})

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llm_gateway.core.headers import printable
+
 LimitOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -66,9 +68,9 @@ def printed(row: dict[str, Any], *, as_json: bool) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return printable(value)
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return ",".join(value) or "-"
+        return printable(",".join(value)) or "-"
     return "-" if value is None else json.dumps(value)
 
 

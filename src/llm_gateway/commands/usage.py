@@ -18,6 +18,7 @@ import typer
 
 from llm_gateway.commands.calls import JsonOption, call, download
 from llm_gateway.commands.reading import ConfigOption
+from llm_gateway.core.headers import printable
 
 PATH = "/admin/v1/usage"
 NANO = 1_000_000_000
@@ -114,7 +115,7 @@ def lines(groups: list[dict[str, Any]], total: dict[str, Any] | None) -> Iterato
 
 
 def _named(name: str, value: str) -> str:
-    return value or NAMELESS.get(name, "-")
+    return printable(value) or NAMELESS.get(name, "-")
 
 
 def _figures(group: dict[str, Any]) -> list[str]:
