@@ -342,3 +342,22 @@ def test_what_a_refusal_repeats_and_how_an_upstream_ends_is_cut_in_rows_and_log(
     assert len(gateway.row("said-long")["error"]) == 4096
     assert gateway.row("ended-long")["finish"] == "x" * 128
     assert (gateway.folder / "access.log").stat().st_size - log < 16 << 10
+
+
+def test_what_a_client_may_choose_freely_is_not_remembered_at_any_length(gateway: Gateway):
+    """Keys that were found are remembered by their whole header, plans by all that was wished: 10,000 of the one, 4,096 of the other."""
+
+    def ask(client: Peer, number: int) -> None:
+        names = [f"{number} {each}".ljust(200, "\N{BOMB}") for each in range(60)]
+        client.send(request("down/x", provider={"order": names, "ignore": names, "only": ["down", *names]}))
+        assert client.reply().status == 502
+        client.send(f"GET /v1/models HTTP/1.1\r\nHost: a\r\nx-api-key: {KEY}\r\nAuthorization: {'b' * 30_000}{number}{KEY}\r\n\r\n".encode())
+        assert client.reply().status == 200
+
+    with gateway.connect() as client:
+        for number in range(20):
+            ask(client, number)
+        before = gateway.rss()
+        for number in range(20, 420):
+            ask(client, number)
+    assert gateway.rss() - before < 10 << 20

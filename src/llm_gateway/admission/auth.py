@@ -116,7 +116,7 @@ class Keys:
                 self._remember(self._found, digest, found)
                 return found  # by its digest alone: tokens are long, and there may be many
             if found is not None:
-                if found.id and authorization is not None and authorization.endswith(key):
+                if found.id and authorization is not None and authorization[7:] == key:  # not whatever else ends so, at any length
                     self._remember(self._known, authorization, found)
                 return found
         access_key = sigv4.access_key(headers) if authorization is not None else None

@@ -58,6 +58,11 @@ class Options(Struct, frozen=True):
     fallbacks: bool = True
     regions: tuple[str, ...] = ()
 
+    @property
+    def letters(self) -> int:
+        """Of all its names."""
+        return sum(map(len, (*self.models, *self.order, *self.only, *self.ignore, *self.regions)))
+
 
 NONE = Options()
 Said = TypeVar("Said")

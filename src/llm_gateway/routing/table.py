@@ -26,6 +26,7 @@ from llm_gateway.telemetry.metrics import Metrics, escape
 
 MOST_PLANS = 4096
 MOST_CALLERS = 4096
+LONGEST_WISH = 1000  # letters of names in one whose plan is kept
 HIT_WEIGHT = 1 / 8
 CHAT = "chat"
 
@@ -232,7 +233,8 @@ class Table:
                 narrowed = self._owned(narrowed, owner)
             if len(self._wished) >= MOST_PLANS:
                 self._wished.clear()
-            self._wished[key] = narrowed
+            if wish.letters <= LONGEST_WISH:
+                self._wished[key] = narrowed
         if not narrowed.stops and not narrowed.fallbacks:
             raise wishes.nobody(narrowed, residency or regions)
         return narrowed
