@@ -387,6 +387,15 @@ def test_what_is_spelled_alike_is_read_once_until_something_else_holds(replay: R
     assert len(replay._spelled) <= MOST_SPELLED
 
 
+def test_headers_of_any_length_are_not_remembered(replay: Replay, routing: Table) -> None:
+    beta = {b"openai-beta": b"x" * 30_000}
+    place = mark(replay, routing, asked(headers=beta))
+    assert place is not None
+    assert place != mark(replay, routing, asked())
+    assert mark(replay, routing, asked(headers=beta)) == place
+    assert sum(len(each) for key in replay._spelled for each in key[5] if each is not None) < 10_000
+
+
 async def test_tags_that_are_none_are_refused_whether_there_is_a_reply_or_not(replay: Replay, routing: Table) -> None:
     for _ in range(2):
         with pytest.raises(Fault, match="x-gateway-tags"):

@@ -38,6 +38,7 @@ CHAT = "chat"
 OPERATIONS = frozenset({CHAT, "embeddings", "moderation", "rerank"})
 MOST_ASKED = 4 << 20  # bytes of a request that is looked up
 MOST_SPELLED = 4096  # requests whose places are kept, by a hash of how they are spelled
+LONGEST_SAID = 1000  # bytes of headers in one of them
 MOST_REPEATS, LONGEST_REPEAT = 1024, 4 << 10  # requests known by every byte of theirs, and bytes of such a body
 MOST_SORTED = 256 << 10  # what is larger is compared as spelled: sorting it would hold up others
 # How a reply ends that is whole, in the words of all shapes. What is not known is not kept.
@@ -236,7 +237,9 @@ class Replay:
         if known is None or known.plan is not plan:
             if len(self._spelled) >= MOST_SPELLED:
                 self._spelled.clear()
-            known = self._spelled[spelled] = self._read(x, plan, tenant)
+            known = self._read(x, plan, tenant)
+            if sum([len(each) for each in said if each is not None]) <= LONGEST_SAID:
+                self._spelled[spelled] = known
         return known
 
     def _read(self, x: Exchange, plan: Plan, tenant: str) -> Sought:
