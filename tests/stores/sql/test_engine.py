@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, text, update
@@ -134,3 +136,20 @@ async def test_but_not_for_ever(writer, tmp_path, monkeypatch):
         await upgrade(engine)
     assert away(found.value)
     await engine.dispose()
+
+
+async def test_another_connection_of_ours_leaves_the_locks_of_the_first_alone(tmp_path: Path) -> None:
+    """A file that is opened and closed beside SQLite ends all its locks in this process; whoever comes next then takes the log away."""
+    engine = connect(f"sqlite:///{tmp_path}/gateway.db")
+    try:
+        async with engine.connect() as first:
+            await first.execute(text("CREATE TABLE t (a)"))
+            await first.commit()
+            async with engine.connect() as second:
+                await second.execute(text("SELECT 1"))
+            look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM t').fetchone(); c.close()"
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", look, str(tmp_path / "gateway.db"))
+            assert await process.wait() == 0
+            assert (tmp_path / "gateway.db-wal").exists()
+    finally:
+        await engine.dispose()

@@ -113,9 +113,10 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def _private(path: str, *_about: object) -> None:
     """A new file is nobody else's to read, and neither are those that SQLite makes beside it, which take its mode: keys, sealed secrets and what
-    everybody asked for stand there. What cannot be made here SQLite will say."""
+    everybody asked for stand there. What cannot be made here SQLite will say. One that is there is not opened: closing it again would end the
+    locks of every connection of this process (POSIX), and the next to close would take the write-ahead log away from under them."""
     with contextlib.suppress(OSError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
 
 
 def _prepare(path: Path, connection: Any, record: Any) -> None:
