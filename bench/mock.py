@@ -1,7 +1,7 @@
 """A streaming upstream on raw epoll: pre-rendered chunks, each its own write, at a steady pace.
 
 Law: far cheaper than what it stands behind. POST /v1/chat/completions streams OpenAI's shape, /v1/messages Anthropic's. The
-model names the pace: `mock-100x10` is 100 chunks 10 ms apart. Every chunk carries `t=<monotonic ns>` of its write, so that
+model names the pace: `mock-100x10` is 100 chunks 10 ms apart, `mock-96x40x4` 96 of them, four in a write. Every chunk carries `t=<monotonic ns>` of its write, so that
 a reader on the same machine knows how long it travelled. Streams are spread over the milliseconds, as users are.
 GET /count answers {"chunks", "streams", "open"}.
 """
@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 
-PACE = re.compile(rb'"model"\s*:\s*"[^"]*?(\d+)x(\d+)"')
+PACE = re.compile(rb'"model"\s*:\s*"[^"]*?-(\d+)x(\d+)(?:x(\d+))?"')
 LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
 STREAM = re.compile(rb'"stream"\s*:\s*true')
@@ -65,12 +65,13 @@ def anthropic_shape() -> tuple[bytes, bytes, bytes, bytes]:
 class Stream:
     """One connection: the request being read, or the reply being written. `unsent`: what a full socket refused."""
 
-    __slots__ = ("closed", "gap", "inbox", "left", "shape", "sock", "unsent")
+    __slots__ = ("closed", "gap", "inbox", "left", "shape", "sock", "together", "unsent")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.inbox = b""
         self.left = 0
+        self.together = 1
         self.gap = 0.0
         self.unsent = b""
         self.shape: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
@@ -147,7 +148,7 @@ class Mock:
             self.send(stream, b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
             return
         pace = PACE.search(request)
-        stream.left, gap = (int(pace[1]), int(pace[2])) if pace else (100, 10)
+        stream.left, gap, stream.together = (int(pace[1]), int(pace[2]), int(pace[3] or 1)) if pace else (100, 10, 1)
         stream.gap = gap / 1000
         stream.shape = next((shape for end, shape in self.shapes.items() if path.endswith(end)), self.openai)
         self.started += 1
@@ -166,9 +167,10 @@ class Mock:
                 self.send(stream, stream.shape[3])
                 continue
             if not stream.unsent:
-                self.send(stream, b"%s%019d%s" % (stream.shape[1], time.monotonic_ns(), stream.shape[2]))
-                stream.left -= 1
-                self.chunks += 1
+                together = min(stream.together, stream.left)
+                self.send(stream, b"%s%019d%s" % (stream.shape[1], time.monotonic_ns(), stream.shape[2]) * together)
+                stream.left -= together
+                self.chunks += together
             heapq.heappush(self.due, (when + stream.gap, turn, stream))
 
     def send(self, stream: Stream, data: bytes) -> None:
