@@ -17,7 +17,6 @@ import upstreams
 from contest import DRIVER_CORE, Contest, Contestant, Figures, arena
 from peers import PEERS
 
-
 TOGETHER = (1, 4, 12)
 
 
