@@ -1,8 +1,9 @@
 """A streaming upstream on raw epoll: pre-rendered chunks, each its own write, at a steady pace.
 
 Law: far cheaper than what it stands behind. POST /v1/chat/completions streams OpenAI's shape, /v1/messages Anthropic's. The
-model names the pace: `mock-100x10` is 100 chunks 10 ms apart, `mock-96x40x4` 96 of them, four in a write. Every chunk carries `t=<monotonic ns>` of its write, so that
-a reader on the same machine knows how long it travelled. Streams are spread over the milliseconds, as users are.
+model names the pace: `mock-100x10` is 100 chunks 10 ms apart, `mock-96x40x4` 96 of them, four in a write. Every chunk carries
+`t=<monotonic ns>` of its write, so that a reader on the same machine knows how long it travelled. Streams are spread over the
+milliseconds, as users are.
 GET /count answers {"chunks", "streams", "open"}.
 """
 
