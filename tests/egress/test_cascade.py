@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,23 @@ def test_a_reply_is_kept_where_the_next_one_fails(place: Place, failure: str) ->
     assert row["attempts"][-1]["outcome"] == "ok"
     assert row["cost"] == 10 * 1_000 + 1 * 2_000, "nano-USD, once"
     assert row.get("fallbacks", 0) == 0
+
+
+def test_a_reply_that_the_client_could_not_be_told_is_not_fallen_back_on_and_is_paid_for(place: Place) -> None:
+    """Anthropic's shape has no word for an answer that its model could not finish."""
+    place.cheap.script(said("No", "abort", output=2))
+    place.dear.script("status:500")
+    name = "cascade-unsayable"
+    headers = {"x-api-key": KEY, "x-request-id": name}
+    body = {"model": "short", "max_tokens": 50, "messages": HI}
+    client = http.client.HTTPConnection("127.0.0.1", place.gateway.port, timeout=10)
+    client.request("POST", "/v1/messages", json.dumps(body), headers)
+    reply = client.getresponse()
+    client.close()
+    assert reply.status >= 500
+    assert reply.headers["x-gateway-escalation"] is None
+    (row,) = [row for row in rows(place.gateway.folder) if row["request_id"] == name]
+    assert (row["attempts"][0]["outcome"], row["attempts"][0]["cost"]) == ("escalated_too_short", 14_000)
 
 
 def test_of_two_at_once_the_one_that_answered_counts(place: Place) -> None:

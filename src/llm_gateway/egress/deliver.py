@@ -376,9 +376,12 @@ class Egress:
         why = x.cascade(target, reply)
         if why:
             x.wasted = reply.usage
-            x.makeshift = Makeshift(
-                target, relay.status, relay.headers, relay.body, form, spoken, x.upstream_ms, x.upstream_id, x.dropped, x.fallbacks
-            )
+            with contextlib.suppress(Fault):  # what the client's shape has no words for is nothing to fall back on
+                if form is not spoken:
+                    form.write_reply(reply, x.call, int(x.wall))
+                x.makeshift = Makeshift(
+                    target, relay.status, relay.headers, relay.body, form, spoken, x.upstream_ms, x.upstream_id, x.dropped, x.fallbacks
+                )
             raise Fault(Kind.ESCALATED, f"The reply was sent back: {why}.", code=SENT_BACK + why)
 
     def _ended(self, x: Exchange, target: Target, relay: Relay) -> bytes:
