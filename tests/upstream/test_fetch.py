@@ -184,6 +184,7 @@ async def test_an_endless_body_is_cut_at_the_limit():
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
         writer.write(HEAD % b"image/png" + b"transfer-encoding: chunked\r\n\r\n")
         while True:
             writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
@@ -217,6 +218,7 @@ async def test_a_slow_server_is_given_up(reply: bytes):
 
 async def test_a_drip_does_not_extend_the_time():
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
         writer.write(HEAD % b"image/png" + b"content-length: 99999\r\n\r\n")
         while True:
             writer.write(b"x")

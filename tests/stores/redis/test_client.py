@@ -223,6 +223,17 @@ async def test_scripts_go_where_their_tenant_is_and_never_cross(cluster, form):
     assert all(say(port, "DBSIZE") > 50 for port in ports)
 
 
+@pytest.mark.parametrize("form", ["redis+cluster", "redis"])
+@pytest.mark.parametrize("place", range(3))
+async def test_whichever_node_of_a_cluster_is_named_it_is_there_at_once(cluster, place, form):
+    """One that is asked for a key of another node's says so before a map is there."""
+    ports, _ = cluster
+    async with store(f"{form}://127.0.0.1:{ports[place]}", wait=False) as one:
+        await until(lambda: one.shared.ready, 2)  # less than a connection may take to open
+        assert {turn.reason for turn in one.turns} == {""}
+        assert one.shared.meter.failures.keys() <= {"moved"}
+
+
 async def test_what_waits_for_its_slot_is_not_sent_for_somebody_who_left(fresh):
     """His settlement has overtaken it, and would not be sent again."""
     async with store(fresh, patient=True) as one:

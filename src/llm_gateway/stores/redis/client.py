@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from llm_gateway.stores.redis.terms import Node, Terms, name
 
 AGAIN = 0.01  # seconds until a command that found its slot on its way is sent once more
 MAP_EVERY, MAP_SOON = 30.0, 0.3
+FLEETING = frozenset({"connecting", "lost", AWAY, "moved"})  # reasons of a link that is made again at once
 
 
 class Turn(Struct, frozen=True):
@@ -48,6 +50,7 @@ class Client:
         self._one: Link | None = None
         self._table: list[Link] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # loop time, of the timer
         self._closed = False
         if terms.master:
             self._one = self._link((terms.master, 0), self._dial_master)
@@ -69,6 +72,11 @@ class Client:
     def reaches(self, slot: int) -> bool:
         link = self._one or (self._table[slot] if self._table else None)
         return link is not None and link.gate is not None
+
+    def hung_up(self, slot: int, lately: float) -> bool:
+        """Whether who has a slot was there, and has been away since less than `lately` seconds, for want of a connection only."""
+        link = self._one or (self._table[slot] if self._table else None)
+        return link is not None and link.reason in FLEETING and perf_counter() - link.turned_at < lately
 
     @property
     def cluster(self) -> bool:
@@ -131,7 +139,8 @@ class Client:
             return
         if self._one is not None:
             self._table, self._one = [self._one] * slots.SLOTS, None
-        self._table[slot] = target
+        if self._table:  # else the map that is asked for now is the first
+            self._table[slot] = target
         self._map_in(0.0)
         self._send_to(target, command)
 
@@ -165,11 +174,12 @@ class Client:
             command.answer(Failure(AWAY))
 
     def _map_in(self, seconds: float) -> None:
+        due = self._loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= self._loop.time() + seconds:
+            if self._due <= due:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._map)
+        self._due, self._timer = due, self._loop.call_later(seconds, self._map)
 
     def _map(self) -> None:
         """Asks any node that is ready; they all know."""

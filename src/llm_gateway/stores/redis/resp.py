@@ -69,7 +69,7 @@ class Call:
 
     __slots__ = ("_call", "_done")
 
-    def __init__(self, call: Callable[[Any], None]) -> None:
+    def __init__(self, call: Callable[[Any], object]) -> None:
         self._call = call
         self._done = False
 
@@ -194,6 +194,8 @@ class Connection(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := reader_gets()) is not False:
+                if not pending:
+                    raise ProtocolError("it answers what nobody asked")
                 command = pending.popleft()
                 taken = now - command.at
                 counts[bisect_left(BOUNDS, taken)] += 1
@@ -202,7 +204,7 @@ class Connection(asyncio.Protocol):
                     self._owner.refused(self, command, str(reply))
                 elif not (sink := command.sink).done():
                     sink.set_result(reply)
-        except (ProtocolError, IndexError):  # no Redis, or one that answers what nobody asked
+        except ProtocolError:
             self.close()
             return
         finally:
