@@ -7,7 +7,8 @@ it again is refused, and nothing is sent twice.
 
 In one worker's memory; replies go first where there is no room, the keys themselves stay. With Redis (`claims`) a key is claimed there before its request
 is sent: of all workers and replicas one sends it, the others ask every `AGAIN` seconds for its reply. Where the one that sends it fails or dies, one
-of them sends it anew. Nobody waits for a Redis that is away, unless somebody else was seen running it less than a lease ago.
+of them sends it anew. Nobody waits for a Redis that is away, unless somebody else was seen running it less than a lease ago or it hung up
+just now; what was answered meanwhile it is told when it is back.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ MOST_KEYS = 200_000
 REPLAYED = b"idempotent-replayed: true\r\n"
 
 AGAIN = 0.1
+MOST_UNTOLD, TOLD_AT_ONCE = 50_000, 200  # answered while Redis was away; of them with each sweep
 
 
 class Turn(Enum):
@@ -79,6 +81,7 @@ class Once:
         self._known: OrderedDict[Place, Run | Done] = OrderedDict()
         self._replies: deque[Done] = deque()  # the oldest first
         self._claimed: set[Run] = set()
+        self._untold: OrderedDict[Run, Done] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Once {len(self._known)} keys, {self.running} under way>"
@@ -107,6 +110,8 @@ class Once:
         for run in self._claimed:
             if run.claims is not None and run.claim is not None:
                 run.claims.renew(run.claim, now)
+        for _ in range(min(TOLD_AT_ONCE, len(self._untold))):
+            self._end(*self._untold.popitem(last=False), now)
         while self._known:
             place, known = next(iter(self._known.items()))
             if isinstance(known, Run) or now < known.until:
@@ -172,14 +177,12 @@ class Once:
     async def _heard(self, run: Run, claims: Claims, claim: Claim) -> Kept | Word:
         """Until it is ours, or done."""
         word, seen = await claims.take(claim), 0.0
-        while word is Word.RUNNING or word is Word.FREE or (word is Word.UNHEARD and perf_counter() < seen + LEASE):
+        while word is Word.RUNNING or word is Word.FREE or (word is Word.UNHEARD and (perf_counter() < seen + LEASE or claims.worth_waiting(claim))):
             if word is Word.RUNNING:
                 run.sure, seen = True, perf_counter()
-            if word is Word.FREE:
-                word = await claims.take(claim)
-                continue
-            await asyncio.sleep(AGAIN)
-            word = await claims.look(claim)
+            if word is not Word.FREE:
+                await asyncio.sleep(AGAIN)
+            word = await (claims.look(claim) if word is Word.RUNNING else claims.take(claim))
         return word
 
     def _begin(self, x: Exchange, place: Place, run: Run) -> None:
@@ -204,9 +207,7 @@ class Once:
         outcome: Outcome
         if 200 <= x.status < 300 and x.fault is None and not x.broken:
             outcome = _kept(x, reply) if reply is not None else None
-            self._keep(place, run, outcome)
-            if run.claims is not None and run.claim is not None:
-                run.claims.end(run.claim, outcome, KEPT_SECONDS)
+            self._end(run, self._keep(place, run, outcome), perf_counter())
         else:
             if run.claims is not None and run.claim is not None:
                 run.claims.free(run.claim)
@@ -222,11 +223,21 @@ class Once:
             if not turn.done():
                 turn.set_result(outcome)
 
-    def _keep(self, place: Place, run: Run, kept: Kept | None) -> None:
+    def _end(self, run: Run, done: Done, now: float) -> None:
+        """Tells all others of an answer: again, as long as they cannot hear it and it counts."""
+        if run.claims is None or run.claim is None or now >= done.until:
+            return
+        self._untold[run] = done
+        if len(self._untold) > MOST_UNTOLD:
+            self._untold.popitem(last=False)
+        if run.claims.reaches(run.claim):
+            run.claims.end(run.claim, done.kept, done.until - now, partial(self._untold.pop, run, None), KEPT_SECONDS - (done.until - now))
+
+    def _keep(self, place: Place, run: Run, kept: Kept | None) -> Done:
+        done = Done(run.mark, kept.until if kept is not None else perf_counter() + KEPT_SECONDS, kept)
         if self._known.get(place) is not run:
-            return  # so many keys came since that this one had to go
-        until = kept.until if kept is not None else perf_counter() + KEPT_SECONDS
-        done = self._known[place] = Done(run.mark, until, kept)
+            return done  # so many keys came since that this one had to go
+        self._known[place] = done
         self._known.move_to_end(place)
         self.bytes += kept.size if kept is not None else 0
         self._replies.append(done)
@@ -235,6 +246,7 @@ class Once:
             if oldest.kept is not None:
                 self.bytes -= oldest.kept.size
                 oldest.kept = None
+        return done
 
     def _drop(self, place: Place) -> None:
         known = self._known.pop(place)

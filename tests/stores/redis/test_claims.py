@@ -27,7 +27,7 @@ async def test_one_has_it_and_the_others_hear_how_it_stands(fresh):
         assert await other.take(other.claim(Place("other", HERE.mark), BODY)) is Word.MINE, "another tenant's key"
         other.free(theirs)
         assert await other.look(theirs) is Word.RUNNING, "only its owner frees it"
-        first.end(mine, reply(), 60.0)
+        first.end(mine, reply(), 60.0, list)
         await until(lambda: not one.shared.client.waiting)
         heard = await other.take(theirs)
         assert not isinstance(heard, Word)
@@ -43,7 +43,7 @@ async def test_what_failed_is_free_and_what_was_too_long_is_gone(fresh):
         made.free(claim)
         assert await made.look(claim) is Word.FREE
         await made.take(claim)
-        made.end(claim, None, 60.0)
+        made.end(claim, None, 60.0, list)
         assert await made.look(claim) is Word.GONE
         assert 0 < say(port_of(fresh), "PTTL", claim.key.decode()) <= 60_000
 
@@ -62,7 +62,7 @@ async def test_a_claim_lasts_while_it_is_renewed(fresh, monkeypatch):
         await asyncio.sleep(0.5)
         assert await made.take(other) is Word.MINE, "its owner is dead"
         made.renew(claim, perf_counter())
-        made.end(claim, reply(), 60.0)
+        made.end(claim, reply(), 60.0, list)
         assert await made.look(other) is Word.MINE, "who comes back writes over nobody"
 
 
@@ -75,7 +75,7 @@ async def test_where_redis_is_away_nothing_is_heard_and_nothing_raised(own):
         claim = made.claim(HERE, BODY)
         assert [await made.take(claim), await made.look(claim)] == [Word.UNHEARD] * 2
         made.renew(claim, perf_counter())
-        made.end(claim, reply(), 60.0)
+        made.end(claim, reply(), 60.0, list)
 
 
 @pytest.mark.parametrize("value", [b"", b"\x91\xc4", b"\x00"])
@@ -106,7 +106,7 @@ async def test_what_came_of_it_is_told_to_whoever_has_the_key_by_then(cluster):
         say(here, "MIGRATE", "127.0.0.1", there, claim.key.decode(), 0, 1000)
         for port in (there, here, *ports):
             say(port, "CLUSTER", "SETSLOT", claim.slot, "NODE", ids[there])
-        made.end(claim, reply(), 60.0)
+        made.end(claim, reply(), 60.0, list)
         await until(lambda: not one.shared.client.waiting)
         heard = await made.look(claim)
         assert not isinstance(heard, Word)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from enum import Enum, auto
 from hashlib import blake2b
 from time import perf_counter, time_ns
@@ -25,6 +26,7 @@ from llm_gateway.stores.redis.resp import Call, Command, Failure, pack
 from llm_gateway.stores.redis.slots import slot
 
 LEASE = 10.0  # seconds
+HOPE = 0.5  # seconds for which a Redis that hung up is waited for
 RENEWED = 3.0  # seconds after which a claim is renewed
 
 
@@ -106,9 +108,19 @@ class Claims:
             claim.renewed = now
             self._swap(claim, claim.value, LEASE)
 
-    def end(self, claim: Claim, kept: Kept | None, seconds: float) -> None:
-        """It was answered. kept None: by more than is kept."""
-        self._swap(claim, msgspec.msgpack.encode(Entry(claim.mark, b"", time_ns() / 1e9, kept)), seconds)
+    def reaches(self, claim: Claim) -> bool:
+        """Whether Redis would hear of it now."""
+        return self.shared.client.reaches(claim.slot)
+
+    def worth_waiting(self, claim: Claim) -> bool:
+        """Whether Redis was there just now, and hung up."""
+        return self.shared.client.hung_up(claim.slot, HOPE)
+
+    def end(self, claim: Claim, kept: Kept | None, seconds: float, heard: Callable[[], object], age: float = 0.0) -> None:
+        """It was answered, `age` seconds ago; for `seconds` more others get its reply. kept None: by more than is kept. heard: called where Redis knows
+        of it, or somebody else has it by now."""
+        entry = Entry(claim.mark, b"", time_ns() / 1e9 - age, kept)
+        self._swap(claim, msgspec.msgpack.encode(entry), seconds, lambda reply: isinstance(reply, Failure) or heard())
 
     def free(self, claim: Claim) -> None:
         """It failed, or its client left before it was sent: whoever asks next runs it."""
@@ -119,10 +131,10 @@ class Claims:
         self.shared.client.send(Command(pack(*words), future, claim.slot))
         return future
 
-    def _swap(self, claim: Claim, value: bytes, seconds: float) -> None:
+    def _swap(self, claim: Claim, value: bytes, seconds: float, told: Callable[[Any], object] | None = None) -> None:
         script = self.shared.scripts.swap
         words = pack("EVALSHA", script.sha, 1, claim.key, claim.value, value, int(seconds * 1000))
-        self.shared.client.send(Command(words, Call(_told), claim.slot, script))  # not Nobody, for whom nothing is sent on where a slot has moved
+        self.shared.client.send(Command(words, Call(told or _told), claim.slot, script))  # not Nobody, for whom nothing is sent on where a slot has moved
 
 
 def _told(reply: Any) -> None:

@@ -73,6 +73,7 @@ class Link:
         self._probe_key = PROBE
         self._epoch: bytes | None = None
         self.reason = "connecting"
+        self.turned_at = perf_counter()
         self._dial = dial
         self._setup = setup
         self._watcher = watcher
@@ -211,13 +212,15 @@ class Link:
     def _ready(self) -> None:
         self._later(0.0, None)
         if self.gate is None:
-            self.gate, self.reason = self._connection, ""
+            self.gate, self.reason, self.turned_at = self._connection, "", perf_counter()
             self._watcher.turned(self, "")
             self._beat()
 
     def _shut(self, reason: str) -> None:
         self._later(0.0, None)
         fresh = self.gate is not None or self.reason in ("", "connecting")
+        if self.gate is not None:
+            self.turned_at = perf_counter()
         self.gate, self.reason = None, reason
         if self._pulse is not None:
             self._pulse.cancel()
