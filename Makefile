@@ -52,8 +52,8 @@ replay: $(VENV)/.stamp-dev ## all recorded traffic through every shape, each res
 faults: $(VENV)/.stamp-dev ## everything that may go wrong, against real processes, each row in docs/faults.md
 	@sh scripts/faults.sh $(ARGS)
 
-chaos: $(VENV)/.stamp-dev ## all faults at once, by dice, against shared state; then the books are checked (SECONDS=120 SEED=7)
-	$(BIN)/python tests/faults/everything.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
+chaos: $(VENV)/.stamp-dev ## all faults at once, by dice, against shared state; then the books are checked (SECONDS=120 SEED=7 REDIS=cluster)
+	$(BIN)/python tests/faults/everything.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED)) --redis $(or $(REDIS),alone)
 
 fuzz: $(VENV)/.stamp-dev ## requests and streams damaged at random, for minutes (FUZZ=examples)
 	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -n auto tests/ingress/test_fuzz.py tests/formats/test_fuzz.py $(ARGS)

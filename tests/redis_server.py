@@ -46,21 +46,21 @@ def redis_server(folder: Path, port: int | None = None, *options: str) -> Iterat
 
 
 @contextmanager
-def valkey_cluster(folder: Path, nodes: int = 3, patience: int = 30_000) -> Iterator[tuple[list[int], list[Process]]]:
+def valkey_cluster(folder: Path, nodes: int = 3, patience: int = 30_000, *, replicas: bool = False) -> Iterator[tuple[list[int], list[Process]]]:
     """Ports and processes; the slots are theirs in equal parts. patience: ms after which they take each other for dead, and the cluster is down for
-    seconds: a busy machine is no reason to."""
+    seconds: a busy machine is no reason to. replicas: of each one, behind all the masters."""
     binary = valkey()
     if binary is None:
         pytest.skip("no valkey-server here")
     with ExitStack() as stack:
-        ports, processes = [refused_port() for _ in range(nodes)], []
+        ports, processes = [refused_port() for _ in range(nodes * (1 + replicas))], []
         for port in ports:
             options = ["--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf", "--cluster-node-timeout", str(patience), "--save", ""]
             ahead = ["--cluster-port", str(refused_port()), "--cluster-require-full-coverage", "no"]
             processes.append(stack.enter_context(_process(folder, [binary, "--port", str(port), *options, *ahead], port)))
         buses = [ahead_port(port) for port in ports]
         share = 16384 // nodes
-        for index, port in enumerate(ports):
+        for index, port in enumerate(ports[:nodes]):
             first, last = index * share, 16383 if index == nodes - 1 else (index + 1) * share - 1
             say(port, "CLUSTER", "ADDSLOTSRANGE", first, last)
             say(port, "CLUSTER", "SET-CONFIG-EPOCH", index + 1)
@@ -68,6 +68,9 @@ def valkey_cluster(folder: Path, nodes: int = 3, patience: int = 30_000) -> Iter
             say(ports[0], "CLUSTER", "MEET", "127.0.0.1", port, bus)
         eventually(lambda: all(b"cluster_state:ok" in say(port, "CLUSTER", "INFO") for port in ports), 15)
         eventually(lambda: all(len(say(port, "CLUSTER", "SLOTS")) == nodes for port in ports), 15)
+        for replica, master in zip(ports[nodes:], ports, strict=False):
+            say(replica, "CLUSTER", "REPLICATE", say(master, "CLUSTER", "MYID"))
+            eventually(lambda replica=replica: b"master_link_status:up" in say(replica, "INFO", "replication"), 15)
         yield ports, processes
 
 

@@ -27,10 +27,12 @@ PATIENCE = 20.0  # seconds; longer than any request may take
 
 @dataclass(frozen=True)
 class Held:
-    """A whole reply. `cost`: nano-USD, as its head told; None where it told none."""
+    """A whole reply. `cost`: nano-USD, as its head told; None where it told none. `begun`, `ended`: monotonic seconds, of asking and of its last byte."""
 
     body: bytes
     cost: int | None
+    begun: float
+    ended: float
 
 
 @dataclass
@@ -81,6 +83,7 @@ class Crowd:
         gateway = self.gateways[dice.randrange(len(self.gateways))]
         leaves = dice.random() < 0.15
         client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE)
+        begun = time.monotonic()
         try:
             client.request("POST", f"/v1/{asking.shape}", asking.body, asking.headers)
             if leaves and dice.random() < 0.5:
@@ -97,10 +100,11 @@ class Crowd:
         finally:
             client.close()
         with self._lock:
-            self._remember(asking, reply, body, whole=whole)
+            self._remember(asking, reply, body, begun if whole else None)
 
-    def _remember(self, asking: Asking, reply: http.client.HTTPResponse, body: bytes, *, whole: bool) -> None:
-        if not whole:
+    def _remember(self, asking: Asking, reply: http.client.HTTPResponse, body: bytes, begun: float | None) -> None:
+        """begun: where it is whole."""
+        if begun is None:
             self.told["cut"] += 1
         elif reply.status != 200:
             code = _code(body)
@@ -112,7 +116,7 @@ class Crowd:
         else:
             self.told["whole stream" if asking.stream else "whole reply"] += 1
             cost = reply.headers.get("x-gateway-cost")
-            self.held[asking.id] = Held(body, None if cost is None else round(float(cost) * 1e9))
+            self.held[asking.id] = Held(body, None if cost is None else round(float(cost) * 1e9), begun, time.monotonic())
             if asking.once:
                 self.once[asking.once].append(asking.id)
 

@@ -11,6 +11,7 @@ import pytest
 
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.stores.redis import link, outbox
+from llm_gateway.stores.redis.scripts import keys
 from redis_server import redis_server, say
 from stores.redis.conftest import DOLLAR, Known, ask, budget, port_of, store, until
 
@@ -213,3 +214,16 @@ async def test_however_slow_redis_is_no_more_than_so_many_are_under_way(own, tmp
             assert booked(url) == 6000
         assert 20 <= most <= 22, "beside them only the look at the server's mark"
         assert one.shared.outbox.under_way == 0
+
+
+async def test_what_is_not_told_yet_is_told_before_the_end(tmp_path):
+    """A worker that ends in the moment in which its Redis hung up."""
+    with redis_server(tmp_path) as (url, _):
+        async with store(url) as one:
+            claim = budget(period="total")
+            account = one.bind(claim)
+            assert (await account.reserve(ask("a", cost=5))).refused is None
+            say(port_of(url), "CLIENT", "KILL", "TYPE", "normal")
+            await until(lambda: not one.shared.ready)
+            account.settle(ask("a", cost=5), 0, 7)
+        assert say(port_of(url), "HGET", keys("acme", claim)[0], "s") == b"7"

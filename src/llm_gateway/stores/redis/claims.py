@@ -26,7 +26,7 @@ from llm_gateway.stores.redis.resp import Call, Command, Failure, pack
 from llm_gateway.stores.redis.slots import slot
 
 LEASE = 10.0  # seconds
-HOPE = 0.5  # seconds for which a Redis that hung up is waited for
+HOPE = 1.0  # seconds for which a Redis that hung up, or is not connected yet, is waited for
 RENEWED = 3.0  # seconds after which a claim is renewed
 
 
@@ -113,7 +113,7 @@ class Claims:
         return self.shared.client.reaches(claim.slot)
 
     def worth_waiting(self, claim: Claim) -> bool:
-        """Whether Redis was there just now, and hung up."""
+        """Whether Redis hung up just now, or is about to be there."""
         return self.shared.client.hung_up(claim.slot, HOPE)
 
     def end(self, claim: Claim, kept: Kept | None, seconds: float, heard: Callable[[], object], age: float = 0.0) -> None:

@@ -51,6 +51,8 @@ class Client:
         self._table: list[Link] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # loop time, of the timer
+        self._begun = perf_counter()
+        self._later = 0  # commands that are sent once more in a moment
         self._closed = False
         if terms.master:
             self._one = self._link((terms.master, 0), self._dial_master)
@@ -74,9 +76,10 @@ class Client:
         return link is not None and link.gate is not None
 
     def hung_up(self, slot: int, lately: float) -> bool:
-        """Whether who has a slot was there, and has been away since less than `lately` seconds, for want of a connection only."""
+        """Whether who has a slot has been away since less than `lately` seconds, for want of a connection only, or is not known yet."""
         link = self._one or (self._table[slot] if self._table else None)
-        return link is not None and link.reason in FLEETING and perf_counter() - link.turned_at < lately
+        since = self._begun if link is None else link.turned_at
+        return (link is None or link.reason in FLEETING) and perf_counter() - since < lately
 
     @property
     def cluster(self) -> bool:
@@ -85,7 +88,7 @@ class Client:
     @property
     def waiting(self) -> int:
         """Commands without an answer yet."""
-        return sum(len(link.gate.pending) for link in self._links.values() if link.gate is not None)
+        return self._later + sum(len(link.gate.pending) for link in self._links.values() if link.gate is not None)
 
     def send(self, command: Command) -> None:
         link = self._one or (self._table[command.slot] if self._table else None)
@@ -128,7 +131,7 @@ class Client:
     def redirected(self, link: Link, command: Command, text: str) -> None:
         word = text.partition(" ")[0]
         if word == "TRYAGAIN":  # its slot is on the way from one node to another
-            self._loop.call_later(AGAIN, self._send_to, link, command)
+            self._send_later(link, command)
             return
         slot, node = slots.moved(text, link.node)
         target = self._link(node)
@@ -168,10 +171,18 @@ class Client:
             link.gate.send(command)
         elif command.hops < 4 and not self._closed:
             command.hops += 1
-            self._loop.call_later(AGAIN, self._send_to, link, command)
+            self._send_later(link, command)
         else:
             self._meter.fail(AWAY)
             command.answer(Failure(AWAY))
+
+    def _send_later(self, link: Link, command: Command) -> None:
+        self._later += 1
+        self._loop.call_later(AGAIN, self._sent_later, link, command)
+
+    def _sent_later(self, link: Link, command: Command) -> None:
+        self._later -= 1
+        self._send_to(link, command)
 
     def _map_in(self, seconds: float) -> None:
         due = self._loop.time() + seconds

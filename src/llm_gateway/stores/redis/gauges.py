@@ -271,10 +271,10 @@ class Shared:
         return self.meter.report() | unavailable
 
     async def close(self, seconds: float = 1.0) -> None:
-        """Gives what is on its way so much time to arrive."""
+        """Gives what is on its way so much time to arrive, also where a part of Redis has just gone and may be back."""
         try:
             async with asyncio.timeout(seconds):
-                while self.ready and (len(self.outbox) or self.client.waiting):  # noqa: ASYNC110 - once, at the very end
+                while len(self.outbox) or self.client.waiting:  # noqa: ASYNC110 - once, at the very end
                     await asyncio.sleep(0.005)
         except TimeoutError:
             self.meter.fail("unsettled", len(self.outbox))
