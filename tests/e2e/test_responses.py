@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 
 import openai
@@ -118,3 +119,20 @@ def test_azures_paths_are_served(gateway: Gateway) -> None:
     for version in ("2025-04-01-preview", "preview"):
         client = openai.AzureOpenAI(azure_endpoint=gateway.url, api_key=KEY, api_version=version, max_retries=0)
         assert client.responses.create(model="studio/m", input="one").output_text
+
+
+def test_of_a_kept_stream_a_head_request_gets_the_head_alone(openai_client: openai.OpenAI, gateway: Gateway) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    host, port = gateway.url.removeprefix("http://").split(":")
+    lines = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    with socket.create_connection((host, int(port)), timeout=5) as sock:
+        sock.sendall(f"HEAD /v1/responses/{made.id}?stream=true {lines}\r\n".encode())
+        replies = b""
+        while b"\r\n\r\n" not in replies:
+            replies += sock.recv(65536)
+        sock.sendall(f"GET /health/live {lines}Connection: close\r\n\r\n".encode())
+        while data := sock.recv(65536):
+            replies += data
+    first, _, second = replies.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 200 "), second[:200]

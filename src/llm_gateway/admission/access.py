@@ -54,7 +54,8 @@ class Admission:
         """Reads a request that has no body: its path names what an earlier reply handed out. Raises Fault NOT_FOUND."""
         peek = self._formats[x.route.format].peek(x.query, x.params[0])
         opened = self._open(x, peek.model, "response_id")
-        x.peek, x.stream, x.model = replace(peek, model=opened.id), peek.stream, opened.provider
+        x.peek, x.model = replace(peek, model=opened.id), opened.provider
+        x.stream = peek.stream and x.method != b"HEAD"  # whose reply is a head: events behind it would be taken for the next one's
 
     async def hash(self, x: Exchange) -> None:
         """A large body that was signed, in a thread: hashing needs no lock, and takes 5 ms for ten megabytes."""
