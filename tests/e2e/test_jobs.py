@@ -116,3 +116,14 @@ def test_azures_client_works(gateway: Gateway, version: str) -> None:
     assert len(list(streamed)) > 2
     assert client.images.generate(model="studio/gpt-image-1", prompt="a cat").data
     assert client.audio.transcriptions.create(model="studio/whisper-1", file=WAV).text
+
+
+def test_a_form_asked_again_with_its_idempotency_key_is_the_same_under_another_boundary(openai_client: openai.OpenAI, studio: Studio) -> None:
+    asking = {"model": "studio/whisper-1", "file": WAV, "extra_headers": {"Idempotency-Key": "heard"}}
+    before = len(studio.received)
+    first, again = (openai_client.audio.transcriptions.with_raw_response.create(**asking) for _ in range(2))
+    assert (first.content, again.headers["idempotent-replayed"]) == (again.content, "true")
+    assert len(studio.received) == before + 1
+    for other in ({"prompt": "häns"}, {"file": ("speech.wav", WAV[1] + b"\r\n", "audio/wav")}):
+        with pytest.raises(openai.UnprocessableEntityError):
+            openai_client.audio.transcriptions.create(**asking | other)

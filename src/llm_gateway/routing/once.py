@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from enum import Enum, auto
 from functools import partial
 from hashlib import blake2b
@@ -27,6 +28,7 @@ from llm_gateway.core.exchange import Exchange
 from llm_gateway.egress.detached import Detached
 from llm_gateway.egress.slices import LARGE
 from llm_gateway.egress.tape import Reply, Tape, play
+from llm_gateway.formats._multipart import Form
 from llm_gateway.stores.memory import Kept, Place
 from llm_gateway.stores.redis.claims import LEASE, Claim, Claims, Word
 from llm_gateway.telemetry.metrics import TargetMeter
@@ -275,14 +277,23 @@ async def _marked(x: Exchange) -> tuple[Place, bytes]:
     tenant, key = (principal.tenant, principal.id or principal.key) if principal is not None else ("", "")
     where = blake2b(b"\0".join((key.encode(), x.method, x.path, said)), digest_size=32).digest()
     if len(x.body) > LARGE:  # hashing lets go of the interpreter's lock
-        mark = await asyncio.get_running_loop().run_in_executor(None, _hash, x.body)
+        mark = await asyncio.get_running_loop().run_in_executor(None, _hash, _said(x))
     else:
-        mark = _hash(x.body)
+        mark = _hash(_said(x))
     return Place(tenant, where), mark
 
 
-def _hash(body: bytes) -> bytes:
-    return blake2b(body, digest_size=32).digest()
+def _said(x: Exchange) -> Iterable[bytes]:
+    """Its body; a form's parts, since clients give it another boundary each time they write it."""
+    form = x.peek.form
+    return form.said() if isinstance(form, Form) else (x.body,)
+
+
+def _hash(said: Iterable[bytes]) -> bytes:
+    mark = blake2b(digest_size=32)
+    for piece in said:
+        mark.update(piece)
+    return mark.digest()
 
 
 def _kept(x: Exchange, reply: Reply) -> Kept:
