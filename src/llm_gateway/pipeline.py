@@ -20,7 +20,7 @@ from llm_gateway.egress.slices import LARGE
 from llm_gateway.egress.tape import play
 from llm_gateway.ingress import cors
 from llm_gateway.ingress.routes import match, voiced
-from llm_gateway.routing.once import HEADER, Once
+from llm_gateway.routing.once import HEADER, LOOKS, Once
 from llm_gateway.routing.plan import Course, Plan
 from llm_gateway.routing.replay import Replay
 from llm_gateway.routing.table import Table
@@ -94,7 +94,7 @@ async def serve(x: Exchange, line: Line) -> None:
         if x.bytes_in > LARGE:
             await line.admission.hash(x)
         line.admission.read(x)
-        if HEADER in x.headers and (last := await line.once.join(x)):
+        if HEADER in x.headers and x.method not in LOOKS and (last := await line.once.join(x)):
             return
         if line.replay is not None and (last := await _replayed(x, line.replay, line)):
             return

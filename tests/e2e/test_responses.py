@@ -136,3 +136,15 @@ def test_of_a_kept_stream_a_head_request_gets_the_head_alone(openai_client: open
     first, _, second = replies.partition(b"\r\n\r\n")
     assert first.startswith(b"HTTP/1.1 200 ")
     assert second.startswith(b"HTTP/1.1 200 "), second[:200]
+
+
+def test_what_is_only_looked_at_is_looked_at_each_time_whatever_its_idempotency_key(openai_client: openai.OpenAI, studio: Studio) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    before = len(studio.received)
+    for more in ({}, {}, {"starting_after": 3}):
+        reply = openai_client.responses.with_raw_response.retrieve(made.id, extra_query=more, extra_headers={"Idempotency-Key": "whole-job"})
+        assert reply.headers.get("idempotent-replayed") is None
+    assert len(studio.received) == before + 3
+    for _ in range(2):
+        openai_client.responses.delete(made.id, extra_headers={"Idempotency-Key": "whole-job"})
+    assert len(studio.received) == before + 4

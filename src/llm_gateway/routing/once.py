@@ -34,6 +34,7 @@ from llm_gateway.stores.redis.claims import LEASE, Claim, Claims, Word
 from llm_gateway.telemetry.metrics import TargetMeter
 
 HEADER = b"idempotency-key"
+LOOKS = frozenset({b"GET", b"HEAD"})  # they change nothing, and are asked again for what is new
 KEPT_SECONDS = 24 * 3600.0
 LONGEST = 255
 MOST_KEYS = 200_000
