@@ -1,7 +1,9 @@
 """multipart/form-data bodies (RFC 7578): cut into their parts, and joined again with one field replaced.
 
 Law: a part that is not ours to change keeps its bytes, headers and place. The boundary is read from the body's first line, which
-every client begins with (RFC 2046 section 5.1.1 lets text stand before it; nobody writes any, and it is refused here).
+every client begins with (RFC 2046 section 5.1.1 lets text stand before it; Unity writes a line end, nobody more, and more is refused
+here). Other readers are less strict, each in its own way: what one of them could take for another part, or for another name of this
+one, is refused, or it would see a `model` that nobody here has checked.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from msgspec import Raw, Struct
 from llm_gateway.formats._members import invalid
 
 MOST_PARTS = 200
-_OPENING = re.compile(rb"--([0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?])\r\n")
-_NAME = re.compile(rb'(?i)^content-disposition:[^\r\n]*?[; \t]name=(?:"((?:[^"\\\r\n]|\\.)*)"|([^;\s"]+))', re.MULTILINE)
+_OPENING = re.compile(rb"(?:\r\n)?--([0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?])\r\n")
+_DISPOSITION = re.compile(rb"(?im)^[ \t]*content-disposition[ \t]*:[^\r\n]*")
+_NAMES = re.compile(rb"(?i)(?<![\w.-])name[ \t]*(?:\*[^=]*)?=")  # within a file's name, too: not all know where that ends
+_NAME = re.compile(rb'(?i)^content-disposition:.*?[; \t]name=(?:"([^"\\]*)"|([^;\s"\\]+))')
+_FOLD = re.compile(rb"\r\n(?=[ \t])")
 
 
 class Part(Struct, gc=False):
@@ -44,12 +49,11 @@ def read(body: bytes) -> Form:
     if opening is None:
         raise invalid("The request body must be multipart/form-data.")
     boundary = opening[1]
-    mark = b"\r\n--" + boundary
-    pieces = body[opening.end() - 2 :].split(mark)
-    if not pieces[-1].startswith(b"--") or pieces[-1][2:].strip():
-        raise invalid("The multipart body is not complete: its closing boundary is missing.")
+    _, *pieces = body.split(b"--" + boundary, MOST_PARTS + 1)
     if len(pieces) > MOST_PARTS:
         raise invalid(f"The multipart body has more than {MOST_PARTS} parts.")
+    if not pieces[-1].startswith(b"--") or pieces[-1][2:].strip():
+        raise invalid("The multipart body is not complete: its closing boundary is missing.")
     return Form(boundary, [_part(piece) for piece in pieces[:-1]])
 
 
@@ -82,11 +86,21 @@ def text(form: Form, name: str) -> str | None:
 def _part(piece: bytes) -> Part:
     if not piece.startswith(b"\r\n"):
         raise invalid("A boundary of the multipart body is followed by something else than a new line.")
-    head, gap, body = piece[2:].partition(b"\r\n\r\n")
+    if not piece.endswith(b"\r\n"):
+        raise invalid("A boundary of the multipart body does not begin a line.")
+    head, gap, body = piece[2:-2].partition(b"\r\n\r\n")
     if not gap:
         raise invalid("A part of the multipart body has no end to its headers.")
-    found = _NAME.search(head)
+    return Part(_name(head), head, body)
+
+
+def _name(head: bytes) -> str:
+    lines = _FOLD.sub(b"", head)
+    said = _DISPOSITION.findall(lines)
+    bare = lines.replace(b"\r\n", b"")
+    if len(said) > 1 or b"\r" in bare or b"\n" in bare or sum(len(_NAMES.findall(line)) for line in said) > 1:
+        raise invalid("A part of the multipart body has a name that could be read in several ways.")
+    found = _NAME.match(said[0]) if said else None
     if found is None:
         raise invalid("A part of the multipart body has no name.")
-    name = (found[1] if found[1] is not None else found[2]).decode("utf-8", "replace")
-    return Part(name.replace('\\"', '"'), head, body)
+    return (found[1] if found[1] is not None else found[2]).decode("utf-8", "replace")
