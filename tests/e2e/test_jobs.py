@@ -6,6 +6,7 @@ import io
 import json
 import urllib.error
 import urllib.request
+from typing import Any
 
 import openai
 import pytest
@@ -50,6 +51,19 @@ def test_a_transcript_is_text_or_a_stream_as_asked(openai_client: openai.OpenAI,
     raw = openai_client.audio.transcriptions.with_raw_response.create(model="studio/gpt-4o-transcribe", file=WAV, stream=True)
     assert [event.type for event in raw.parse()] == ["transcript.text.delta", "transcript.text.done"]
     assert row(gateway, raw.headers["x-request-id"])["input"] == 14
+
+
+@pytest.mark.parametrize(("kind", "text"), [("json", '[null, \\"true\\"]'), ("srt", "00:00:00,000 --> 00:00:01,000")])
+def test_a_model_that_ignores_that_it_is_to_stream_is_heard(
+    openai_client: openai.OpenAI, gateway: Gateway, studio: Studio, kind: Any, text: str
+) -> None:
+    before = len(studio.received)
+    asking = openai_client.audio.transcriptions.with_streaming_response
+    with asking.create(model="studio/whisper-1", file=WAV, stream=True, response_format=kind) as reply:
+        assert text in reply.read().decode()
+    assert len(studio.received) == before + 1
+    assert "transfer-encoding" not in reply.headers
+    assert "outcome" not in row(gateway, reply.headers["x-request-id"])
 
 
 def test_speech_flows(openai_client: openai.OpenAI, studio: Studio) -> None:

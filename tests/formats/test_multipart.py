@@ -66,7 +66,7 @@ def test_a_line_end_may_stand_before_the_first_boundary_as_unity_writes_it() -> 
 def test_a_body_of_nothing_but_boundaries_takes_no_memory(unit: bytes) -> None:
     body = b"--a\r\n" + unit * ((4 << 20) // len(unit)) + b"\r\n--a--\r\n"
     tracemalloc.start()
-    with pytest.raises(Fault, match="parts|boundary"):
+    with pytest.raises(Fault, match=r"parts|boundary"):
         _multipart.read(body)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -139,7 +139,7 @@ class Studio:
         elif parts.get("response_format", (None, b""))[1] == b"srt":
             body = b"1\n00:00:00,000 --> 00:00:01,000\nhello\n"
             writer.write(head_bytes(200, (("content-type", "text/plain"), ("content-length", str(len(body))))) + body)
-        elif parts.get("stream", (None, b""))[1] == b"true":
+        elif parts.get("stream", (None, b""))[1] == b"true" and parts["model"][1] != b"whisper-1":  # which ignores it
             usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 2, "total_tokens": 16, "input_token_details": {"audio_tokens": 14}}
             await events(writer, [
                 {"type": "transcript.text.delta", "delta": "hello"}, {"type": "transcript.text.done", "text": "hello", "usage": usage},

@@ -363,7 +363,7 @@ class Egress:
                 raise Fault(Kind.UPSTREAM_BROKEN, f"The upstream answered with status {status}, which has no meaning here.")
             if x.cascade is not None:
                 self._judge(x, target, relay, form, spoken)
-            if x.stream:
+            if x.stream and (form.stream_type or x.status == 200):  # what passes says itself what it is, while its head is unsaid
                 fault = spoken.summarise(relay.body).fault
                 raise fault or Fault(Kind.UPSTREAM_BROKEN, "The upstream answered a stream's request with a plain reply.")
             return self._whole(x, target, relay, form, spoken)

@@ -119,6 +119,8 @@ class Relay(Struct, kw_only=True, eq=False):
             and 200 <= status < 300
             # Ollama's cloud calls its lines JSON.
             and (not kind.startswith(b"application/json") or self.spoken_type == LINES)
+            # A transcript in plain text, of a model that ignores that it is to stream.
+            and (self.content_type != b"" or not kind.startswith(b"text/") or kind.startswith(b"text/event-stream"))
         )
         if kind == FRAMED and self.spoken_type != FRAMED and self.streaming and self.passage is not None:
             self.passage = self.x.passage = Unframed(self.passage)
