@@ -148,3 +148,16 @@ def test_what_is_only_looked_at_is_looked_at_each_time_whatever_its_idempotency_
     for _ in range(2):
         openai_client.responses.delete(made.id, extra_headers={"Idempotency-Key": "whole-job"})
     assert len(studio.received) == before + 4
+
+
+@pytest.mark.parametrize(("more", "output"), [({}, 256), ({"max_output_tokens": 40}, 40)])
+def test_what_answers_later_is_billed_by_estimate_since_nobody_will_say(
+    openai_client: openai.OpenAI, gateway: Gateway, more: dict[str, int], output: int
+) -> None:
+    raw = openai_client.responses.with_raw_response.create(model="studio/m", input="one two " * 200, background=True, extra_body=more)
+    made = raw.parse()
+    assert made.status == "queued"
+    booked = row(gateway, raw.headers["x-request-id"])
+    assert (booked["estimated"], booked["output"], 300 < booked["input"] < 500) == (True, output, True)
+    later = openai_client.responses.with_raw_response.retrieve(made.id)
+    assert "input" not in row(gateway, later.headers["x-request-id"])

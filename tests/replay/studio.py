@@ -103,6 +103,9 @@ class Studio:
         else:
             asked = request.json()
             told = response(json.dumps(asked), "resp_made", asked.get("previous_response_id"))
+            if asked.get("background"):
+                plain(writer, told | {"status": "queued", "background": True, "output": [], "usage": None})
+                return
             if not asked.get("stream"):
                 plain(writer, told)
                 return

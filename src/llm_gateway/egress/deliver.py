@@ -24,7 +24,7 @@ from llm_gateway.admission.access import tenant
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
-from llm_gateway.core.types import Completion, Refusal, Text
+from llm_gateway.core.types import Completion, Refusal, Text, Usage
 from llm_gateway.egress.absorbed import absorbed, given_up, unheard
 from llm_gateway.egress.counted import Counter, counted
 from llm_gateway.egress.hedge import Lane, Odds, Race, due
@@ -48,6 +48,7 @@ from llm_gateway.policies.overload import STREAMS, Overload
 from llm_gateway.policies.quota import PAIRS, pause
 from llm_gateway.providers import betas
 from llm_gateway.providers.faults import UNCOUNTED
+from llm_gateway.routing.ask import output
 from llm_gateway.routing.plan import Course, Hedge, Plan, Shadow
 from llm_gateway.routing.planner import ESTIMATED
 from llm_gateway.routing.target import Target
@@ -59,6 +60,7 @@ from llm_gateway.upstream.pool import Pool
 
 SHORTEST_TIMEOUT = 0.001
 VECTORS = "embeddings"  # all that they cost is what was asked
+LATER = frozenset({"queued", "in_progress"})  # replies that are still to be made, in the background
 ITS_REQUESTS, ITS_TOKENS = (remaining for remaining, _ in PAIRS[:2])
 THEIRS = PAIRS[2][0]
 
@@ -434,6 +436,8 @@ class Egress:
         ms = x.upstream_ms
         if x.usage is None and x.route.operation == VECTORS:  # some APIs never say, and charge all the same
             x.usage = estimate(prompt_tokens(x.body), 0)
+        elif x.usage is None and x.finish in LATER and not x.route.asked:  # told to who asks for it, as often as asked: no time to bill
+            x.usage = Usage(input=prompt_tokens(x.body), output=output(x, target.condition.meter.output.value), estimated=True)
         if x.usage is not None:
             x.cost = target.price(x.usage, x.wall)
             if x.absorbed and x.cost is not None:
@@ -473,8 +477,7 @@ def _will_not_do(rule: Escalation, course: Course, target: Target, reply: Comple
     if any(isinstance(part, Refusal) for part in parts):
         ends.append("refusal")
     texts = ["".join(part.text for part in choice.parts if isinstance(part, Text)) for choice in reply.choices]
-    output = reply.usage.output if reply.usage is not None else None
-    why = rule.reason(ends, output, texts)
+    why = rule.reason(ends, reply.usage.output if reply.usage is not None else None, texts)
     return why if why and course.more(perf_counter(), target) else ""
 
 

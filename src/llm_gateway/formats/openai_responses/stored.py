@@ -1,7 +1,8 @@
 """Responses that a provider keeps: fetched, deleted, cancelled, their input listed. Nothing crosses: who stored it answers.
 
 Source: https://platform.openai.com/docs/api-reference/responses/get and what follows it. The request is its path and query, so
-`peek` gets the query for a body and the id for a model. Usage in such a reply was billed when the response was made.
+`peek` gets the query for a body and the id for a model. Usage in such a reply was billed when the response was made; if that was to be
+later (`background`), by estimate.
 """
 
 from __future__ import annotations
