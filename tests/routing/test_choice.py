@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.core.exchange import Principal
+from llm_gateway.core.exchange import Pin, Principal
 from llm_gateway.routing.group import LOOK
 from routing.conftest import asked
 
@@ -387,6 +387,23 @@ def test_too_long_and_filtered_go_along_their_own_lists_once(made):
     assert course.target.model == "lenient"
     with pytest.raises(Fault):
         course.failed(Fault(Kind.CONTEXT_LENGTH, "long"), 10.0)
+
+
+@pytest.mark.parametrize("kind", [Kind.CONTEXT_LENGTH, Kind.CONTENT_FILTER])
+def test_what_is_bound_to_an_account_goes_to_none_that_does_not_know_its_ids(made, kind):
+    table = made(targets="a/x, b/y", more="context_fallbacks: [c/large, a/long], content_filter_fallbacks: [c/lenient]")
+    pin = Pin("a", table.plan("m").targets(0)[0].key_id, "previous_response_id")
+    course = table.course(asked("m", pin=pin))[1]
+    if kind is Kind.CONTEXT_LENGTH:
+        course.failed(Fault(kind, "long"), 10.0)
+        assert (course.target.provider, course.target.model) == ("a", "long")
+    else:
+        with pytest.raises(Fault) as told:
+            course.failed(Fault(kind, "no"), 10.0)
+        assert told.value.message == "no"
+    sealed = table.course(asked("m", pin=Pin(mark=b"GWSEALED")))[1]  # of which the others can do without
+    sealed.failed(Fault(kind, "no"), 10.0)
+    assert sealed.target.provider == "c"
 
 
 def test_without_such_lists_the_caller_hears_at_once(made):

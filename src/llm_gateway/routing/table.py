@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from time import perf_counter
 
+from msgspec.structs import replace
+
 from llm_gateway.core.changes import Change
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Pin, Principal
@@ -21,6 +23,7 @@ from llm_gateway.routing.condition import Conditions
 from llm_gateway.routing.plan import Course, Plan, Tally
 from llm_gateway.routing.planner import Owner, Planner, Vault
 from llm_gateway.routing.queue import Patience, Queue
+from llm_gateway.routing.stop import Stop
 from llm_gateway.routing.target import Seat, Target
 from llm_gateway.telemetry.metrics import Metrics, escape
 
@@ -98,9 +101,10 @@ class Table:
         if targets is None:
             hit = self._hits.get(principal.key, 0.0) if plan.measured and principal is not None else 0.0
             targets = choice.order(plan, x, self._turn, hit)
+        elsewhere = plan.elsewhere
         if x.pin is not None:
-            targets = _pinned(targets, x.pin)
-        course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=plan.elsewhere)
+            targets, elsewhere = _pinned(targets, x.pin), _known(elsewhere, x.pin)
+        course = Course(targets, plan.policy or self._policy, self.tally, targets[0], retries=plan.retries, elsewhere=elsewhere)
         if plan.limited:
             course.limited = True
             course.tokens = ask.size(x) + ask.output(x, targets[0].condition.meter.output.value)
@@ -256,7 +260,7 @@ def _pinned(targets: list[Target], pin: Pin) -> list[Target]:
     first and the others stay: they answer without."""
     if pin.mark:
         return sorted(targets, key=lambda target: target.account.mark != pin.mark)
-    own = [target for target in targets if (target.provider, target.key_id) == (pin.provider, pin.key_id)]
+    own = _own(targets, pin)
     if not own:
         raise Fault(
             Kind.NOT_FOUND,
@@ -264,3 +268,15 @@ def _pinned(targets: list[Target], pin: Pin) -> list[Target]:
             param=pin.param,
         )
     return own
+
+
+def _known(elsewhere: Mapping[Kind, tuple[Stop, ...]], pin: Pin) -> Mapping[Kind, tuple[Stop, ...]]:
+    """Of where requests go for one kind of reason, those of that account: others do not know the ids in this one."""
+    if pin.mark or not elsewhere:
+        return elsewhere
+    known = {kind: tuple(replace(stop, keys=tuple(_own(stop.keys, pin)), weights=()) for stop in stops) for kind, stops in elsewhere.items()}
+    return {kind: kept for kind, stops in known.items() if (kept := tuple(stop for stop in stops if stop.keys))}
+
+
+def _own(targets: Iterable[Target], pin: Pin) -> list[Target]:
+    return [target for target in targets if (target.provider, target.key_id) == (pin.provider, pin.key_id)]
