@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.exchange import Pin, Principal
 from llm_gateway.core.types import Usage
 from llm_gateway.routing import table as module
 from routing.conftest import asked
@@ -198,3 +199,18 @@ def test_an_alias_has_prices_of_its_own(table) -> None:
     renamed = table(PRICED.replace("prices: {local/llama: ", "prices: {fast: "))
     assert renamed.course(asked("fast"))[1].target.price(usage, 1_764_000_000) == 3_000_000_000
     assert renamed.course(asked("local/llama"))[1].target.price(usage, 1_764_000_000) is None
+
+
+@pytest.mark.parametrize("more", ["tenants: [acme]", "rules: [{when: {tags: [night]}, use: other}]", "residency: [us]"])
+def test_what_a_provider_keeps_is_found_whatever_an_alias_of_its_name_says(table, more: str) -> None:
+    made = table(f"""
+providers:
+  openai: {{api_key: sk-o, region: eu-west-1}}
+  local: {{type: openai_compatible, base_url: "http://127.0.0.1:8000", api_key: none}}
+models:
+  openai: {{targets: [openai/gpt-4o], {more}}}
+  other: {{targets: [local/m]}}
+""")
+    pin = Pin("openai", made.plan("openai/gpt-4o").targets(0)[0].key_id, "response_id")
+    kept = asked("openai", "response", pin=pin, principal=Principal("k", "other"), headers={b"x-gateway-tags": b"night"})
+    assert made.course(kept)[1].target.provider == "openai"

@@ -81,10 +81,9 @@ class Planner:
 
     def plan(self, model: str, operation: str) -> Plan:
         """Raises Fault NO_MODEL, INVALID, FORBIDDEN."""
-        alias = self.aliases.get(model)
-        goals = alias.targets if alias is not None else self._goals(model)
-        if operation == STORED and model in self.seats:  # what was stored is an account's, not a model's
-            goals = (Goal(model, ""),)
+        kept = operation == STORED and model in self.seats  # what was stored is an account's, not a model's, nor an alias's of that name
+        alias = None if kept else self.aliases.get(model)
+        goals = (Goal(model, ""),) if kept else alias.targets if alias is not None else self._goals(model)
         if not goals:
             raise self._unknown(model)
         stops = self._stops(goals, model, operation)
