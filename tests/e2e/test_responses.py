@@ -161,3 +161,13 @@ def test_what_answers_later_is_billed_by_estimate_since_nobody_will_say(
     assert (booked["estimated"], booked["output"], 300 < booked["input"] < 500) == (True, output, True)
     later = openai_client.responses.with_raw_response.retrieve(made.id)
     assert "input" not in row(gateway, later.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("query", ["stream=True", "include=a&stream=TRUE&starting_after=6"])
+def test_a_kept_stream_is_sealed_however_it_was_asked_for(openai_client: openai.OpenAI, gateway: Gateway, query: str) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    asked = urllib.request.Request(f"{gateway.url}/v1/responses/{made.id}?{query}", headers={"authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(asked) as reply:
+        body = reply.read()
+    assert reply.headers["content-type"] == "text/event-stream"
+    assert json.loads(body.partition(b"data: ")[2])["response"]["id"] == made.id

@@ -95,7 +95,7 @@ class Studio:
             plain(writer, {"id": path.rpartition("/")[2], "object": "response", "deleted": True})
         elif path.endswith("/input_items"):
             plain(writer, {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None})
-        elif request.method == "GET" and "stream=true" in request.path:
+        elif request.method == "GET" and "stream=true" in request.path.lower():
             told = response("again", path.split("/responses/")[1])
             await events(writer, [{"type": "response.completed", "sequence_number": 7, "response": told}])
         elif request.method == "GET" or path.endswith("/cancel"):

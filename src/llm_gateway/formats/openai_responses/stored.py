@@ -15,6 +15,8 @@ from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, 
 from llm_gateway.formats.openai_responses import errors
 from llm_gateway.formats.openai_responses.watch import SealedPassage
 
+_STREAM = b"stream=true"
+
 
 class StoredResponse:
     """`method`, `tail`: of its path, after the id."""
@@ -30,7 +32,8 @@ class StoredResponse:
 
     def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
         said = [pair for pair in body.split(b"&") if not pair.startswith(b"key=")]  # the client's own key, which is for the gateway
-        return Peek({}, model or "", b"stream=true" in said, form=b"&".join(said))
+        said = [_STREAM if pair.lower() == _STREAM else pair for pair in said]  # as Python writes it, some take it, and stream
+        return Peek({}, model or "", _STREAM in said, form=b"&".join(said))
 
     def forward(self, peek: Peek, model: str) -> Outgoing:
         query = "?" + peek.form.decode("latin-1") if peek.form else ""
