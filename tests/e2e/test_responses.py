@@ -171,3 +171,16 @@ def test_a_kept_stream_is_sealed_however_it_was_asked_for(openai_client: openai.
         body = reply.read()
     assert reply.headers["content-type"] == "text/event-stream"
     assert json.loads(body.partition(b"data: ")[2])["response"]["id"] == made.id
+
+
+def test_a_response_that_failed_is_told_as_it_is_kept_and_is_nobodys_failure_now(
+    openai_client: openai.OpenAI, gateway: Gateway, studio: Studio
+) -> None:
+    made, before = openai_client.responses.create(model="studio/m", input="one"), len(studio.received)
+    for _ in range(6):
+        streamed = openai_client.responses.with_raw_response.retrieve(made.id, stream=True, extra_query={"include": "failed"})
+        (event,) = streamed.parse()
+        assert (event.type, event.response.id, event.response.error.message) == ("response.failed", made.id, "no answer came")
+    assert "outcome" not in row(gateway, streamed.headers["x-request-id"])
+    assert openai_client.responses.retrieve(made.id).id == made.id
+    assert len(studio.received) == before + 7

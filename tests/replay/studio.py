@@ -97,7 +97,9 @@ class Studio:
             plain(writer, {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None})
         elif request.method == "GET" and "stream=true" in request.path.lower():
             told = response("again", path.split("/responses/")[1])
-            await events(writer, [{"type": "response.completed", "sequence_number": 7, "response": told}])
+            if "include=failed" in request.path:
+                told |= {"status": "failed", "output": [], "usage": None, "error": {"code": "server_error", "message": "no answer came"}}
+            await events(writer, [{"type": f"response.{told['status']}", "sequence_number": 7, "response": told}])
         elif request.method == "GET" or path.endswith("/cancel"):
             plain(writer, response(request.path, path.split("/responses/")[1].removesuffix("/cancel")))
         else:

@@ -43,7 +43,7 @@ class StoredResponse:
         return Summary(None)
 
     def splice(self, peek: Peek) -> Passage:
-        return SealedPassage()
+        return SealedPassage(kept=True)
 
     def write_error(self, fault: Fault, request_id: str) -> Outgoing:
         return errors.write(fault)

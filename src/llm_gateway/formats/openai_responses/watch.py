@@ -24,6 +24,7 @@ from llm_gateway.formats.openai_responses.trace import Trace
 _DELTA = b"event: response.output_text.delta\ndata: "
 _NULL = Raw(b"null")
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.cancelled"})
+_FAILED = "response.failed"
 # Events that a client sees nothing in yet: one that saw no more would not notice a restart.
 _OPENING = frozenset({
     "response.created", "response.queued", "response.in_progress", "response.output_item.added",
@@ -55,11 +56,12 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class ResponseWatch:
-    """`_number`: of the last event."""
+    """`_number`: of the last event; `_kept`: a stored response is asked for, which may have failed when it was made."""
 
-    __slots__ = ("_number", "_trace", "characters", "ended", "failed", "finish", "meaningful", "usage")
+    __slots__ = ("_kept", "_number", "_trace", "characters", "ended", "failed", "finish", "meaningful", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool = False) -> None:
+        self._kept = kept
         self._number = 0
         self._trace: Trace | None = None
         self.usage: Usage | None = None
@@ -95,10 +97,10 @@ class ResponseWatch:
             self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that is not JSON.")
             return Verdict.DROP
         self._number = max(self._number, seen.sequence_number)
-        if seen.type in _ENDS:
+        if seen.type in _ENDS or (self._kept and seen.type == _FAILED):
             return self._look_end(bytes(seen.response))
-        if seen.type == "error" or seen.error or seen.type == "response.failed":
-            self.failed = errors.read(200, bytes(seen.response) if seen.type == "response.failed" else data)
+        if seen.type == "error" or seen.error or seen.type == _FAILED:
+            self.failed = errors.read(200, bytes(seen.response) if seen.type == _FAILED else data)
             return Verdict.DROP
         self._see(seen)
         if self._trace is not None:
@@ -134,7 +136,7 @@ class ResponseWatch:
             self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream's last event holds no response.")
             return Verdict.DROP
         self.usage = replies.counted(reply)
-        if reply.error:
+        if reply.error and not self._kept:
             self.failed = errors.read(200, body)
             return Verdict.DROP
         self.finish = _envelope.word(reply.status, reply.incomplete_details) or "completed"
@@ -158,8 +160,8 @@ class SealedPassage:
 
     __slots__ = ("_inner", "seal")
 
-    def __init__(self) -> None:
-        self._inner = Splice(ResponseWatch(), WHOLE)
+    def __init__(self, *, kept: bool = False) -> None:
+        self._inner = Splice(ResponseWatch(kept=kept), WHOLE)
         self.seal: Seal | None = None
 
     def __repr__(self) -> str:
