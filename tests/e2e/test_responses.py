@@ -184,3 +184,12 @@ def test_a_response_that_failed_is_told_as_it_is_kept_and_is_nobodys_failure_now
     assert "outcome" not in row(gateway, streamed.headers["x-request-id"])
     assert openai_client.responses.retrieve(made.id).id == made.id
     assert len(studio.received) == before + 7
+
+
+def test_of_a_response_that_is_gone_is_said_that_it_is_no_missing_model(openai_client: openai.OpenAI, studio: Studio) -> None:
+    made, before = openai_client.responses.create(model="studio/m", input="one"), len(studio.received)
+    with pytest.raises(openai.NotFoundError) as caught:
+        openai_client.responses.retrieve(made.id, extra_query={"include": "gone"})
+    assert (caught.value.code, caught.value.param) == ("not_found", "response_id")
+    assert "resp_made" not in caught.value.message
+    assert len(studio.received) == before + 1

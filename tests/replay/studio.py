@@ -91,7 +91,10 @@ class Studio:
 
     async def _respond(self, writer: asyncio.StreamWriter, request: Received, path: str) -> None:
         """Responses that are kept: what was asked comes back as their text."""
-        if request.method == "DELETE":
+        if "include=gone" in request.path:
+            told = {"message": f"Response with id '{path.rpartition('/')[2]}' not found.", "type": "invalid_request_error", "param": None, "code": None}
+            plain(writer, {"error": told}, 404)
+        elif request.method == "DELETE":
             plain(writer, {"id": path.rpartition("/")[2], "object": "response", "deleted": True})
         elif path.endswith("/input_items"):
             plain(writer, {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None})

@@ -49,7 +49,10 @@ class StoredResponse:
         return errors.write(fault)
 
     def read_error(self, status: int, body: bytes) -> Fault:
-        return errors.read(status, body)
+        fault = errors.read(status, body)
+        if fault.kind is not Kind.UPSTREAM_NO_MODEL:
+            return fault
+        return Fault(fault.kind, "Its provider keeps this response no longer.", param="response_id", code=Kind.NOT_FOUND.code, status=status)
 
     def read_request(self, peek: Peek) -> Any:
         raise _kept()
