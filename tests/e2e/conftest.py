@@ -34,6 +34,7 @@ from replay.studio import Studio
 KEY = "sk-e2e-0123456789"
 AWS_KEY = "AKGWE2ETESTS22222222"
 OTHER_KEY = "sk-e2e-another-tenant"
+FEW_KEY = "sk-e2e-few-tokens-a-minute"
 
 
 class Loop:
@@ -127,7 +128,7 @@ def gateway(
         },
         "keys": [
             {"name": "e2e", "key": KEY, "tenant": "default"}, {"name": "other", "key": OTHER_KEY, "tenant": "other"},
-            {"name": "boto", "aws": AWS_KEY},
+            {"name": "boto", "aws": AWS_KEY}, {"name": "few", "key": FEW_KEY, "limits": {"tokens_per_minute": 20_000}},
         ],
     }
     with running(place, config) as started:

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.conftest import KEY, Gateway
+from e2e.conftest import FEW_KEY, KEY, Gateway
 from replay.studio import SOUND, Studio
 
 WAV = ("speech.wav", b"RIFF" + b"\r\n--odd\r\n" * 50, "audio/wav")
@@ -141,3 +141,13 @@ def test_a_form_asked_again_with_its_idempotency_key_is_the_same_under_another_b
     for other in ({"prompt": "häns"}, {"file": ("speech.wav", WAV[1] + b"\r\n", "audio/wav")}):
         with pytest.raises(openai.UnprocessableEntityError):
             openai_client.audio.transcriptions.create(**asking | other)
+
+
+def test_a_files_bytes_are_no_text_to_count_tokens_by(gateway: Gateway) -> None:
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=FEW_KEY, max_retries=0)
+    client.chat.completions.create(model="broken/fine", messages=[{"role": "user", "content": "hi"}])
+    file = bytes(range(256)) * 8192  # two minutes of sound
+    said = client.audio.transcriptions.with_raw_response.create(model="studio/whisper-1", file=("a.mp3", file))
+    assert int(said.headers["x-ratelimit-remaining-tokens"]) > 10_000
+    edited = client.images.with_raw_response.edit(model="studio/gpt-image-1", image=file, prompt="a hat")
+    assert int(edited.headers["x-ratelimit-remaining-tokens"]) > 5_000

@@ -26,7 +26,6 @@ ENDLESS = 1 << 62
 UNKNOWN_LONGEST = 32_768  # tokens of a reply where the model's own limit is not known; such a request gets it as its limit
 IMAGE_TOKENS = 8_192  # of one generated image, at the most
 SPEECH_TOKENS = 2  # of sound per character that is spoken
-BYTES_PER_HEARD_TOKEN = 400  # of compressed speech
 MOST_COPIES = 1 << 20
 OPENING = 64  # bytes of an array that are looked at
 _COPIES = ("n", "best_of")
@@ -110,7 +109,7 @@ def _usages(x: Exchange, reply: int) -> list[Usage]:
             spoken = SPEECH_TOKENS * len(x.body)
             return [Usage(input=_prompt(x), output=spoken, audio_output=spoken)]
         case "transcription":
-            heard = len(x.body) // BYTES_PER_HEARD_TOKEN + 1
+            heard = len(x.body) // ask.BYTES_PER_HEARD_TOKEN + 1
             return [Usage(input=heard, audio_input=heard, output=heard)]
         case "chat":
             return _conversations(x, reply * copies)

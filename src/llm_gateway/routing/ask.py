@@ -12,11 +12,14 @@ from llm_gateway.accounting.estimate import CHARACTERS_PER_TOKEN, LARGE, prompt_
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.types import Usage
+from llm_gateway.formats._multipart import Form
 
 MOST_TAGS = 32
 PREFIX_BYTES = 1024  # of the conversation's beginning, which decides whose prompt cache has it
 BEGINNINGS = ("system", "instructions", "systemInstruction", "messages", "input", "contents")
 STRETCH = 1024  # bytes
+PICTURE = 7_000  # tokens of one that is sent to be edited, at the most: https://platform.openai.com/docs/guides/images-vision#calculating-costs
+BYTES_PER_HEARD_TOKEN = 400  # of compressed speech
 USUAL_OUTPUT = 256  # tokens of a reply, before any was seen
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}")
 _PRIORITIES = {"low": -1, "normal": 0, "high": 1}
@@ -70,7 +73,8 @@ def priority(x: Exchange) -> int:
 def prompt(x: Exchange) -> int:
     """Tokens of the prompt, estimated once."""
     if not x.prompt_estimate:
-        x.prompt_estimate = prompt_tokens(x.body)
+        form = x.peek.form if x.peek is not None else None
+        x.prompt_estimate = _in_form(form, x.route.operation) if isinstance(form, Form) else prompt_tokens(x.body)
     return x.prompt_estimate
 
 
@@ -85,6 +89,14 @@ def size(x: Exchange) -> int:
         if b" " not in body[at : at + STRETCH]:
             return prompt(x)
     return length // CHARACTERS_PER_TOKEN + 1
+
+
+def _in_form(form: Form, operation: str) -> int:
+    """A file's bytes are no text: of compressed speech there are so many to a token, and a picture has no more than it can have."""
+    files = [len(part.body) for part in form.parts if b"filename" in part.head.lower()]
+    texts = sum(len(part.body) for part in form.parts) - sum(files)
+    heard = sum(PICTURE if operation == "images" else size // BYTES_PER_HEARD_TOKEN + 1 for size in files)
+    return texts // CHARACTERS_PER_TOKEN + 1 + heard
 
 
 def output(x: Exchange, usual: float) -> int:
