@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from ingress.test_fuzz import Wire
 from ingress.test_heads import HELLO, Line
 from llm_gateway.core.exchange import Exchange, Route
+from llm_gateway.egress.detached import Detached
+from llm_gateway.egress.hedge import Lane, Race
 from llm_gateway.egress.relay import SMALL_BODY, Relay
+from llm_gateway.egress.shadow import Void
 from llm_gateway.formats.openai_chat import OpenAIChat
 from llm_gateway.ingress.http1 import Connection
 from llm_gateway.routing.target import Limits
@@ -108,3 +113,20 @@ async def test_a_short_body_stays() -> None:
     x, client = streamed(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}')
     assert not client.released
     assert x.body
+
+
+class Gone(Client):
+    alive = False
+
+
+async def unheard(_x: Exchange, _target: object) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("through", ["hedge", "idempotent", "shadow"])
+async def test_what_bore_marks_of_accounts_is_released_whoever_listens(through: str) -> None:
+    x = Exchange(id="1", client=Client(), route=Route("chat", "openai_chat", "/"), body=b"long", attempts=[])
+    x.peek = x.marked = x.call = x.filled = {"input": "what holds the body's bytes"}
+    client = {"hedge": lambda: Lane(Race(x, unheard), x), "idempotent": lambda: Detached(Gone()), "shadow": Void}[through]()
+    client.release(x)
+    assert not any((x.body, x.peek, x.marked, x.call, x.filled))

@@ -43,7 +43,7 @@ class Detached:
         if self._client.alive:
             self._client.release(x)
         else:
-            x.body, x.peek, x.call, x.filled = b"", None, None, None
+            x.body, x.peek, x.marked, x.call, x.filled = b"", None, None, None, None
 
     def finish(self, x: Exchange, data: bytes) -> None:
         if self._client.alive:

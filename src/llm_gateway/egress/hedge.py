@@ -81,7 +81,7 @@ class Lane:
         """The body is the exchange's; the other runner may need it until there is a winner."""
         if self._race.claim(self):
             self._x.client.release(self._x)
-            x.body, x.peek, x.call, x.filled = b"", None, None, None
+            x.body, x.peek, x.marked, x.call, x.filled = b"", None, None, None, None
 
     def finish(self, x: Exchange, data: bytes) -> None:
         raise AssertionError("the ledger finishes the exchange, not its copies")

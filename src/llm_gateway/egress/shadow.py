@@ -41,7 +41,7 @@ class Void:
         return False
 
     def release(self, x: Exchange) -> None:
-        x.body, x.peek, x.call, x.filled = b"", None, None, None
+        x.body, x.peek, x.marked, x.call, x.filled = b"", None, None, None, None
 
     def finish(self, x: Exchange, data: bytes) -> None:
         """Thrown away."""
