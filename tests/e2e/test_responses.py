@@ -115,10 +115,13 @@ def test_another_tenant_finds_nothing(openai_client: openai.OpenAI, gateway: Gat
         openai_client.responses.create(model="broken/fine", input="two", previous_response_id=made.id)
 
 
-def test_azures_paths_are_served(gateway: Gateway) -> None:
+def test_azures_paths_are_served(gateway: Gateway, studio: Studio) -> None:
     for version in ("2025-04-01-preview", "preview"):
         client = openai.AzureOpenAI(azure_endpoint=gateway.url, api_key=KEY, api_version=version, max_retries=0)
-        assert client.responses.create(model="studio/m", input="one").output_text
+        made = client.responses.create(model="studio/m", input="one")
+        assert made.output_text
+        assert client.responses.retrieve(made.id, include=["message.output_text.logprobs"]).id == made.id
+        assert studio.received[-1].path == "/v1/responses/resp_made?include%5B%5D=message.output_text.logprobs"
 
 
 def test_of_a_kept_stream_a_head_request_gets_the_head_alone(openai_client: openai.OpenAI, gateway: Gateway) -> None:

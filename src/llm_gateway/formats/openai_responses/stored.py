@@ -16,6 +16,7 @@ from llm_gateway.formats.openai_responses import errors
 from llm_gateway.formats.openai_responses.watch import SealedPassage
 
 _STREAM = b"stream=true"
+_OURS = (b"key=", b"api-version=")  # said to the gateway: the client's key, and in which of its own APIs Azure's client speaks
 
 
 class StoredResponse:
@@ -31,7 +32,7 @@ class StoredResponse:
         self._tail = tail
 
     def peek(self, body: bytes, model: str | None = None, *, stream: bool | None = None) -> Peek:
-        said = [pair for pair in body.split(b"&") if not pair.startswith(b"key=")]  # the client's own key, which is for the gateway
+        said = [pair for pair in body.split(b"&") if not pair.startswith(_OURS)]
         said = [_STREAM if pair.lower() == _STREAM else pair for pair in said]  # as Python writes it, some take it, and stream
         return Peek({}, model or "", _STREAM in said, form=b"&".join(said))
 
