@@ -13,6 +13,7 @@ from openai.types.responses import Response
 from e2e.conftest import KEY, OTHER_KEY, Gateway
 from e2e.recorded import chosen
 from e2e.test_jobs import row
+from processes import eventually
 from replay.recordings import Recordings
 from replay.studio import Studio
 
@@ -196,3 +197,14 @@ def test_of_a_response_that_is_gone_is_said_that_it_is_no_missing_model(openai_c
     assert (caught.value.code, caught.value.param) == ("not_found", "response_id")
     assert "resp_made" not in caught.value.message
     assert len(studio.received) == before + 1
+
+
+@pytest.mark.parametrize("words", [10, 2000])
+def test_what_goes_on_when_its_client_leaves_is_billed_as_what_it_will_be(openai_client: openai.OpenAI, gateway: Gateway, words: int) -> None:
+    raw = openai_client.responses.with_raw_response.create(model="studio/m", input="word " * words, background=True, stream=True)
+    stream = raw.parse()
+    assert next(iter(stream)).response.id
+    stream.close()
+    eventually(lambda: row(gateway, raw.headers["x-request-id"])["status"] == 499, 20.0, StopIteration)
+    booked = row(gateway, raw.headers["x-request-id"])
+    assert (booked["estimated"], booked["output"] >= 256, booked["input"] >= words) == (True, True, True)

@@ -108,7 +108,7 @@ class Studio:
         else:
             asked = request.json()
             told = response(json.dumps(asked), "resp_made", asked.get("previous_response_id"))
-            if asked.get("background"):
+            if asked.get("background") and not asked.get("stream"):
                 plain(writer, told | {"status": "queued", "background": True, "output": [], "usage": None})
                 return
             if not asked.get("stream"):
@@ -118,7 +118,7 @@ class Studio:
                 {"type": "response.created", "sequence_number": 0, "response": told | {"status": "in_progress", "output": []}},
                 {"type": "response.output_text.delta", "sequence_number": 1, "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "hi"},
                 {"type": "response.completed", "sequence_number": 2, "response": told},
-            ])  # fmt: skip
+            ][: 2 if asked.get("background") else 3], pause=5.0 if asked.get("background") else 0.0)  # fmt: skip
 
     async def _speak(self, writer: asyncio.StreamWriter, request: Received) -> None:
         asked = request.json()
@@ -173,9 +173,11 @@ def plain(writer: asyncio.StreamWriter, value: object, status: int = 200) -> Non
     writer.write(head_bytes(status, (JSON, ("content-length", str(len(body))))) + body)
 
 
-async def events(writer: asyncio.StreamWriter, values: list[dict[str, object]]) -> None:
+async def events(writer: asyncio.StreamWriter, values: list[dict[str, object]], pause: float = 0.0) -> None:
+    """pause: seconds before the end."""
     writer.write(head_bytes(200, (("content-type", "text/event-stream"), CHUNKED)))
     for value in values:
         writer.write(chunk(f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode()))
         await writer.drain()
+    await asyncio.sleep(pause)
     writer.write(b"0\r\n\r\n")

@@ -107,6 +107,7 @@ class Admission:
 
     def _unseal(self, x: Exchange, peek: Peek) -> None:
         """Puts the provider's own ids in the place of ours and binds the request to who made them."""
+        x.later = bytes(peek.members.get("background", b"")) == b"true"
         found: dict[str, str] = {}
         for sealed, member in sealing.handed_ids(peek).items():
             kind = member if member != "input" else _SEALED.get(sealed.partition("_")[0])

@@ -11,9 +11,11 @@ from llm_gateway.accounting.estimate import estimate, prompt_tokens
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
 from llm_gateway.core.types import Usage
+from llm_gateway.routing.ask import output
 from llm_gateway.routing.target import Target
 
 CHAT = "chat"  # what can be estimated from text
+LATER = frozenset({"queued", "in_progress"})  # how replies stand that are still to be made, in the background
 
 
 def absorbed(x: Exchange, target: Target, code: str, status: int, ms: float) -> Attempt:
@@ -36,3 +38,9 @@ def unheard(x: Exchange) -> Usage | None:
     if x.route.operation != CHAT:
         return None
     return estimate(x.prompt_estimate or prompt_tokens(x.body), x.characters, x.partial)
+
+
+def expected(x: Exchange, target: Target) -> Usage:
+    """What a reply will have used that is made when nobody listens."""
+    prompt = x.prompt_estimate or prompt_tokens(x.body)
+    return Usage(input=prompt, output=output(x, target.condition.meter.output.value), estimated=True)

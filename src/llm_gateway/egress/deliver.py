@@ -24,8 +24,8 @@ from llm_gateway.admission.access import tenant
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Attempt, Exchange
-from llm_gateway.core.types import Completion, Refusal, Text, Usage
-from llm_gateway.egress.absorbed import absorbed, given_up, unheard
+from llm_gateway.core.types import Completion, Refusal, Text
+from llm_gateway.egress.absorbed import LATER, absorbed, expected, given_up, unheard
 from llm_gateway.egress.counted import Counter, counted
 from llm_gateway.egress.hedge import Lane, Odds, Race, due
 from llm_gateway.egress.local import Local
@@ -48,7 +48,6 @@ from llm_gateway.policies.overload import STREAMS, Overload
 from llm_gateway.policies.quota import PAIRS, pause
 from llm_gateway.providers import betas
 from llm_gateway.providers.faults import UNCOUNTED
-from llm_gateway.routing.ask import output
 from llm_gateway.routing.plan import Course, Hedge, Plan, Shadow
 from llm_gateway.routing.planner import ESTIMATED
 from llm_gateway.routing.target import Target
@@ -60,7 +59,6 @@ from llm_gateway.upstream.pool import Pool
 
 SHORTEST_TIMEOUT = 0.001
 VECTORS = "embeddings"  # all that they cost is what was asked
-LATER = frozenset({"queued", "in_progress"})  # replies that are still to be made, in the background
 ITS_REQUESTS, ITS_TOKENS = (remaining for remaining, _ in PAIRS[:2])
 THEIRS = PAIRS[2][0]
 
@@ -250,6 +248,8 @@ class Egress:
         if x.target is not None and x.upstream_started:
             ms = (perf_counter() - x.upstream_started) * 1e3
             t = x.target
+            if x.later and x.committed:  # it is made all the same, and can be asked for
+                x.partial = expected(x, t)
             x.attempts.append(Attempt(t.provider, t.model, t.key_id, x.fault.code, 0, round(ms, 3)))
 
     def tick(self, now: float) -> None:
@@ -437,7 +437,7 @@ class Egress:
         if x.usage is None and x.route.operation == VECTORS:  # some APIs never say, and charge all the same
             x.usage = estimate(prompt_tokens(x.body), 0)
         elif x.usage is None and x.finish in LATER and not x.route.asked:  # told to who asks for it, as often as asked: no time to bill
-            x.usage = Usage(input=prompt_tokens(x.body), output=output(x, target.condition.meter.output.value), estimated=True)
+            x.usage = expected(x, target)
         if x.usage is not None:
             x.cost = target.price(x.usage, x.wall)
             if x.absorbed and x.cost is not None:
