@@ -231,6 +231,23 @@ async def test_what_cannot_be_read_or_grows_without_measure_is_a_failure(made, e
         assert relay.size <= max(20 * len(data), module.MOST_ERROR)
 
 
+@pytest.mark.parametrize(("encoding", "packed"), [(b"gzip", gzip.compress(b"+" * 50, mtime=0)), (b"deflate", zlib.compress(b"+" * 50))])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_was_compressed_and_then_cut_is_not_whole_whatever_http_says(made, encoding, packed, stream):
+    for data, kind in ((packed[:-3], Kind.UPSTREAM_CUT), (packed + packed, Kind.UPSTREAM_BROKEN), (packed, None), (b"", None)):
+        relay, _, _ = made(stream=stream)
+        whole: list[bool] = []
+        if stream:
+            relay.passage.close = lambda *, whole, told=whole: told.append(whole) or b""
+        relay.head(200, (SSE if stream else {b"content-type": b"text/plain"}) | {b"content-encoding": encoding})
+        relay.data(data)
+        relay.end(delimited=True)
+        if stream and not relay.fault:
+            assert whole == [kind is None]
+        else:
+            assert (relay.fault and relay.fault.kind) is kind
+
+
 # -- pausing, time, heartbeats -------------------------------------------------------------------------------------------
 
 

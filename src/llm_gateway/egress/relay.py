@@ -48,6 +48,10 @@ class Inflate(Protocol):
 
     @property
     def unconsumed_tail(self) -> bytes: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
@@ -151,10 +155,11 @@ class Relay(Struct, kw_only=True, eq=False):
     def end(self, *, delimited: bool) -> None:
         if self.done.done():
             return
+        cut = self.raw and self.inflate is not None and not self.inflate.eof  # HTTP's framing was whole, what it framed is not
         if self.streaming:
-            self._close(whole=delimited)
+            self._close(whole=delimited and not cut)
             self._finish()
-        elif not delimited and self.passage is not None and self.status < 400:
+        elif (cut or (not delimited and self.passage is not None)) and self.status < 400:
             self.fail(Fault(Kind.UPSTREAM_CUT, "The upstream closed the connection before its reply was complete."))
         else:
             self.body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
@@ -297,6 +302,8 @@ class Relay(Struct, kw_only=True, eq=False):
             self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not what its content encoding says."))
             return b""
         self.grown += len(grown)
+        if inflate.unused_data:
+            self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply goes on behind the end of its content encoding."))
         if inflate.unconsumed_tail or len(grown) > room:
             self.fail(Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply grows too much when decompressed."))
         return grown
