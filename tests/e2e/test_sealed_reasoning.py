@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +13,14 @@ from google import genai
 from google.genai import types
 
 from e2e.conftest import KEY, Gateway, Loop, free_port, running
+from processes import eventually
 from replay.sealer import UNSEALED, Sealer, seal
 
 TOOL = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}, "strict": False}
 ASK = {"role": "user", "content": "Look."}
 RESULT = {"type": "function_call_output", "call_id": "call_1", "output": "a cat"}
 LOST = "x-gateway-dropped-params"
+MOVER_KEY, TOKEN = "sk-e2e-mover-0123456789", "admin-token-of-the-tests"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,10 @@ def sealed_gateway(sealer: Sealer, tmp_path_factory: pytest.TempPathFactory) -> 
             "goog": {"type": "gemini", **two},
         },
         "models": {"either": {"targets": ["one/m"], "fallbacks": ["two/m"]}},
-        "keys": [{"name": "e2e", "key": KEY, "tenant": "default"}],
+        "keys": [{"name": "e2e", "key": KEY, "tenant": "default"}, {"name": "mover", "key": MOVER_KEY, "tenant": "mover"}],
+        "tenants": {"mover": {}},
+        "admin": {"token": TOKEN},
+        "resilience": {"health": {"enabled": False}},
     }
     with running(place, config) as started:
         yield started
@@ -122,6 +128,32 @@ def test_where_there_is_one_account_nothing_is_marked_and_what_was_kept_before_s
     second, dropped = turn(client, "either", back(first), stream=False)  # unmarked, to a plan that would mark it
     assert (second.output_text, dropped) == ("answered by c", None)
     assert second.output[0].encrypted_content.startswith("GWSEALED")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_of_the_gateways_accounts_are_dropped_where_a_tenant_has_brought_its_own(
+    sealed_gateway: Gateway, sealer: Sealer, *, stream: bool
+) -> None:
+    client = openai.OpenAI(base_url=f"{sealed_gateway.url}/v1", api_key=MOVER_KEY, max_retries=0, timeout=20)
+    port = json.loads((sealed_gateway.data.parent / "config.json").read_text())["server"]["metrics_port"]
+
+    def secret(method: str, body: bytes | None = None) -> None:
+        url = f"http://127.0.0.1:{port}/admin/v1/tenants/mover/secrets/two"
+        headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=10).close()
+
+    def answerer() -> str:
+        turn(client, "two/m", [ASK], stream=stream)
+        return sealer.received[-1][0]
+
+    first, _ = turn(client, "two/m", [ASK], stream=stream)
+    secret("PUT", b'{"key": "d"}')
+    eventually(lambda: answerer() == "d")
+    second, dropped = turn(client, "two/m", back(first), stream=stream)
+    assert (second.output_text, dropped) == ("answered by d", "input[1].encrypted_content")
+    assert "GWSEALED" not in sealer.received[-1][1].body.decode()
+    secret("DELETE")
+    eventually(lambda: answerer() != "d")
 
 
 def test_an_alias_over_providers_goes_back_to_the_fallback_that_thought(client: openai.OpenAI, sealer: Sealer) -> None:

@@ -140,7 +140,7 @@ class Exchange(Struct, kw_only=True):
     pin: Pin | None = None
     later: bool = False  # its reply is made whether or not anybody listens
     marked: Any = None  # the peek as it came, where it bears marks of accounts; `peek` is then what the account `mark` may see
-    mark: bytes = b""
+    mark: bytes | None = None  # b"" of a tenant's own, which has none
     lost: tuple[str, ...] = ()  # what that account may not see
 
     target: Any = None
