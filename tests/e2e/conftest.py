@@ -35,6 +35,7 @@ KEY = "sk-e2e-0123456789"
 AWS_KEY = "AKGWE2ETESTS22222222"
 OTHER_KEY = "sk-e2e-another-tenant"
 FEW_KEY = "sk-e2e-few-tokens-a-minute"
+HARD_KEY = "sk-e2e-hard-budget-0123"
 
 
 class Loop:
@@ -129,6 +130,7 @@ def gateway(
         "keys": [
             {"name": "e2e", "key": KEY, "tenant": "default"}, {"name": "other", "key": OTHER_KEY, "tenant": "other"},
             {"name": "boto", "aws": AWS_KEY}, {"name": "few", "key": FEW_KEY, "limits": {"tokens_per_minute": 20_000}},
+            {"name": "hard", "key": HARD_KEY, "limits": {"tokens_per_minute": 200}, "budgets": [{"usd": 1, "period": "total"}]},
         ],
     }
     with running(place, config) as started:

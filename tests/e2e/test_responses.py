@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.responses import Response
 
-from e2e.conftest import KEY, OTHER_KEY, Gateway
+from e2e.conftest import HARD_KEY, KEY, OTHER_KEY, Gateway
 from e2e.recorded import chosen
 from e2e.test_jobs import row
 from processes import eventually
@@ -208,3 +208,16 @@ def test_what_goes_on_when_its_client_leaves_is_billed_as_what_it_will_be(openai
     eventually(lambda: row(gateway, raw.headers["x-request-id"])["status"] == 499, 20.0, StopIteration)
     booked = row(gateway, raw.headers["x-request-id"])
     assert (booked["estimated"], booked["output"] >= 256, booked["input"] >= words) == (True, True, True)
+
+
+def test_what_is_kept_costs_nothing_under_a_hard_budget_too(openai_client: openai.OpenAI, gateway: Gateway, studio: Studio) -> None:
+    made = openai_client.responses.create(model="studio/m", input="one")
+    careful = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=HARD_KEY, max_retries=0, timeout=20)
+    for _ in range(3):
+        assert careful.responses.retrieve(made.id).id == made.id
+    assert [event.type for event in careful.responses.retrieve(made.id, stream=True)] == ["response.completed"]
+    assert careful.responses.input_items.list(made.id).data == []
+    told = careful.responses.with_raw_response.cancel(made.id).headers["x-ratelimit-remaining-tokens"]
+    assert int(told) > 190
+    careful.responses.delete(made.id)
+    assert studio.received[-1].method == "DELETE"

@@ -101,18 +101,18 @@ class Quota:
         if course is not None and plan is not None:
             if kept.tokens:
                 ask.tokens = said.size(x) + said.output(x, 0)
-            if kept.hard:
+            if _pays(x, kept):
                 self._price(x, ask, plan, course)
         verdict = kept.bound.reserve(ask)
         if isinstance(verdict, Verdict):
             if verdict.refused is None and ask.least == ask.cost:  # all of it, as mostly
                 if verdict.left:
                     x.extra += _headers(kept.shown, verdict.left)
-                x.hold = Hold(kept.bound, ask, kept.hard, self.topups)
+                x.hold = Hold(kept.bound, ask, _pays(x, kept), self.topups)
             else:
                 self._enter(x, kept, ask, verdict, course, _runs(plan))
             return None
-        x.hold = Hold(kept.bound, ask, kept.hard, self.topups)  # whatever the answer will be, should nobody wait for it any more
+        x.hold = Hold(kept.bound, ask, _pays(x, kept), self.topups)  # whatever the answer will be, should nobody wait for it any more
         return self._later(x, kept, ask, verdict, course, _runs(plan))
 
     def cover(self, x: Exchange, target: Target) -> Awaitable[None] | None:
@@ -183,7 +183,7 @@ class Quota:
             x.hold = None
             self._refuse(verdict)
         wanted, ask.cost = ask.cost, verdict.cost
-        x.hold = Hold(bound, ask, kept.hard, self.topups)
+        x.hold = Hold(bound, ask, _pays(x, kept), self.topups)
         if course is not None and kept.hard and ask.least < wanted and x.route.format in caps.SHAPES:
             _afford(x, course, wanted // runs, verdict.cost // runs)
 
@@ -204,6 +204,11 @@ class Quota:
             at = claim.gauge.partition(":")[0], claim.measure
             self.refused[at] = self.refused.get(at, 0) + 1
             raise refusal(claim, verdict)
+
+
+def _pays(x: Exchange, kept: Kept) -> bool:
+    """Whether money may run out for it: what is stored was paid for when it was made."""
+    return kept.hard and not x.route.asked
 
 
 def claims_of(principal: Principal, model: str, shares: int = 1) -> Iterable[Claim]:

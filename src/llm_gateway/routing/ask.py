@@ -100,7 +100,9 @@ def _in_form(form: Form, operation: str) -> int:
 
 
 def output(x: Exchange, usual: float) -> int:
-    """Tokens the reply will have: the usual of late, never more than what was asked for."""
+    """Tokens the reply will have: the usual of late, never more than what was asked for; none where it is there already."""
+    if x.route.asked:
+        return 0
     expected = int(usual) or USUAL_OUTPUT
     most = x.peek.max_tokens if x.peek is not None else None
     return min(expected, most) if most else expected
