@@ -9,7 +9,7 @@ from email.parser import BytesParser
 import pytest
 
 from llm_gateway.core.errors import Fault, Kind
-from llm_gateway.formats import _multipart
+from llm_gateway.formats import _multipart, jobs
 
 PLAIN = b'Content-Disposition: form-data; name="model"\r\n\r\ncheap'
 SOUND = b'Content-Disposition: form-data; name="file"; filename="a.mp3"\r\nContent-Type: audio/mpeg\r\n\r\n\x00\xff\xfb'
@@ -83,3 +83,13 @@ def test_every_cut_of_a_form_is_refused_or_whole() -> None:
             assert fault.kind is Kind.INVALID  # noqa: PT017  most cuts are refused
         else:
             assert body[:at] in whole
+
+
+def test_a_models_name_from_a_path_brings_no_parts_along() -> None:
+    named = "cheap\r\n--edge\r\n" + TRICKS["spaced"].decode().replace('name="x"; name = ', "name=")
+    for shape in jobs.shapes():
+        if shape.multipart:
+            peek = shape.peek(written(SOUND, SOUND.replace(b'"file"', b'"prompt"')), named)
+            with pytest.raises(Fault) as caught:
+                shape.forward(peek, named)
+            assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "model")

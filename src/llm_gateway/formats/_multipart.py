@@ -58,7 +58,10 @@ def read(body: bytes) -> Form:
 
 
 def join(form: Form, name: str, value: str) -> bytes:
-    """The body again, with the plain field `name` (every one of that name) replaced, or added."""
+    """The body again, with the plain field `name` (every one of that name) replaced, or added. Raises Fault INVALID for a value that
+    would end its part."""
+    if b"--" + form.boundary in value.encode():
+        raise invalid(f"'{name}' must not hold the form's boundary.", name)
     own = Part(name, b'Content-Disposition: form-data; name="%b"' % name.encode(), value.encode())
     parts = [own if part.name == name else part for part in form.parts]
     if own not in parts:
