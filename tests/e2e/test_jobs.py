@@ -151,3 +151,13 @@ def test_a_files_bytes_are_no_text_to_count_tokens_by(gateway: Gateway) -> None:
     assert int(said.headers["x-ratelimit-remaining-tokens"]) > 10_000
     edited = client.images.with_raw_response.edit(model="studio/gpt-image-1", image=file, prompt="a hat")
     assert int(edited.headers["x-ratelimit-remaining-tokens"]) > 5_000
+
+
+@pytest.mark.parametrize("fault", ["html", "truncated_json"])
+@pytest.mark.parametrize("path", ["moderations", "rerank", "images/generations", "audio/speech"])
+def test_rubbish_is_no_reply(gateway: Gateway, fault: str, path: str) -> None:
+    asked: dict[str, Any] = {"model": f"broken/fault-{fault}", "input": "a", "voice": "v", "query": "q", "documents": ["a"], "prompt": "p"}
+    request = urllib.request.Request(f"{gateway.url}/v1/{path}", json.dumps(asked).encode(), {"authorization": f"Bearer {KEY}"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert (caught.value.code, json.load(caught.value)["error"]["code"]) == (502, "bad_upstream_reply")

@@ -132,3 +132,18 @@ def test_a_stream_without_it_was_cut():
     passage.feed(b'data: {"type":"image_generation.partial_image"}\n\n')
     passage.close()
     assert passage.failed.kind is Kind.UPSTREAM_CUT
+
+
+@pytest.mark.parametrize("body", [b'{"text":"hel', b"<!DOCTYPE html><title>Sign in</title>", b" \n<html>", b'{"text":"\xff"}', b"[" * 100_000])
+def test_what_is_no_reply_is_said_to_be_none(body):
+    for name, shape in SHAPES.items():
+        if not (shape.plain and body.startswith(b"[")):
+            with pytest.raises(Fault) as caught:
+                shape.summarise(body)
+            assert caught.value.kind is Kind.UPSTREAM_BROKEN, name
+
+
+@pytest.mark.parametrize("text", [b"", b"hello\n", b"12\n", b"<b>loud</b>", b"1\n00:00:00,000 --> 00:00:01,000\nhi\n", b"WEBVTT\n\n", b"[music]", b"caf\xe9"])
+def test_a_transcript_may_be_any_text(text):
+    assert SHAPES["openai_transcription"].summarise(text).fault is None
+    assert SHAPES["openai_translation"].summarise(text).usage is None

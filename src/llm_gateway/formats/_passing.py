@@ -6,6 +6,7 @@ as data: its path, what it cannot do without, how it streams, where it tells its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from llm_gateway.formats.openai_chat import errors
 _JSON = b"application/json"
 # The last event tells the usage and that it is the last, and holds the whole picture or transcript: it is read whole.
 _WHOLE = 16 << 20
+_PAGE = re.compile(rb"(?i)\s*<(?:!doctype|html)")  # what something between us and the provider says instead
 _decode = msgspec.json.Decoder().decode
 
 
@@ -38,7 +40,8 @@ def _never(_: Mapping[str, Raw]) -> bool:
 class Passing(Struct, kw_only=True):
     """One shape. `needs`: members a request must have; `default`: the model that the API itself takes if none is named;
     `multipart`: whether bodies come as forms (`either`: also as JSON); `streams`: what of a request asks for a stream;
-    `closing`: types of the events that end one; `binary`: streams are bytes without events, unless a request asks for some."""
+    `closing`: types of the events that end one; `binary`: streams are bytes without events, unless a request asks for some;
+    `plain`: whether replies may be text."""
 
     name: str
     path: str
@@ -50,6 +53,7 @@ class Passing(Struct, kw_only=True):
     streams: Callable[[Mapping[str, Raw]], bool] = _never
     closing: frozenset[str] = frozenset()
     binary: Callable[[Mapping[str, Raw]], bool] = _never
+    plain: bool = False
     stream_type: bytes = b""
     request_headers: frozenset[bytes] = frozenset({b"openai-beta"})
     reply_headers: frozenset[bytes] = frozenset({b"openai-version", b"openai-processing-ms"})
@@ -78,10 +82,12 @@ class Passing(Struct, kw_only=True):
         return Outgoing(_multipart.join(form, "model", model), self.path, content_type=kind)
 
     def summarise(self, body: bytes) -> Summary:
-        """Replies may be text or sound: what is no JSON object has told no usage."""
+        """Raises Fault UPSTREAM_BROKEN. What is no JSON object has told no usage."""
         try:
-            tree = _decode(body) if body[:1] == b"{" else None
+            tree = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if not self.plain or body[:1] == b"{" or _PAGE.match(body):
+                raise Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is not what was asked for.") from None
             tree = None
         if not isinstance(tree, dict):
             return Summary(None)

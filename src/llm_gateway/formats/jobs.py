@@ -31,11 +31,11 @@ def shapes() -> tuple[Passing, ...]:
             binary=_unframed, closing=frozenset({"speech.audio.done"}),
         ),
         Passing(
-            name="openai_transcription", path="/audio/transcriptions", needs=("file",), usage=_tokens, multipart=True,
+            name="openai_transcription", path="/audio/transcriptions", needs=("file",), usage=_tokens, multipart=True, plain=True,
             streams=asks_to_stream, closing=frozenset({"transcript.text.done"}),
         ),
         Passing(
-            name="openai_translation", path="/audio/translations", needs=("file",), usage=_tokens, multipart=True,
+            name="openai_translation", path="/audio/translations", needs=("file",), usage=_tokens, multipart=True, plain=True,
         ),
         Passing(
             name="openai_moderation", path="/moderations", needs=("input",), default="omni-moderation-latest", usage=_tokens,
