@@ -15,7 +15,7 @@ from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Image, OutputFormat, Reasoning, Text, ToolCall, ToolResult
 from llm_gateway.formats import crossings
 from llm_gateway.formats.crossing import Crossing
-from llm_gateway.formats.openai_responses import OpenAIResponses, sealed_reply
+from llm_gateway.formats.openai_responses import OpenAIResponses, sealed_reply, stored
 
 RESPONSES = OpenAIResponses()
 OPENAI, ANTHROPIC = SHAPES["chat_completions"], SHAPES["messages"]
@@ -90,9 +90,9 @@ def test_peek_refuses_and_names_the_field(body, param):
 
 
 def test_a_stored_beginning_needs_no_input():
-    for stored in ({"previous_response_id": "r"}, {"conversation": "c"}, {"prompt": {"id": "p"}}):
+    for beginning in ({"previous_response_id": "r"}, {"conversation": "c"}, {"prompt": {"id": "p"}}):
         for given_ in (..., None, []):
-            assert RESPONSES.peek(request(input=given_, **stored)).model == "m"
+            assert RESPONSES.peek(request(input=given_, **beginning)).model == "m"
 
 
 @pytest.mark.parametrize(
@@ -466,3 +466,15 @@ def test_thoughts_that_nobody_sealed_are_shown_and_not_sent_to_openai():
     assert items[0]["content"] == [{"type": "reasoning_text", "text": "hm"}]
     _, dropped = told(OPENAI, chat(USER, {"role": "assistant", "content": "x", "reasoning_content": "hm"}, USER))
     assert dropped == ("messages[1].reasoning",)
+
+
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html>", b'{"id":"resp_1","outp', b'"text"', b"[]", b'{"id":"\xff"}', b""])
+def test_what_is_no_kept_response_is_said_to_be_none(body):
+    for shape in stored.shapes():
+        assert shape.summarise(b'{"id":"resp_1","status":"failed","error":{"code":"server_error"}}').fault is None
+        if body or shape.name != "openai_response_delete":
+            with pytest.raises(Fault) as caught:
+                shape.summarise(body)
+            assert caught.value.kind is Kind.UPSTREAM_BROKEN
+        else:
+            assert shape.summarise(body).fault is None

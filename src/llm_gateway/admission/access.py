@@ -52,10 +52,10 @@ class Admission:
 
     def ask(self, x: Exchange) -> None:
         """Reads a request that has no body: its path names what an earlier reply handed out. Raises Fault NOT_FOUND."""
-        peek = self._formats[x.route.format].peek(x.query, x.params[0])
+        # A HEAD request's reply is a head: were it a stream, its events would be taken for the next reply.
+        peek = self._formats[x.route.format].peek(b"" if x.method == b"HEAD" else x.query, x.params[0])
         opened = self._open(x, peek.model, "response_id")
-        x.peek, x.model = replace(peek, model=opened.id), opened.provider
-        x.stream = peek.stream and x.method != b"HEAD"  # whose reply is a head: events behind it would be taken for the next one's
+        x.peek, x.stream, x.model = replace(peek, model=opened.id), peek.stream, opened.provider
 
     async def hash(self, x: Exchange) -> None:
         """A large body that was signed, in a thread: hashing needs no lock, and takes 5 ms for ten megabytes."""

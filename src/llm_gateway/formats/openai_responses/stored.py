@@ -10,11 +10,15 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.formats._halves import tolerant
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
 from llm_gateway.formats.openai_responses import errors
 from llm_gateway.formats.openai_responses.watch import SealedPassage
 
+_decode = tolerant(msgspec.json.Decoder(dict[str, Any]).decode)
 _STREAM = b"stream=true"
 _OURS = (b"key=", b"api-version=")  # said to the gateway: the client's key, and in which of its own APIs Azure's client speaks
 
@@ -41,6 +45,11 @@ class StoredResponse:
         return Outgoing(b"", f"/responses/{quote(peek.model, safe='')}{self._tail}{query}", method=self._method)
 
     def summarise(self, body: bytes) -> Summary:
+        if body or self._method != b"DELETE":
+            try:
+                _decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                raise Fault(Kind.UPSTREAM_BROKEN, "The upstream's reply is no response.") from None
         return Summary(None)
 
     def splice(self, peek: Peek) -> Passage:
