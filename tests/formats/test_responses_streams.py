@@ -20,6 +20,7 @@ from llm_gateway.core.events import Delta, Failed
 from llm_gateway.core.types import Tool
 from llm_gateway.formats.crossing import Crossing
 from llm_gateway.formats.openai_responses import handed_ids, sealed_reply, with_ids
+from llm_gateway.formats.openai_responses.watch import SealedPassage
 
 OPENAI, ANTHROPIC = SHAPES["chat_completions"], SHAPES["messages"]
 
@@ -265,3 +266,12 @@ def test_any_stream_ends_in_an_end_or_a_failure(events):
         passage.feed(stream)
         passage.close()
         assert passage.ended != (passage.failed is not None)
+
+
+@pytest.mark.parametrize("kind", ["response.created", "response.queued", "response.in_progress"])
+def test_of_a_kept_response_every_event_is_what_was_asked_for(kind: str) -> None:
+    event = b'event: %b\ndata: {"type":"%b","sequence_number":0,"response":{"id":"resp_1"}}\n\n' % (kind.encode(), kind.encode())
+    for kept in (True, False):
+        passage = SealedPassage(kept=kept)
+        assert passage.feed(event) == event
+        assert passage.meaningful is kept  # nobody else could answer; a first one may still be another's

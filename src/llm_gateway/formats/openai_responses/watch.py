@@ -97,6 +97,7 @@ class ResponseWatch:
             self.failed = Fault(Kind.UPSTREAM_BROKEN, "The upstream sent an event that is not JSON.")
             return Verdict.DROP
         self._number = max(self._number, seen.sequence_number)
+        self.meaningful = self.meaningful or self._kept
         if seen.type in _ENDS or (self._kept and seen.type == _FAILED):
             return self._look_end(bytes(seen.response))
         if seen.type == "error" or seen.error or seen.type == _FAILED:
