@@ -104,7 +104,9 @@ def _usages(x: Exchange, reply: int) -> list[Usage]:
     copies = _copies(members)
     match x.route.operation:
         case "images":
-            return [Usage(input=_prompt(x), output=IMAGE_TOKENS * copies, image_output=IMAGE_TOKENS * copies)]
+            prompt, made = _prompt(x), IMAGE_TOKENS * copies
+            usage = Usage(input=prompt, output=made, image_output=made)
+            return [usage, replace(usage, image_input=prompt)]  # of what is to be edited most are pictures
         case "speech":
             spoken = SPEECH_TOKENS * len(x.body)
             return [Usage(input=_prompt(x), output=spoken, audio_output=spoken)]
