@@ -147,3 +147,12 @@ def test_what_is_no_reply_is_said_to_be_none(body):
 def test_a_transcript_may_be_any_text(text):
     assert SHAPES["openai_transcription"].summarise(text).fault is None
     assert SHAPES["openai_translation"].summarise(text).usage is None
+
+
+@pytest.mark.parametrize("before", [b"", b": waiting\n\n", b'data: {"type":"image_generation.partial_image"}\n\n'])
+def test_a_stream_that_ends_without_a_word_is_no_reply(before):
+    shape = SHAPES["openai_images"]
+    passage = shape.splice(shape.peek(b'{"prompt":"x","stream":true}'))
+    passage.feed(before + b"data: [DONE]\n\n")
+    said = b"partial" in before
+    assert (passage.ended, passage.failed and passage.failed.kind) == (said, None if said else Kind.UPSTREAM_BROKEN)

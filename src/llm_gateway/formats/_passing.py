@@ -17,6 +17,7 @@ from llm_gateway.core import sse
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.types import Usage
 from llm_gateway.formats import _members, _multipart
+from llm_gateway.formats._incoming import unsaid
 from llm_gateway.formats._splice import Splice, Verdict
 from llm_gateway.formats.contract import Outgoing, Passage, Peek, StreamReader, StreamWriter, Summary
 from llm_gateway.formats.openai_chat import errors
@@ -193,7 +194,7 @@ class _Watch:
         if not data:
             return Verdict.SEND
         if data == b"[DONE]":
-            self.ended = True
+            self.ended, self.failed = self.meaningful, None if self.meaningful else unsaid()
             return Verdict.HOLD
         try:
             tree = _decode(data)
