@@ -65,10 +65,16 @@ def main() -> None:
     for name in ("--control", "--snapshot", "--state", "--listen"):
         parser.add_argument(name, type=int, required=True)
     os.nice(NICE)  # what a worker wants of a core, it gets
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _unmoved)
     asyncio.run(run(parser.parse_args()))
     sys.stderr.flush()
     os._exit(0)  # not by way of joining threads that look up names which nobody answers: the supervisor waits for 5 s
+
+
+def _unmoved(_number: int, _frame: object) -> None:
+    """Signals are the supervisor's affair: systemd sends them to every process of a service at once, and the operator outlives the
+    workers. Not SIG_IGN, which what clouds' libraries start would inherit."""
 
 
 class Plane:
@@ -219,6 +225,8 @@ async def run(args: argparse.Namespace) -> None:
             timeout_graceful_shutdown=2,
         )
     )
+    # Its own handlers would have it leave on SIGTERM, and then die of that before anything is closed.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     tasks = set[asyncio.Task[object]]()
 
     def on_command(command: Command) -> None:

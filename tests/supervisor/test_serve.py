@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -275,6 +276,18 @@ def test_sigterm_drains_and_nothing_is_left(gateway):
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(8) == 0
     assert not [pid for pid in children if alive(pid)]
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_processes_at_once_is_a_drain_too(gateway):
+    """As systemd stops a service: whoever is of it gets the signal, not the first process alone."""
+    running = gateway(LLM_GATEWAY__DRAIN__LAME_DUCK="2").wait_ready()
+    eventually(lambda: running.ask("/health", key="x", port=running.metrics_port)[0] == 200)
+    for pid in (running.process.pid, *(running.children(name)[-1] for name in ("worker 0", "operator", "helper"))):
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(1)
+    assert running.ask("/health", key="x", port=running.metrics_port)[1]["providers"], "the operator is there while workers drain"
+    assert running.process.wait(8) == 0
 
 
 @pytest.mark.slow
