@@ -242,6 +242,23 @@ def test_a_unix_socket_is_shared_and_removed_and_a_stale_one_replaced(supervise,
     assert not Path(path).exists()
 
 
+def test_who_leaves_last_does_not_take_its_successors_socket_along(supervise, tmp_path: Path):
+    """An upgrade: the one before drains for minutes after it stopped to listen, and its successor is there by then."""
+    path = str(tmp_path / "gateway.sock")
+    listeners = (Address(path=path, setting="server.unix_socket"),)
+    before = supervise(listeners=listeners)
+    eventually(before.ask)
+    leaving = eventually(lambda: before.ask(-1).pid)
+    os.kill(leaving, signal.SIGSTOP)  # keeps the supervisor waiting
+    before.signal(signal.SIGTERM)
+    eventually(lambda: [entry for entry in before.events("exited") if entry["child"] == "worker 0"])
+    after = supervise(listeners=listeners)
+    eventually(after.ask)
+    os.kill(leaving, signal.SIGCONT)
+    assert before.process.wait(8) == 0
+    assert after.ask().pid in after.workers().values()
+
+
 def _seconds(stamp: str) -> float:
     hours, minutes, seconds = stamp.partition("T")[2].rstrip("Z").split(":")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -101,6 +101,7 @@ class Supervisor:
             *(sockets.bound(address, bound[0]) for address, bound in zip(plan.listeners, per_listener, strict=True)),
             sockets.bound(plan.metrics, metrics[0]),
         ]
+        self._marks = {address: sockets.mark(address) for address in self._addresses}
         self._listening = [sock for bound in per_listener for sock in bound]
         self._metrics = metrics
         self._workers = [
@@ -131,8 +132,8 @@ class Supervisor:
                 else:
                     self._hear(key.data)
             self._tick(time.monotonic())
-        for address in self._addresses:
-            sockets.release(address)
+        for address, ours in self._marks.items():
+            sockets.release(address, ours)
         self._log("stopped", clean=self._clean)
         return 0 if self._clean else 1
 

@@ -40,9 +40,20 @@ def bound(address: Address, sock: socket.socket) -> Address:
     return address if address.path is not None else replace(address, port=sock.getsockname()[1])
 
 
-def release(address: Address) -> None:
-    """Removes what a Unix socket leaves in the file system."""
-    if address.path is not None:
+def mark(address: Address) -> tuple[int, int] | None:
+    """What tells a Unix socket's file from a successor's at the same path; a file system may give out a number again at once."""
+    if address.path is None:
+        return None
+    try:
+        found = Path(address.path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def release(address: Address, ours: tuple[int, int] | None) -> None:
+    """Removes what a Unix socket leaves in the file system. ours: its mark; whoever bound anew since stays."""
+    if address.path is not None and mark(address) == ours:
         Path(address.path).unlink(missing_ok=True)
 
 
