@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +111,45 @@ def test_who_had_no_descriptor_for_its_link_gets_another(supervise, who: str):
     others = {f"worker {pid}" for pid in gateway.workers().values()}
     assert f"worker {worker.pid}" in others
     eventually(lambda: others <= set(gateway.ask(-1).said), 8)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+@pytest.mark.parametrize("who", ["worker", "operator"])
+def test_a_link_that_the_supervisor_has_no_descriptors_for_is_made_when_it_has(supervise, who: str):
+    """Whoever is not linked hears of no reload, no key and no credential, however long it lives."""
+    gateway = supervise()
+    worker = eventually(gateway.ask)
+    operator = eventually(lambda: (found := gateway.ask(-1)).links == ["0"] and found)
+    whole = _leave_descriptors(gateway.process.pid, 1)  # and the dead one's: enough for a line, not for a link beside it
+    os.kill(worker.pid if who == "worker" else operator.pid, signal.SIGKILL)
+    eventually(lambda: len(gateway.events("started")) == 3)
+    time.sleep(0.5)
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, whole)
+    now = eventually(lambda: (found := gateway.ask(-1)).links and found, 10)
+    eventually(lambda: gateway.ask().said[-1] == f"operator {now.pid}")
+    assert gateway.process.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+def test_who_asks_for_a_link_that_there_are_no_descriptors_for_ends_nobody(supervise):
+    gateway = supervise("FULL worker")
+    eventually(lambda: gateway.ask(-1).links == ["0"])
+    whole = _leave_descriptors(gateway.process.pid, 0)
+    eventually(lambda: gateway.events("linked anew"))
+    time.sleep(0.5)
+    assert gateway.process.poll() is None
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, whole)
+    operator = gateway.ask(-1)
+    eventually(lambda: gateway.ask().said[-1:] == [f"operator {operator.pid}"], 10)
+
+
+def _leave_descriptors(pid: int, spare: int) -> tuple[int, int]:
+    """Lets a process open so many more. Returns its limits of before."""
+    held = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    limit = next(number for number in range(4096) if number - sum(each < number for each in held) == spare)
+    whole = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, whole[1]))
+    return whole
 
 
 def test_a_child_that_keeps_dying_is_restarted_ever_slower(supervise):

@@ -46,7 +46,7 @@ ECHO = 0.5  # make, timeout and npm pass on a Ctrl-C that the terminal sent to u
 RECORD = 2  # bytes; as control.py, which is not imported here since it brings an event loop along
 OPERATOR = "operator"
 HELPER = "helper"
-LOUD = ("killing", "not started", "not told", "deaf", "linked anew")  # what is told at logging.level warn and error too
+LOUD = ("killing", "not started", "not told", "not linked", "deaf", "linked anew")  # what is told at logging.level warn and error too
 # How a worker's malloc (glibc's) keeps what large bodies took, instead of giving it back to the kernel after each and faulting it in again,
 # page by page: more than half of what a request of 1 MB cost. Up to 16 MiB each; single pieces from 4 MiB on are given back at once. The
 # environment's own values come first.
@@ -94,6 +94,7 @@ class Supervisor:
         self._clean = True
         for fd in (plan.snapshot, plan.state):
             os.set_inheritable(fd, False)  # each child is handed what it may see, and nothing else
+        self._owed: dict[tuple[int, int], float] = {}  # links that there was no descriptor for, by worker and place aside: when to make them
         self._selector = selectors.DefaultSelector()
         per_listener = [sockets.bind(address, plan.workers) for address in plan.listeners]
         metrics = sockets.bind(plan.metrics, 1)
@@ -153,6 +154,7 @@ class Supervisor:
         times = [self._deadline] if self._deadline is not None else []
         if self._state is State.RUNNING:
             times += [child.due for child in self._all() if child.pid is None and child.due is not None]
+            times += self._owed.values()
         return max(0.0, min(LONGEST, min(times) - time.monotonic())) if times else None
 
     def _tick(self, now: float) -> None:
@@ -161,6 +163,9 @@ class Supervisor:
             for child in self._all():
                 if child.pid is None and child.due is not None and child.due <= now:
                     self._revive(child, now)
+            for (index, number), due in [*self._owed.items()]:
+                if due <= now:
+                    self._introduce(self._workers[index], self._aside[number], number)
             return
         if self._deadline is not None and now >= self._deadline:
             self._clean = False
@@ -236,9 +241,15 @@ class Supervisor:
 
     def _introduce(self, worker: Child, aside: Child, number: int) -> None:
         """A fresh channel between a worker and the operator or the helper, if both are there."""
+        self._owed.pop((worker.index, number), None)
         if worker.line is None or aside.line is None:
             return
-        one, other = socket.socketpair()
+        try:
+            one, other = socket.socketpair()
+        except OSError as error:  # out of descriptors: both live on, and are linked when that has passed
+            self._owed[worker.index, number] = time.monotonic() + PAUSES[-1]
+            self._log("not linked", child=worker.name, to=aside.name, why=str(error))
+            return
         with one, other:
             self._tell(worker, b"L", number, one)
             self._tell(aside, b"L", worker.index, other)
