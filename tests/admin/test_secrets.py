@@ -173,3 +173,11 @@ async def test_the_key_table_of_the_next_start_holds_them_too(api: Api, tmp_path
     assert place("secrets:written") in (await api.register.since(0))[1]
     assert api.registry.table.directory.secrets("written") == (await api.register.entrusted(["written"]))["written"]
     assert Secrets("written").secrets == {}
+
+
+@pytest.mark.parametrize("key", ["sk\r\nx-more: 1", "sk\n.", "sk\0.", "sk-\u00e9", "sk\u2028.", "\n"])
+async def test_what_no_header_can_carry_is_no_key(api: Api, key: str) -> None:
+    """A tenant's administrator would write requests of his own on a connection that others share."""
+    answer = await api.ask("PUT", f"{PATH}/openai", {"key": key}, "sk-config-admin")
+    assert error(answer) == (400, "invalid_request", "key")
+    assert rows(await api.good("GET", PATH)) == FILES

@@ -225,6 +225,33 @@ def test_references_are_followed(compile_text, tmp_path):
     assert snapshot.providers[1].headers == (("x", "${NOT} 1-2"),)
 
 
+def test_what_surrounds_a_key_is_no_part_of_it(compile_text):
+    """`echo $key | base64` put into a secret, and the variable ends in a line break."""
+    text = """
+    providers:
+      one: {type: openai, base_url: "http://h", api_key: "${KEY}", headers: {x: "${KEY}"}}
+      two: {type: openai, base_url: "http://h", keys: ["${KEY}", {key: " ${KEY}"}]}
+    """
+    one, two = compile_text(text, KEY="sk-1\n").snapshot.providers
+    assert [key.value for key in (*one.keys, *two.keys)] == ["sk-1"] * 3
+    assert one.headers == (("x", "sk-1"),)
+
+
+def test_what_no_header_can_carry_is_neither_a_key_nor_a_header(problems_of):
+    text = r"""
+    providers:
+      one: {type: openai, base_url: "http://h", api_key: "sk-1\nsk-2"}
+      two: {type: openai, base_url: "http://h", keys: [{key: "sk-1\r\nx: y"}, "sk-\u2026"]}
+      three: {type: openai, base_url: "http://h", headers: {x: "a\r\nb: c"}}
+      four: {type: openai, base_url: "http://h", headers: {"x:": a}}
+    """
+    found = problems_of(text)
+    assert [line.partition(": ")[2].partition(": ")[0] for line in found] == [
+        "providers.one.api_key", "providers.two.keys[0].key", "providers.two.keys[1].key", "providers.three.headers", "providers.four.headers",
+    ]  # fmt: skip
+    assert not any("sk-" in line for line in found)
+
+
 def test_every_error_comes_at_once_with_place_path_and_hint(problems_of):
     text = """\
 server:

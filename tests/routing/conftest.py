@@ -66,7 +66,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def table(snapshot: Callable[[str], Snapshot], catalogue: Catalogue, metrics: Metrics) -> Callable[..., Table]:
-    def made(text: str = BOTH) -> Table:
-        return wiring.table(snapshot(text), catalogue, metrics, Pool(memoryview(bytearray(1024))))
+    def made(text: str = BOTH, fetched: dict[str, str] | None = None) -> Table:
+        return wiring.table(snapshot(text), catalogue, metrics, Pool(memoryview(bytearray(1024))), fetched)
 
     return made

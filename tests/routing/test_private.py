@@ -9,6 +9,7 @@ import pytest
 from llm_gateway.admission.vault import Vault
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Principal
+from llm_gateway.formats.contract import Outgoing
 from llm_gateway.routing.table import Table
 from routing.conftest import asked
 
@@ -78,7 +79,8 @@ def test_a_tenants_own_key_stands_in_for_all_of_the_gateways(table: Callable[...
 def test_a_key_that_cannot_be_read_is_not_replaced_by_the_gateways(table: Callable[..., Table]) -> None:
     made = table(TEXT)
     stolen = Vault(b"imagined").seal("other", "shared", "sk-theirs")
-    for token in (stolen, "nonsense"):
+    unsendable = Vault(b"imagined").seal("acme", "shared", "sk\r\nx: 1")
+    for token in (stolen, "nonsense", unsendable):
         fault = refused(made, "shared/m", Principal("k", "acme", secrets=(("shared", token),)))
         assert (fault.kind, fault.code) == (Kind.UNAVAILABLE, "secret_unreadable")
 
@@ -91,3 +93,13 @@ def test_a_key_that_the_file_gives_a_tenant_is_not_replaced_by_another(table: Ca
     mine = Principal("k", "acme", secrets=tuple((name, vault.seal("acme", name, "sk-mine")) for name in ("theirs", "keyless", "two")))
     keys = {name: made.course(asked(f"{name}/m", principal=mine))[1].target.account.key for name in ("theirs", "keyless", "two")}
     assert keys == {"theirs": "sk-file", "keyless": "sk-mine", "two": "sk-mine"}
+
+
+@pytest.mark.parametrize("fetched", [{}, {"cloud": "a-token-of-ours"}])
+def test_a_key_of_a_tenants_own_is_sent_as_a_key_where_the_gateway_is_known_by_a_cloud(table: Callable[..., Table], fetched: dict[str, str]) -> None:
+    """Also before the cloud has said who the gateway is."""
+    made = table('providers: {cloud: {type: azure, base_url: "http://a", entra: true}}', fetched=fetched)
+    mine = Principal("k", "acme", secrets=(("cloud", Vault(b"imagined").seal("acme", "cloud", "sk-mine")),))
+    target = made.course(asked("cloud/gpt-4o", principal=mine))[1].target
+    wire = target.speaker.address(Outgoing(b'{"model":"gpt-4o"}', "/chat/completions"), target.account, target.model, 0.0)
+    assert dict(wire.headers) == {b"api-key": b"sk-mine"}

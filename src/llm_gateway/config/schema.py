@@ -19,7 +19,20 @@ from llm_gateway.config.schema_resilience import Breaker, Concurrency, RateLimit
 from llm_gateway.config.schema_routing import Alias, Region, Regions
 from llm_gateway.config.schema_state import Database, Journal, Usage
 from llm_gateway.config.schema_tenancy import Budgets, Defaults, Key, Name, Tenant
-from llm_gateway.config.values import Bytes, Level, Modality, Port, Seconds, Section, Url, Usd, Workers, readable
+from llm_gateway.config.values import (
+    Bytes,
+    Credential,
+    Headers,
+    Level,
+    Modality,
+    Port,
+    Seconds,
+    Section,
+    Url,
+    Usd,
+    Workers,
+    readable,
+)
 
 
 class Tls(Section):
@@ -87,7 +100,7 @@ class Drain(Section):
 
 
 class ProviderKey(Section):
-    key: SecretStr = Field(description="The key itself, usually `${VAR}` or `file:/path`.")
+    key: Credential = Field(description="The key itself, usually `${VAR}` or `file:/path`.")
     name: str | None = Field(default=None, description="Public name in logs and metrics; its position if unset.")
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1, description="Share among the provider's keys.")
     rate_limit: RateLimit | None = Field(default=None, description="What may go there with this key.")
@@ -127,7 +140,7 @@ class Provider(Section):
     enabled: bool = Field(default=True, description="`false`: as if it were not here.")
     type: str | None = Field(default=None, description="A known service; the provider's name if unset.")
     base_url: Url | None = Field(default=None, description="With or without `/v1`; the service's own if unset.")
-    api_key: SecretStr | None = Field(
+    api_key: Credential | None = Field(
         default=None, description="The key; from the service's own variable if unset; `none` sends none."
     )
     keys: tuple[ProviderKey, ...] = Field(default=(), description="Several keys instead of `api_key`.")
@@ -153,7 +166,7 @@ class Provider(Section):
     api_version: str | None = Field(
         default=None, description="Azure's `api-version`, Anthropic's `anthropic-version`, Vertex's `v1` or `v1beta1`."
     )
-    headers: dict[str, str] = Field(default={}, description="Added to every request to it.")
+    headers: Headers = Field(default={}, description="Added to every request to it.")
     proxy: Annotated[str, Field(pattern=r"^http://[^\s/?#]+/?$"), AfterValidator(readable)] | None = Field(
         default=None, description="HTTP proxy to reach it through, `http://[user:password@]host:port`."
     )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
 from llm_gateway.config.schema_tenancy import Grant, Moment, Name, Network
-from llm_gateway.config.values import Seconds, Section
+from llm_gateway.config.values import Credential, Seconds, Section
 from llm_gateway.core.tenancy import INFERENCE, Scope
 
 MONTH = 31 * 86400
@@ -64,4 +64,4 @@ class RotationBody(Section):
 
 
 class SecretBody(Section):
-    key: SecretStr = Field(min_length=1, max_length=16384, description="The tenant's own key at a provider. Kept encrypted, never shown.")
+    key: Credential = Field(min_length=1, max_length=16384, description="The tenant's own key at a provider. Kept encrypted, never shown.")

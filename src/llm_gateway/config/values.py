@@ -6,10 +6,14 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from llm_gateway.core.headers import sendable
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SECONDS_PER = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 BYTES_PER = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
@@ -55,6 +59,24 @@ def readable(url: str) -> str:
     return url
 
 
+def parse_trimmed(value: Any) -> Any:
+    """Variables often end in a line break."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def fit(value: SecretStr) -> SecretStr:
+    if not sendable(value.get_secret_value()):
+        raise ValueError("holds a line break, or another character that is not printable ASCII: no header can carry it")
+    return value
+
+
+def parse_headers(value: dict[str, str]) -> dict[str, str]:
+    found = {name: text.strip() for name, text in value.items()}
+    if not all(TOKEN.fullmatch(name) and not CONTROL.search(text) for name, text in found.items()):
+        raise ValueError("a name holds more than letters, digits and `-`, or a value a line break or another control character")
+    return found
+
+
 Workers = Annotated[int, BeforeValidator(parse_workers), Field(ge=0, le=256, json_schema_extra={"x-text": True})]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, json_schema_extra={"x-text": True})]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, json_schema_extra={"x-text": True})]
@@ -62,6 +84,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Level = Annotated[Literal["trace", "debug", "info", "warn", "error"], BeforeValidator(parse_level)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Modality = Literal["text", "image", "audio", "video", "document"]
+Credential = Annotated[SecretStr, BeforeValidator(parse_trimmed), AfterValidator(fit)]
+Headers = Annotated[dict[str, str], AfterValidator(parse_headers)]
 Url = Annotated[str, Field(pattern=r"^(https?|echo)://[^\s/?#]+[^\s?#]*$"), AfterValidator(readable)]
 
 

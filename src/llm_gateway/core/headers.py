@@ -33,6 +33,11 @@ def echoable(value: bytes) -> bool:
     return 0 < len(value) <= MAX_ECHO and value.isascii() and value.decode().isprintable() and b" " not in value
 
 
+def sendable(secret: str) -> bool:
+    """Whether it can stand in a header as it is. With a line break in it, it would be headers and requests of its own."""
+    return secret.isascii() and secret.isprintable()
+
+
 def printable(text: str) -> str:
     """Somebody's words, fit for a terminal or for a log that has a line for each event: what would move a cursor or begin a line is escaped."""
     return text if text.isprintable() else "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -19,17 +19,17 @@ class Awaiting:
     betas: Mapping[str, str] | None = None
 
     def __init__(self, speaker: Provider) -> None:
-        self._speaker = speaker
+        self.speaker = speaker
 
     def formats(self, operation: Operation, model: str) -> tuple[str, ...]:
-        return self._speaker.formats(operation, model)
+        return self.speaker.formats(operation, model)
 
     def address(self, outgoing: Outgoing, account: Account, model: str, now: float) -> NoReturn:
         message = "The gateway has no credentials for this model's provider yet. Try again in a moment."
         raise Fault(Kind.UNAVAILABLE, message, code="no_credentials", retry_after=1.0)
 
     def fault(self, form: Format, status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> Fault:
-        return self._speaker.fault(form, status, headers, body, now)
+        return self.speaker.fault(form, status, headers, body, now)
 
     def probe(self, account: Account) -> None:
         return None

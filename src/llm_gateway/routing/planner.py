@@ -13,11 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llm_gateway.core.errors import Fault, Kind
+from llm_gateway.core.headers import sendable
 from llm_gateway.formats.needs import ABILITIES
 from llm_gateway.models.catalogue import Info
 from llm_gateway.models.own import Own, Place
 from llm_gateway.policies import regions
 from llm_gateway.policies.retry import Policy
+from llm_gateway.providers.awaiting import Awaiting
 from llm_gateway.providers.contract import Account
 from llm_gateway.providers.table import sells
 from llm_gateway.routing.alias import Alias, Goal
@@ -126,10 +128,12 @@ class Planner:
         if sealed is None or self.seats[first.provider].owned(owner.tenant):
             return stop
         key = vault.open(owner.tenant, first.provider, sealed)
-        if key is None:
+        if key is None or not sendable(key):
             raise Fault(Kind.UNAVAILABLE, "The tenant's own key for this provider cannot be read; entrust it again.", code="secret_unreadable")
         seat = self.seats[first.provider]
-        account = replace(first.account, key=key, key_id=f"own:{owner.tenant}", mark=b"")
+        if isinstance(seat.speaker, Awaiting):  # what the gateway waits for is not needed
+            seat = replace(seat, speaker=seat.speaker.speaker)
+        account = replace(first.account, key=key, key_id=f"own:{owner.tenant}", token=False, mark=b"")
         condition = self._condition(seat, account, first.model)
         target = Target(seat, account, first.place, first.meter, self._own, condition=condition, limits=first.limits)
         return replace(stop, keys=(target,), weights=())
