@@ -79,7 +79,7 @@ async def test_what_ends_soon_is_fetched_again_before_it_ends(monkeypatch):
 
 @pytest.mark.parametrize(
     ("left", "low", "high"),
-    [(3600.0, 3300.0, 3360.0), (900.0, 600.0, 660.0), (500.0, 249.0, 261.0), (200.0, 99.0, 101.0), (1.0, 1.0, 1.0), (-5.0, 1.0, 1.0)],
+    [(3600.0, 3300.0, 3360.0), (900.0, 600.0, 660.0), (500.0, 249.0, 261.0), (200.0, 99.0, 101.0), (1.0, 1.0, 1.0), (0.0, 60.0, 60.0), (-5.0, 60.0, 60.0)],
 )
 def test_the_wait_leaves_five_minutes_and_never_less_than_half(monkeypatch, left, low, high):
     bench = Bench(monkeypatch, numbered(left)[0])
@@ -211,3 +211,46 @@ async def test_a_cloud_that_hangs_holds_nobody_up(monkeypatch):
     gate.set()
     await asyncio.sleep(0.05)
     assert bench.published == [{}], "who is no longer waited for is not heard"
+
+
+@pytest.mark.parametrize("step", [3500.0, 5000.0])
+async def test_a_clock_that_is_set_and_a_machine_that_slept_are_noticed(monkeypatch, step):
+    """Who waits for 55 minutes by another clock would go on with what has ended."""
+    monkeypatch.setattr(credentials, "BEAT", 0.05, raising=False)
+    asked = []
+
+    def fetch(_: object) -> Credential:
+        asked.append(1)
+        return Credential(f"key-{len(asked)}", bench.now() + 3600)
+
+    bench = Bench(monkeypatch, fetch)
+    bench.keyring.adopt(snapshot(aws()))
+    await bench.until(lambda: bench.published[1:])
+    bench.skew = -5000.0
+    await asyncio.sleep(0.2)
+    assert len(asked) == 1, "nothing ends sooner by a clock that is set back"
+    bench.skew = step
+    await bench.until(lambda: bench.published[2:])
+    await bench.keyring.close()
+    assert bench.published[2:] == [{"aws": "key-2"}]
+
+
+async def test_a_cloud_that_hangs_for_ever_takes_few_threads(monkeypatch):
+    """Each may have a process of its own, that says who we are."""
+    gate = threading.Event()
+    asked = []
+
+    def fetch(_: object) -> Credential:
+        asked.append(1)
+        gate.wait(30)
+        return Credential(f"key-{len(asked)}", None)
+
+    for name, seconds in (("PATIENCE", 0.02), ("SOONEST", 0.01), ("LONGEST_PAUSE", 0.02)):
+        monkeypatch.setattr(credentials, name, seconds)
+    bench = Bench(monkeypatch, fetch)
+    bench.keyring.adopt(snapshot(aws()))
+    await bench.until(lambda: bench.keyring.metrics()["llm_gateway_credentials_failures_total"]['provider="aws"'] >= 30)
+    assert len(asked) < 10
+    gate.set()
+    await bench.until(bench.keyring.keys)
+    await bench.keyring.close()

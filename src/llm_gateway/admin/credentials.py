@@ -32,18 +32,22 @@ UNDATED = 300.0  # seconds after which what says no end is looked for again: fil
 SOONEST = 1.0
 LONGEST_PAUSE = 60.0  # between attempts that fail
 PATIENCE = 90.0  # seconds for one attempt
+BEAT = 15.0  # seconds after which the clock is looked at again
+MOST_AT_ONCE = 4  # attempts for one provider: what does not come back holds a thread, perhaps a process too, for ever
 MOST_WORDS = 300
 _TOKENS = re.compile(r"[A-Za-z0-9+/_=.-]{60,}")  # nothing that long in an error is meant for people
 
 
 class Entry(Struct):
-    """What is known for one provider. `whose`: as whom and where; `failures`: ever; `error`: the last attempt's, if it failed."""
+    """What is known for one provider. `whose`: as whom and where; `failures`: ever; `error`: the last attempt's, if it failed;
+    `under_way`: attempts that have not come back, whether or not somebody waits for them."""
 
     whose: tuple[Cloud | None, str | None, str]
     fetch: Fetch
     current: Credential | None = None
     failures: int = 0
     error: str | None = None
+    under_way: int = 0
     task: asyncio.Task[None] | None = None
 
 
@@ -112,7 +116,7 @@ class Keyring:
             error = await self._attempt(name, entry)
             if error is None:
                 streak = 0
-                await asyncio.sleep(self._until_next(entry.current))
+                await self._rest(self._until_next(entry.current))
             else:
                 streak += 1
                 entry.failures += 1
@@ -122,10 +126,12 @@ class Keyring:
 
     async def _attempt(self, name: str, entry: Entry) -> str | None:
         """None if it worked, else why not."""
+        if entry.under_way >= MOST_AT_ONCE:
+            return "earlier attempts have not come back yet"
         limit = asyncio.timeout(PATIENCE)
         try:
             async with limit:
-                found = await _in_thread(entry.fetch)
+                found = await _in_thread(entry)
         except Exception as error:  # noqa: BLE001  three libraries, each with its own ways to fail: none may end the keeping
             return f"no answer within {PATIENCE:.0f} s" if limit.expired() else _told(error)
         if not found.value or not found.value.isascii() or not found.value.isprintable():
@@ -140,11 +146,22 @@ class Keyring:
             self._notices.say("info", "cloud credentials fetched", provider=name, valid_seconds=left)
         return None
 
+    async def _rest(self, seconds: float) -> None:
+        """By the clock that ends are told in, which may be set, and goes on while a machine sleeps; and never longer."""
+        clock = asyncio.get_running_loop().time
+        due, end, left = self._clock() + seconds, clock() + seconds, seconds
+        while left > 0:
+            await asyncio.sleep(min(left, BEAT))
+            left = min(due - self._clock(), end - clock())
+
     def _until_next(self, current: Credential | None) -> float:
-        """AHEAD of the end, but no sooner than half-way to it: a cloud may give the same again until its own time has come."""
+        """AHEAD of the end, but no sooner than half-way to it: a cloud may give the same again until its own time has come. What has ended when it
+        comes is no reason to ask all the time."""
         if current is None or current.expires is None:
             return UNDATED
         left = current.expires - self._clock()
+        if left <= 0:
+            return LONGEST_PAUSE
         return max(SOONEST, left - min(AHEAD * (0.8 + random() / 5), left / 2))  # noqa: S311  spread, not secrecy
 
     def _end(self, name: str) -> None:
@@ -153,12 +170,13 @@ class Keyring:
             task.cancel()
 
 
-async def _in_thread(fetch: Fetch) -> Credential:
+async def _in_thread(entry: Entry) -> Credential:
     """On a thread that the process does not wait for, unlike an executor's."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Credential] = loop.create_future()
 
     def settle(found: Credential | None, error: Exception | None) -> None:
+        entry.under_way -= 1
         if done.cancelled():
             return
         if found is not None:
@@ -169,13 +187,15 @@ async def _in_thread(fetch: Fetch) -> Credential:
     def work() -> None:
         found, failure = None, None
         try:
-            found = fetch()
+            found = entry.fetch()
         except Exception as error:  # noqa: BLE001  carried over to the loop, whatever it is
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever asked
-            loop.call_soon_threadsafe(settle, found, failure)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever asked
+                loop.call_soon_threadsafe(settle, found, failure)
 
     threading.Thread(target=work, name="cloud credentials", daemon=True).start()
+    entry.under_way += 1
     return await done
 
 
