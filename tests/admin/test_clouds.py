@@ -12,7 +12,7 @@ import pytest
 
 from clouds import IMDS, LOGIN, ROLE, Clouds, running
 from llm_gateway.admin.clouds import Credential, NoCredentialsError, source
-from llm_gateway.config.snapshot import Aws, Entra, Google
+from llm_gateway.config.snapshot import Aws, Cloud, Entra, Google
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
 
@@ -141,6 +141,23 @@ def test_azure_by_client_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     (told,) = [asked for path, asked in clouds.asked if path == "/a-tenant/oauth2/v2.0/token"]
     assert (told["client_id"], told["client_secret"], told["grant_type"]) == ("an-app", "a-secret", "client_credentials")
     assert SCOPE in told["scope"]
+
+
+@pytest.mark.parametrize("who", [Aws(), Google(), Entra(SCOPE)], ids=repr)
+def test_what_goes_wrong_is_an_error_and_no_lines_in_a_log_of_json(
+    clouds: Clouds, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], who: Cloud
+) -> None:
+    """The libraries tell Python's own log as well, whose lines, and tracebacks, would stand among ours."""
+    (tmp_path / "token").write_text("a-token-of-the-cluster")
+    for name, value in (
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token")), ("AWS_ROLE_ARN", ROLE), ("AWS_DEFAULT_REGION", "eu-west-1"),
+        ("GCE_METADATA_HOST", "127.0.0.1:9"), ("GCE_METADATA_IP", f"127.0.0.1:{clouds.port}"), ("CLOUDSDK_CONFIG", str(tmp_path)),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    clouds.broken = True
+    with pytest.raises(Exception, match=r"broken on purpose|invalid_scope|default credentials|Max retries|403"):
+        source(who, "eu-west-1")()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_credential_does_not_print_itself() -> None:

@@ -172,7 +172,7 @@ async def test_the_same_again_is_not_handed_on_again(monkeypatch):
     assert bench.published == [{}, {"aws": "same"}]
 
 
-@pytest.mark.parametrize("value", ["", "a\r\nx: y", "é"])
+@pytest.mark.parametrize("value", ["", "a\r\nx: y", "é", None, 5])
 async def test_what_is_no_credential_is_not_handed_on(monkeypatch, value):
     bench = Bench(monkeypatch, lambda _: Credential(value, None))
     bench.keyring.adopt(snapshot(aws()))

@@ -47,7 +47,9 @@ def test_a_profile_knows_its_region(provider, tmp_path):
     told = {"AWS_CONFIG_FILE": str(tmp_path / "aws")}
     assert provider("providers: {bedrock: {profile: blue}}", **told).region == "eu-west-3"
     assert provider("providers: {bedrock: {}}", **told).base_url == RUNTIME.format("eu-north-1")
-    assert provider("providers: {bedrock: {}}", **told, AWS_PROFILE="blue").region == "eu-west-3"
+    for variable in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        assert provider("providers: {bedrock: {}}", **told, **{variable: "blue"}).region == "eu-west-3"
+    assert provider("providers: {bedrock: {}}", AWS_CONFIG_FILE="~/aws", HOME=str(tmp_path)).region == "eu-north-1"
     assert provider("providers: {bedrock: {profile: other}}", **told).region == "us-east-1"
     (tmp_path / "aws").write_text("not [an ini")
     assert provider("providers: {bedrock: {}}", **told).region == "us-east-1"

@@ -8,6 +8,7 @@ and tens of megabytes. What comes back is a key as the provider's module takes i
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -63,6 +64,8 @@ def load_google_auth() -> tuple[Any, Any]:
 
 
 def load_azure_identity() -> Any:
+    for name in ("azure", "msal"):  # their errors say the same; a log of JSON has no place for the thirteen lines of each attempt
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return import_module("azure.identity")
 
 

@@ -25,6 +25,7 @@ from msgspec import Struct
 from llm_gateway.admin.clouds import Credential, Fetch, source
 from llm_gateway.admin.notices import Notices
 from llm_gateway.config.snapshot import Cloud, Provider, Snapshot
+from llm_gateway.core.headers import sendable
 from llm_gateway.telemetry.metrics import escape
 
 AHEAD = 300.0  # seconds before the end; a fifth of it is jitter, so that not all gateways come at once
@@ -34,7 +35,7 @@ LONGEST_PAUSE = 60.0  # between attempts that fail
 PATIENCE = 90.0  # seconds for one attempt
 BEAT = 15.0  # seconds after which the clock is looked at again
 MOST_AT_ONCE = 4  # attempts for one provider: what does not come back holds a thread, perhaps a process too, for ever
-MOST_WORDS = 300
+MOST_WORDS = 2000  # Azure's library says of each of nine places why it was none
 _TOKENS = re.compile(r"[A-Za-z0-9+/_=.-]{60,}")  # nothing that long in an error is meant for people
 
 
@@ -134,8 +135,9 @@ class Keyring:
                 found = await _in_thread(entry)
         except Exception as error:  # noqa: BLE001  three libraries, each with its own ways to fail: none may end the keeping
             return f"no answer within {PATIENCE:.0f} s" if limit.expired() else _told(error)
-        if not found.value or not found.value.isascii() or not found.value.isprintable():
-            return "what came back is no credential"  # and would be no header either
+        value: object = found.value  # a token service may say anything
+        if not isinstance(value, str) or not value or not sendable(value):
+            return "what came back is no credential"
         fresh = entry.current is None or entry.current.value != found.value
         recovered = entry.error is not None
         entry.current, entry.error = found, None

@@ -20,6 +20,7 @@ from llm_gateway.providers.table import SERVICES, Service
 # Cloud -> the library that fetches its credentials, and the extra that installs it.
 LIBRARIES = {"aws": ("botocore", "aws"), "google": ("google.auth", "google"), "azure": ("azure.identity", "azure")}
 PROJECTS = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
+PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # in AWS's own order
 KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 _IDENTITY = ("profile", "role_arn", "credentials", "entra")  # options that say: not by key
 
@@ -82,10 +83,11 @@ def region(section: schema.Provider, service: Service, environ: Mapping[str, str
     told = section.region or _first_set(environ, service.region_env)
     if told or service.cloud != "aws":
         return told
-    profile = section.profile or environ.get("AWS_PROFILE") or "default"
+    profile = section.profile or _first_set(environ, PROFILES) or "default"
+    path = environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
     file = configparser.RawConfigParser(strict=False)
     try:
-        file.read_string(_content(environ.get("AWS_CONFIG_FILE") or f"{environ.get('HOME', '')}/.aws/config"))
+        file.read_string(_content(environ.get("HOME", "") + path[1:] if path.startswith("~/") else path))
     except configparser.Error:
         return ""
     return file.get("default" if profile == "default" else f"profile {profile}", "region", fallback="")
