@@ -18,8 +18,9 @@ import msgspec
 import typer
 
 from llm_gateway import __version__
-from llm_gateway.commands.reading import DEFAULT, ConfigOption, address, compiled, configuration
+from llm_gateway.commands.reading import DEFAULT, ConfigOption, address, compiled, configuration, refused
 from llm_gateway.config import helping, present
+from llm_gateway.config.problems import ConfigError
 from llm_gateway.config.snapshot import Operator
 from llm_gateway.models.catalogue import load_catalogue
 from llm_gateway.supervisor import boot
@@ -36,7 +37,12 @@ def main() -> None:
         app.command()(command)
     if sys.argv[1:2] not in (["serve"], ["check"], ["version"]):
         load_others()(app)
-    app()
+    try:
+        app()
+    except ConfigError as error:
+        sys.exit(refused(error).exit_code)
+    except OSError as error:  # a file that this user may not read, a full disk behind standard output
+        sys.exit(f"llm-gateway: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
 def load_others() -> Callable[[typer.Typer], None]:

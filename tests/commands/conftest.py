@@ -10,7 +10,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from llm_gateway.commands import audit, database, keys, tenants, usage, written
+from llm_gateway.commands import audit, database, keys, orders, tenants, usage, written
 from llm_gateway.commands.explain import explain
 from llm_gateway.commands.journal import journal
 
@@ -34,6 +34,7 @@ class Shell:
         self.app.add_typer(database.app(), name="db")
         self.app.command()(explain)
         self.app.command()(journal)
+        self.app.command()(orders.reload)
 
     def __call__(self, *words: str, status: int = 0, typed: str | None = None) -> str:
         """What it prints; where it fails, what it says of that."""

@@ -5,12 +5,14 @@ Law: changes nothing but by the API's own code, and into the audit log. Half a s
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
@@ -18,6 +20,7 @@ from starlette.types import ASGIApp, Message
 
 from llm_gateway.admin.answers import Refusal
 from llm_gateway.admin.auditing import UNCHANGING, Audited, Auditing
+from llm_gateway.admin.books import told
 from llm_gateway.admin.database import Database
 from llm_gateway.admin.explain import placed
 from llm_gateway.admin.notices import Notices
@@ -47,6 +50,8 @@ async def alone(loaded: Loaded, method: str, path: str, body: bytes) -> tuple[in
         _turn(auditing, method)
         app = Audited(Starlette(routes=[*registry.routes(), *usage.routes()]), auditing)
         return await ask(app, method, path, (material.admin_token, body))
+    except SQLAlchemyError as error:  # of a database that is none, say: one that is away the API itself tells
+        return 503, json.dumps({"error": {"message": f"the database cannot be used: {told(error)}"}})
     finally:
         auditing.close()
         await database.close()
@@ -78,7 +83,7 @@ async def keyed(loaded: Loaded, key: str) -> tuple[bytes, Directory]:
     except Refusal as refusal:
         raise ValueError(refusal.message) from refusal
     except (SQLAlchemyError, OSError) as error:
-        raise ValueError(f"the database does not answer: {error}") from error
+        raise ValueError(f"the database does not answer: {told(error)}") from error
     finally:
         await database.close()
 
@@ -88,16 +93,16 @@ async def ask(app: ASGIApp, method: str, path: str, said: tuple[str, bytes]) -> 
     where, _, query = path.partition("?")
     scope = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": method, "scheme": "http", "root_path": "",
-        "path": where, "raw_path": where.encode(), "query_string": query.encode(), "client": None, "server": None,
+        "path": unquote(where), "raw_path": where.encode(), "query_string": query.encode(), "client": None, "server": None,
         "headers": [(b"authorization", f"Bearer {said[0]}".encode())],
     }  # fmt: skip
-    told: list[Message] = []
+    heard: list[Message] = []
 
     async def receive() -> Message:
         return {"type": "http.request", "body": said[1], "more_body": False}
 
     async def send(message: Message) -> None:
-        told.append(message)
+        heard.append(message)
 
     await app(scope, receive, send)
-    return told[0]["status"], b"".join(each.get("body", b"") for each in told).decode()
+    return heard[0]["status"], b"".join(each.get("body", b"") for each in heard).decode()

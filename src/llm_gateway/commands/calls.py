@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import typer
 
@@ -63,6 +63,13 @@ def _local(path: Path) -> socket.socket | None:
     return sock
 
 
+def at(path: str, *steps: str) -> str:
+    """What is below `path`, by names as a person types them. Raises typer.BadParameter where one is empty: a script's variable that is not set."""
+    if not all(steps):
+        raise typer.BadParameter("there is no name or id in it")
+    return "/".join([path, *(quote(step, safe="") for step in steps)])
+
+
 def call(config: str | None, method: str, path: str, body: Body | None = None, query: Mapping[str, str | None] | None = None) -> Body:
     """What the admin API answers; an empty answer is {}. query: parameters; None is not sent. Ends the command, with what it says, where
     that is a refusal."""
@@ -73,7 +80,7 @@ def call(config: str | None, method: str, path: str, body: Body | None = None, q
     except ConfigError as error:
         raise refused(error) from error
     answer = _heard(text, status)
-    if status >= 400:
+    if status >= 300:
         errors = answer.get("errors") or [answer["error"]]
         print("\n".join(f"{each['param']}: {each['message']}" if answer.get("errors") else each["message"] for each in errors), file=sys.stderr)
         raise typer.Exit(1)
@@ -86,7 +93,7 @@ def _heard(text: str, status: int) -> Body:
         answer = json.loads(text) if text else {}
     except ValueError:
         answer = None
-    if not isinstance(answer, dict) or (status >= 400 and not isinstance(answer.get("error"), dict)):
+    if not isinstance(answer, dict) or (status >= 300 and not isinstance(answer.get("error"), dict)):
         print(f"what answers there (status {status}) is no gateway", file=sys.stderr)
         raise typer.Exit(1)
     return answer

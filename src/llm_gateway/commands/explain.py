@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def explain(
     """Say where a request would go, in which order and why, without sending it."""
     body: dict[str, object] = {"messages": [{"role": "user", "content": prompt}]}
     if request is not None:
-        body = json.loads(request.read_text())
+        body = _rest(request)
     headers = {name.strip(): value.strip() for name, _, value in (each.partition(":") for each in header or ())}
     asked = {"request": {**body, "model": model}, "path": path, "key": key, "headers": headers}
     told = None if offline else _ask_running(config, asked)
@@ -47,13 +48,26 @@ def explain(
         raise typer.Exit(1)
 
 
+def _rest(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{path} holds no JSON object")
+    return found
+
+
 def _ask_running(config: str | None, asked: dict[str, Any]) -> dict[str, Any] | None:
     """None if no gateway answers."""
     try:
         _, text = running(read(config), "POST", "/admin/v1/explain", json.dumps(asked))
-    except OSError:
+        told = json.loads(text)
+    except (OSError, http.client.HTTPException, ValueError):  # others may listen there
         return None
-    return cast("dict[str, Any]", json.loads(text))
+    if not isinstance(told, dict) or not isinstance(told.get("error", {}), dict):
+        return None
+    return cast("dict[str, Any]", told)
 
 
 def _ask_configuration(config: str | None, asked: dict[str, Any], *, keyed: bool) -> dict[str, Any]:

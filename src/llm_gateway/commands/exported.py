@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import BinaryIO
 from urllib.parse import parse_qs
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from llm_gateway.admin import exporting, questions
+from llm_gateway.admin.books import told
 from llm_gateway.admin.usage import now
 from llm_gateway.config.load import Loaded
 from llm_gateway.config.state import address
@@ -17,7 +20,7 @@ from llm_gateway.stores.sql.migrate import upgrade
 
 
 async def exported(loaded: Loaded, query: str, file: BinaryIO) -> None:
-    """ValueError or ImportError with what is wrong with the question; SQLAlchemy's errors."""
+    """ValueError or ImportError with what is wrong with the question, or the database."""
     said = parse_qs(query, keep_blank_values=True)
     form = questions.one(said, "format")
     if form not in exporting.FORMATS:
@@ -29,5 +32,7 @@ async def exported(loaded: Loaded, query: str, file: BinaryIO) -> None:
         await upgrade(engine)
         async for piece in exporting.export(engine, question, made):
             file.write(piece)
+    except SQLAlchemyError as error:
+        raise ValueError(f"the database cannot be used: {told(error)}") from error
     finally:
         await engine.dispose()

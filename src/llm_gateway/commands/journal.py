@@ -25,6 +25,8 @@ def journal(
 ) -> None:
     """Print usage rows as JSON lines, and to standard error what they add up to by model."""
     folder = Path(data_dir or sound(config).root.data_dir) / "journal"
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no journal in {folder.parent}")
     first = _moment(since) if since is not None else ""
     added = Summary()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us without a word

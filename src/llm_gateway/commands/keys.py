@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_gateway.commands.calls import Body, JsonOption, call, every
+from llm_gateway.commands.calls import Body, JsonOption, at, call, every
 from llm_gateway.commands.grants import (
     BudgetOption,
     LimitOption,
@@ -85,7 +85,7 @@ def rows(
 
 def show(key: IdArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Show all of one key but its secret."""
-    printed(call(config, "GET", f"{PATH}/{key}"), as_json=as_json)
+    printed(call(config, "GET", at(PATH, key)), as_json=as_json)
 
 
 def change(
@@ -110,7 +110,7 @@ def change(
     """Change what a key may do. Lists replace those that were; limits are changed one by one."""
     own: dict[str, Any] = given(name=name, project=project, user=user, expires=expires, ips=ip, scopes=scope, enabled=enabled)
     own |= said(limit, budget, model, region, max_output_tokens)
-    printed(call(config, "PATCH", f"{PATH}/{key}", taken_back(unset) | own), as_json=as_json)
+    printed(call(config, "PATCH", at(PATH, key), taken_back(unset) | own), as_json=as_json)
 
 
 def rotate(
@@ -120,17 +120,17 @@ def rotate(
     config: ConfigOption = None,
 ) -> None:
     """Give a key a new secret, shown once. Its id, limits and spending stay."""
-    _shown(call(config, "POST", f"{PATH}/{key}/rotate", {"overlap_seconds": overlap}), as_json=as_json)
+    _shown(call(config, "POST", at(PATH, key, "rotate"), {"overlap_seconds": overlap}), as_json=as_json)
 
 
 def revoke(key: IdArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Refuse a key from now on, everywhere; it stays in the list."""
-    printed(call(config, "POST", f"{PATH}/{key}/revoke"), as_json=as_json)
+    printed(call(config, "POST", at(PATH, key, "revoke")), as_json=as_json)
 
 
 def delete(key: IdArgument, config: ConfigOption = None) -> None:
     """Refuse a key from now on, and take it out of the list."""
-    call(config, "DELETE", f"{PATH}/{key}")
+    call(config, "DELETE", at(PATH, key))
 
 
 def _shown(made: Body, *, as_json: bool) -> None:

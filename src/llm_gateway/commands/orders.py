@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 from typing import Annotated
@@ -43,7 +44,9 @@ def _order(config: str | None, path: str, body: str | None = None) -> None:
     loaded = read(config)
     try:
         status, text = running(loaded, "POST", path, body)
-    except OSError as error:
+        if not isinstance(json.loads(text), dict):
+            raise http.client.HTTPException("what answers is no gateway")  # others may listen there, and answer everything with 200
+    except (OSError, http.client.HTTPException, ValueError) as error:
         print(f"no gateway answers on {address(loaded)}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     print(text)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from llm_gateway.commands.calls import JsonOption, call, every
+from llm_gateway.commands.calls import JsonOption, at, call, every
 from llm_gateway.commands.grants import (
     BudgetOption,
     LimitOption,
@@ -71,7 +71,7 @@ def rows(
     config: ConfigOption = None,
 ) -> None:
     """List tenants: those of config.yaml too. With a tenant, list its projects."""
-    found = every(config, PATH if tenant is None else f"{PATH}/{tenant}/{'users' if users else 'projects'}")
+    found = every(config, PATH if tenant is None else at(PATH, tenant, "users" if users else "projects"))
     print(json.dumps(found, indent=2) if as_json else table(found, COLUMNS))
 
 
@@ -121,14 +121,14 @@ def secret(
 ) -> None:
     """Entrust the gateway with a tenant's own key at a provider (asked for, or on standard input). It is kept encrypted. Without PROVIDER, list
     where it has some."""
-    path = f"{PATH}/{tenant}/secrets"
+    path = at(PATH, tenant, "secrets")
     if provider is None:
         if remove:
             raise typer.BadParameter("say of which provider")
         found = call(config, "GET", path)["data"]
         print(json.dumps(found, indent=2) if as_json else table(found, SECRET_COLUMNS))
         return
-    path = f"{path}/{provider}"
+    path = at(path, provider)
     if remove:
         call(config, "DELETE", path)
         return
@@ -141,4 +141,4 @@ def _where(tenant: str, project: str | None, user: str | None) -> tuple[str, str
     if project is not None and user is not None:
         raise typer.BadParameter("say --project or --user, not both")
     kind, name = ("projects", project) if project is not None else ("users", user)
-    return (f"{PATH}/{tenant}", tenant) if name is None else (f"{PATH}/{tenant}/{kind}/{name}", name)
+    return (at(PATH, tenant), tenant) if name is None else (at(PATH, tenant, kind, name), name)

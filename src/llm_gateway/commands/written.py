@@ -18,6 +18,8 @@ def hash_key(config: ConfigOption = None) -> None:
     """Turn a client's key (asked for, or on standard input) into the `digest` that config.yaml may hold instead of it."""
     material = prepared(sound(config))
     key = typer.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if not key:
+        raise typer.BadParameter("there is no key")
     print(f"digest: {key_digest(material.secret, key).hex()}")
 
 
