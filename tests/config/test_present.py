@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_gateway.config.present import plainly_built
+from llm_gateway.config.load import load
+from llm_gateway.config.present import plainly_built, report
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,16 @@ def test_condas_is_not(tmp_path: Path) -> None:
     assert plainly_built("'--prefix=x'", str(tmp_path))
     (tmp_path / "conda-meta").mkdir()
     assert not plainly_built("'--prefix=x'", str(tmp_path))
+
+
+def test_a_report_of_what_is_valid_holds_no_secret(compile_text) -> None:
+    """It stands in the logs of whoever checks before he deploys."""
+    text = """
+    providers:
+      lab: {type: vllm, base_url: "http://user:pass-word-1@lab:81/v1", api_key: pass-word-2, headers: {x: pass-word-3}, proxy: "http://u:pass-word-4@p"}
+      azure: {base_url: "https://x", entra: {tenant_id: t, client_id: c, client_secret: pass-word-5}}
+    """
+    made = compile_text(text)
+    said = report("config.yaml", load("config.yaml", {}), made.snapshot, made.warnings)
+    assert "lab:81/v1" in said
+    assert "pass-word" not in said

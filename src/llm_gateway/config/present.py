@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from llm_gateway.config import clouds
 from llm_gateway.config.load import Loaded
@@ -96,7 +97,13 @@ def report(name: str, loaded: Loaded, snapshot: Snapshot, warnings: tuple[str, .
 def _provider(provider: Provider) -> str:
     keys = f"{len(provider.keys)} key{'s' if len(provider.keys) != 1 else ''}" if provider.cloud is None else clouds.named(provider.cloud)
     kind = "" if provider.type == provider.name else f" ({provider.type})"
-    return f"  {provider.name}{kind}  {provider.base_url}  {keys}"
+    return f"  {provider.name}{kind}  {_anonymous(provider.base_url)}  {keys}"
+
+
+def _anonymous(url: str) -> str:
+    """Without a name and password in it."""
+    login = "".join(urlsplit(url).netloc.rpartition("@")[:2])
+    return url.replace(login, "", 1) if login else url
 
 
 def _alias(alias: Alias) -> Iterator[str]:
