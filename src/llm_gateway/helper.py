@@ -88,7 +88,7 @@ async def _connected(loop: asyncio.AbstractEventLoop, link: Link[Ask, Counted], 
 async def run(fd: int) -> None:
     loop = asyncio.get_running_loop()
     desk = Desk(loop)
-    for number in (signal.SIGTERM, signal.SIGINT):  # the supervisor's affair
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the supervisor's affair
         loop.add_signal_handler(number, partial(desk.command, control.Command.DRAIN))
     control.attach(loop, fd, desk.command, desk.link)
     await desk.stopped.wait()

@@ -65,7 +65,7 @@ def main() -> None:
     for name in ("--control", "--snapshot", "--state", "--listen"):
         parser.add_argument(name, type=int, required=True)
     os.nice(NICE)  # what a worker wants of a core, it gets
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _unmoved)
     asyncio.run(run(parser.parse_args()))
     sys.stderr.flush()

@@ -159,7 +159,8 @@ class Worker:
         line = control.attach(self.loop, control_fd, self._command, self._link)
         self.directory.awaited = True  # the supervisor has an operator, or soon will
         self.loop.add_signal_handler(signal.SIGTERM, self._command, control.Command.DRAIN)
-        self.loop.add_signal_handler(signal.SIGINT, lambda: None)
+        for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's affair
+            self.loop.add_signal_handler(number, lambda: None)
         await self._before()
         for fd, listener in zip(listen, self.snapshot.server.listeners, strict=True):
             tls = listener.tls

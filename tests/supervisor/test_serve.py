@@ -291,6 +291,19 @@ def test_sigterm_to_all_processes_at_once_is_a_drain_too(gateway):
 
 
 @pytest.mark.slow
+def test_sighup_to_all_processes_at_once_is_a_reload(gateway):
+    """`systemctl kill -s HUP` and `pkill -HUP -f` reach the children too."""
+    running = gateway().wait_ready()
+    eventually(lambda: running.ask("/health", key="x", port=running.metrics_port)[0] == 200)
+    children = [running.children(name)[-1] for name in ("worker 0", "operator", "helper")]
+    for pid in (running.process.pid, *children):
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(1)
+    assert [pid for pid in children if not alive(pid)] == []
+    assert running.chat()[0] == 200
+
+
+@pytest.mark.slow
 def test_children_leave_when_the_supervisor_is_killed(gateway):
     running = gateway().wait_ready()
     children = [*running.children("worker 0"), *running.children("operator")]
