@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import uvicorn
@@ -58,6 +59,8 @@ from llm_gateway.upstream.call import Caller
 NICE = 5
 WATCH_SECONDS = 1.0
 PROBE_SECONDS = 5.0
+GRACE = 2  # seconds for calls under way when it is to end,
+ENDING = 2.0  # and then for databases and others to let go of, of which some stand still: after 5 s the supervisor kills
 
 
 def main() -> None:
@@ -68,8 +71,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _unmoved)
     asyncio.run(run(parser.parse_args()))
+
+
+def leave() -> NoReturn:
+    """Not by way of joining threads that look up names which nobody answers: the supervisor waits for 5 s."""
     sys.stderr.flush()
-    os._exit(0)  # not by way of joining threads that look up names which nobody answers: the supervisor waits for 5 s
+    os._exit(0)
 
 
 def _unmoved(_number: int, _frame: object) -> None:
@@ -149,7 +156,6 @@ class Plane:
         await self.keysets.close()
         await self.registry.table.close()
         await self.database.close()
-        self.auditing.close()
         self.caller.close()
 
     def _publish(self, snapshot: Snapshot, state: Operator) -> None:
@@ -222,7 +228,7 @@ async def run(args: argparse.Namespace) -> None:
             lifespan="off",
             server_header=False,
             forwarded_allow_ips=list(snapshot.server.trusted_proxies),  # else it believes whoever comes from this machine
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=GRACE,
         )
     )
     # Its own handlers would have it leave on SIGTERM, and then die of that before anything is closed.
@@ -252,10 +258,13 @@ async def run(args: argparse.Namespace) -> None:
         await server.serve(sockets=[socket.socket(fileno=args.listen), *local])
     for task in background:
         task.cancel()
-    for task in background:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    await plane.close()
+    plane.auditing.close()
+    await asyncio.wait(background, timeout=ENDING / 2)
+    closing = loop.create_task(plane.close())
+    await asyncio.wait([closing], timeout=ENDING / 2)
+    if closing.done() and (error := closing.exception()) is not None:
+        traceback.print_exception(error, file=sys.stderr)
+    leave()  # from in here: the loop's own end would wait once more for what did not end
 
 
 async def _join(fleet: Fleet, index: int, sock: socket.socket) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from admin.conftest import TOKEN
+from postgres import Postgres
 from processes import eventually
 
 SECRETIVE = """
@@ -191,6 +192,18 @@ def test_the_operator_drains_last_and_says_so(plane):
     assert running.ask("/metrics")[0] == 200
     os.kill(worker, signal.SIGCONT)
     assert running.process.wait(8) == 0
+
+
+@pytest.mark.slow
+def test_a_database_that_stands_still_does_not_spoil_its_end(plane, postgres: Postgres):
+    """Else it is killed after 5 s, with whatever it had yet to write, and a stop that went well is a failure to whoever asked for it."""
+    running = plane(f"database: {{url: '{postgres.database()}'}}\nsecret: '0123456789abcdef'\n")
+    eventually(lambda: running.metric("llm_gateway_database_up") == 1)
+    eventually(lambda: running.ask("/admin/v1/keys", TOKEN)[0] == 200)
+    with postgres.frozen():
+        time.sleep(2.5)  # it asks once a second
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(12) == 0
 
 
 @pytest.mark.slow
