@@ -252,6 +252,13 @@ def test_what_no_header_can_carry_is_neither_a_key_nor_a_header(problems_of):
     assert not any("sk-" in line for line in found)
 
 
+@pytest.mark.parametrize("keys", ["{key: a, name: x}, {key: b, name: x}", "{key: a, name: '1'}, b"])
+def test_two_keys_of_one_name_are_refused(problems_of, keys: str):
+    """What one of them is refused, limited and asked again by would be the other's, too."""
+    (said,) = problems_of(f"providers: {{one: {{type: openai, base_url: 'http://h', keys: [{keys}]}}}}")
+    assert "providers.one.keys: two of them are called" in said
+
+
 def test_every_error_comes_at_once_with_place_path_and_hint(problems_of):
     text = """\
 server:

@@ -104,6 +104,9 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
             _complain(found, loaded, (*path, "base_url"), "is required", f"or set {variables}")
         return
     keys = _keys(section, service, url, environ)
+    if len(names := [each.id for each in keys]) != len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        _complain(found, loaded, (*path, "keys"), f"two of them are called {twice}", "give each a `name` of its own; unset it is the position, from 0")
     cloud = clouds.identity(section, service, keyed=bool(keys) or section.api_key is not None or name in loaded.keyless)
     by_file = bool(section.keys) or (section.api_key is not None and not _from_environment(loaded, (*path, "api_key")))
     for option, message, hint in clouds.complaints(section, service, kind, cloud, keyed=by_file):
