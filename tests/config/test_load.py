@@ -252,6 +252,12 @@ def test_what_no_header_can_carry_is_neither_a_key_nor_a_header(problems_of):
     assert not any("sk-" in line for line in found)
 
 
+def test_what_no_header_can_carry_is_no_key_from_a_variable_either(problems_of):
+    (said,) = problems_of("providers: {groq: {}}", GROQ_API_KEY="sk-1\nx: y")
+    assert "providers.groq: GROQ_API_KEY holds a line break" in said
+    assert "sk-" not in said
+
+
 @pytest.mark.parametrize("keys", ["{key: a, name: x}, {key: b, name: x}", "{key: a, name: '1'}, b"])
 def test_two_keys_of_one_name_are_refused(problems_of, keys: str):
     """What one of them is refused, limited and asked again by would be the other's, too."""

@@ -22,6 +22,7 @@ from llm_gateway.config.problems import Path as OptionPath
 from llm_gateway.config.problems import Problem, dotted, nearest, place
 from llm_gateway.config.snapshot import Concurrency, Health, Provider, ProviderKey, ProviderTls, RateLimit
 from llm_gateway.config.values import readable
+from llm_gateway.core.headers import sendable
 from llm_gateway.policies.breaker import Terms
 from llm_gateway.providers.table import SERVICES, Service
 
@@ -107,6 +108,8 @@ def _add(found: Upstreams, name: str, section: schema.Provider, loaded: Loaded, 
     if len(names := [each.id for each in keys]) != len(set(names)):
         twice = next(name for name in names if names.count(name) > 1)
         _complain(found, loaded, (*path, "keys"), f"two of them are called {twice}", "give each a `name` of its own; unset it is the position, from 0")
+    if not all(sendable(each.value) for each in keys):  # those of the file were looked at: it is the service's own variable
+        _complain(found, loaded, path, f"{' or '.join(service.key_env)} holds a line break, or what else no header can carry", "")
     cloud = clouds.identity(section, service, keyed=bool(keys) or section.api_key is not None or name in loaded.keyless)
     by_file = bool(section.keys) or (section.api_key is not None and not _from_environment(loaded, (*path, "api_key")))
     for option, message, hint in clouds.complaints(section, service, kind, cloud, keyed=by_file):
