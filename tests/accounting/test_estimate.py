@@ -31,6 +31,18 @@ def test_what_a_broken_stream_said_of_itself_counts_for_more() -> None:
     assert (usage.input, usage.output, usage.cache_read, usage.estimated) == (2000, 11, 1500, True)
 
 
+def test_a_prompt_that_a_broken_stream_did_not_tell_of_is_billed_all_the_same() -> None:
+    usage = estimate(300, 41, Usage(output=50))
+    assert (usage.input, usage.output, usage.estimated) == (300, 50, True)
+
+
+def test_a_small_image_counts_as_one_and_a_short_word_of_data_as_none() -> None:
+    small = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE[:4000]}"}}
+    assert IMAGE_TOKENS * 2 <= prompt_tokens(chat([small], [small])) < (IMAGE_TOKENS + 60) * 2
+    large = chat("many words " * 20_000, [{"type": "input", "source": {"data": "a word"}}])
+    assert prompt_tokens(large) == -(-len(large) // 4)
+
+
 @pytest.mark.parametrize("copies", [1, 4], ids=["counted", "measured"])
 def test_an_image_is_not_its_bytes(copies: int) -> None:
     by_url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
