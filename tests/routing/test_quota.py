@@ -157,6 +157,15 @@ def test_without_a_limit_of_its_own_a_request_gets_the_largest_that_is_left(tabl
     assert msgspec.json.decode(x.peek.members["max_tokens"]) == most
 
 
+def test_what_is_left_is_enough_for_the_reply_at_whichever_target_it_comes_from(table: Callable[..., Table]) -> None:
+    made, x = table(PRICED), asked("both", principal=who(budgets=money(10_000_000)))
+    course = reserved(Quota(Memory()), made, x)
+    most = x.peek.max_tokens
+    assert 320 <= most <= 333
+    costs = [target.price(Usage(input=size(x), output=most), x.wall) for target in course.targets]
+    assert [cost is not None and cost <= 10_000_000 for cost in costs] == [True, True]
+
+
 def test_where_all_of_it_is_affordable_nothing_is_changed(table: Callable[..., Table]) -> None:
     x = asked("m", principal=who(budgets=money(USD)))
     reserved(Quota(Memory()), table(PRICED), x)
@@ -381,6 +390,35 @@ def test_a_dearer_service_tier_is_reserved_for_where_it_is_asked_for(table: Call
         assert dear is not None
         assert dear > 1.5 * usual
         assert (dear if share > 1 else usual) <= x.hold.ask.cost < 1.2 * (dear if share > 1 else usual)
+
+
+MEDIA = """
+providers:
+  a: {type: openai_compatible, base_url: "http://a", api_key: none}
+prices:
+  a/draws: {input: 1, output: 10, image_output: 40}
+  a/speaks: {input: 1, output: 5, audio_output: 20}
+  a/hears: {input: 1, output: 5, audio_input: 6}
+  a/places: {input: 1}
+"""
+
+
+@pytest.mark.parametrize(("operation", "model", "body", "most"), [
+    ("images", "a/draws", {"prompt": "a cat"}, Usage(input=20, output=6240, image_output=6240)),
+    ("images", "a/draws", {"prompt": "a cat", "n": 4}, Usage(input=20, output=4 * 6240, image_output=4 * 6240)),
+    ("speech", "a/speaks", {"input": "some words " * 100}, Usage(input=250, output=1500, audio_output=1500)),
+    ("transcription", "a/hears", {"file": "x" * 1_000_000}, Usage(input=1500, audio_input=1500, output=400)),
+    ("embeddings", "a/places", {"input": ["some words " * 100] * 20}, Usage(input=5500)),
+])  # fmt: skip
+def test_of_what_is_no_chat_what_comes_back_is_reserved_for_too(
+    table: Callable[..., Table], operation: str, model: str, body: dict[str, Any], most: Usage
+) -> None:
+    x = asked(model, operation, principal=who(budgets=money(100 * USD)), body=body)
+    course = reserved(Quota(Memory()), table(MEDIA), x)
+    cost = course.target.price(most, x.wall)
+    assert cost is not None
+    assert cost <= x.hold.ask.cost < 3 * cost
+    assert (x.peek.max_tokens, x.extra) == (None, b""), "it has no limit that could be cut"
 
 
 def test_where_a_second_may_be_asked_beside_the_first_what_is_left_is_enough_for_both(table: Callable[..., Table]) -> None:

@@ -86,6 +86,19 @@ def test_a_changed_limit_goes_on_from_where_it_was() -> None:
     assert take(store.bind("t", (Claim("key:1", "requests", 60),)), ask(2.1)) is None
 
 
+def test_a_refusal_names_the_limit_that_takes_longest_and_what_is_left_of_all() -> None:
+    account = Memory().bind("t", (REQUESTS, TOKENS, DAY))
+    for _ in range(2):
+        account.reserve(ask(tokens=20))
+    over = account.reserve(ask(tokens=70))
+    assert (over.refused, over.wait, over.left) == (DAY, 86_400 - NOON % 86_400, (1, 60))
+    roomy = Memory().bind("t", (REQUESTS, TOKENS, Claim("tenant:t", "day", 9)))
+    for _ in range(3):
+        roomy.reserve(ask(tokens=20))
+    short = roomy.reserve(ask(tokens=100))
+    assert (short.refused, short.wait, short.left) == (TOKENS, 36.0, (0, 40)), "of the two that are short; the day is not over"
+
+
 class Told:
     """A spend table."""
 
@@ -113,6 +126,28 @@ def test_nothing_is_granted_before_that_is_known() -> None:
     seeds.amount = 900
     assert take(store.bind("t", (MONEY,)), ask(cost=101)) == MONEY
     assert take(store.bind("t", (MONEY,)), ask(cost=100)) is None
+
+
+def test_a_budget_begins_with_nothing_spent_in_its_next_window_whatever_was_told_of_the_first() -> None:
+    account = Memory(Told(700)).bind("t", (MONEY,))
+    asked = ask(cost=300)
+    account.reserve(asked)
+    account.settle(asked, 0, 300)
+    spent = account.reserve(ask(cost=1))
+    assert account.reserve(ask(cost=1000, wall=NOON + spent.wait)).cost == 1000
+
+
+def test_of_several_budgets_the_one_that_is_short_is_named_and_a_soft_one_never_is() -> None:
+    soft, enough = Claim("key:1", "budget", 10, "month", hard=False), Claim("user:u", "budget", 500, "month")
+    store, elsewhere = Memory(), ask(cost=600)
+    by_all, tenants = store.bind("t", (soft, enough, MONEY)), store.bind("t", (MONEY,))
+    tenants.reserve(elsewhere)
+    assert by_all.reserve(ask(cost=500)).refused == MONEY
+    assert by_all.reserve(ask(cost=400)).refused is None
+    assert by_all.extend(ask(cost=1)).refused == MONEY
+    tenants.settle(elsewhere, 0, 0)
+    assert by_all.extend(ask(cost=100)).refused is None, "the soft one has long been overspent"
+    assert by_all.extend(ask(cost=1)).refused == enough
 
 
 def test_as_much_is_granted_as_is_left_if_that_would_do() -> None:
@@ -150,11 +185,11 @@ def test_more_is_reserved_for_a_dearer_target_or_nothing_is() -> None:
 def test_alerts_are_told_once_each() -> None:
     told: list[tuple[str, float, int]] = []
     account = Memory(alert=lambda tenant, claim, share, spent: told.append((tenant, share, spent))).bind("t", (MONEY,))
-    for cost in (400, 200, 100, 400):
+    for cost in (400, 100, 100, 400, 100):
         asked = ask()
         account.reserve(asked)
         account.settle(asked, 0, cost)
-    assert told == [("t", 0.5, 600), ("t", 1.0, 1100)]
+    assert told == [("t", 0.5, 500), ("t", 1.0, 1000)]
 
 
 def test_alerts_of_a_budget_that_was_raised_are_told_anew() -> None:

@@ -38,8 +38,8 @@ Shown = tuple[int, int, float, bytes, bytes]
 
 
 class Kept(Struct, eq=False):
-    """One principal's claims for one model. `bound` None: nothing is counted. `hard`: money may run out; `tokens`: they are counted. `shown`:
-    by measure, what callers are told of each such limit."""
+    """One principal's claims for one model. `principal`: held, so that no other has its id. `bound` None: nothing is counted. `hard`: money may
+    run out; `tokens`: they are counted. `shown`: by measure, what callers are told of each such limit."""
 
     principal: Principal
     bound: Bound | None
@@ -90,7 +90,7 @@ class Quota:
         if principal is None or not (principal.holders or principal.max_output):
             return None
         kept = self._kept.get((id(principal), x.model))
-        if kept is None or kept.principal is not principal:
+        if kept is None:
             kept = self._bind(principal, x.model, x.wall)
         if principal.max_output is not None and course is not None:
             _cap(x, principal.max_output, course.target)

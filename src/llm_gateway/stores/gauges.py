@@ -103,8 +103,6 @@ class Account:
         for bucket in self._tokens:
             bucket.level = min(bucket.size, bucket.level - difference)
         for purse, claim, limit, _ in self._purses:
-            if ask.wall >= purse.until:
-                purse.turn(ask.wall)
             purse.reserved -= ask.cost
             purse.spent += cost
             if purse.spent >= purse.due and claim.alerts and self._alert is not None and (share := purse.alert(limit, claim.alerts)):
