@@ -189,6 +189,8 @@ def test_tags_are_sorted_once_each_and_not_too_many() -> None:
     assert words(b"b, a ,b,") == ["a", "b"]
     assert words(b",".join(b"%03d" % number for number in range(100)))[-1] == "031"
     assert words(b"x" * 100) == ["x" * 64]
+    long = words(b",".join(b"%02d" % number + b"\xfc" * 62 for number in range(32)))
+    assert 2000 < len(",".join(long).encode()) <= 2200, "as much as an index holds"
 
 
 async def test_a_cut_stream_is_billed_by_what_went_by_and_says_so(ledger, make, tmp_path: Path) -> None:
@@ -206,6 +208,45 @@ async def test_a_stream_nobody_saw_anything_of_costs_nothing(ledger, make, tmp_p
     (row,) = rows(tmp_path)
     assert "input" not in row
     assert "cost" not in row
+
+
+async def test_only_text_that_was_streamed_is_estimated(ledger, make, tmp_path: Path) -> None:
+    speech = Route("speech", "openai_speech", "/v1/audio/speech", body=True)
+    for fields in ({"stream": True, "route": speech}, {"stream": False}):
+        ledger.settle(make(committed=True, characters=40, target=Target(), **fields), b"")
+    await tick()
+    assert [("input" in row, "cost" in row) for row in rows(tmp_path)] == [(False, False)] * 2
+
+
+async def test_a_streams_cost_contains_that_of_attempts_before_it_once(ledger, make, tmp_path: Path) -> None:
+    for fields in ({"usage": Usage(input=1)}, {"characters": 40}, {"usage": Usage(input=1), "cost": 1500}, {}):
+        ledger.settle(make(stream=True, committed=bool(fields), target=Target(), absorbed=500, **fields), b"")
+    await tick()
+    assert [row.get("cost") for row in rows(tmp_path)] == [1500, 102_500, 1500, None]
+
+
+async def test_times_and_fallbacks_are_told_in_row_and_metrics(ledger, make, tmp_path: Path) -> None:
+    x = make(stream=True, upstream_ms=40.5, fallbacks=1, target=Target(), usage=Usage(input=1))
+    x.first_byte = x.started + 0.025
+    ledger.settle(x, b"")
+    ledger.settle(make(target=Target()), b"")
+    await tick()
+    first, second = rows(tmp_path)
+    assert (first["upstream_ms"], first["first_token_ms"], first["fallbacks"]) == (40.5, pytest.approx(25, abs=0.002), 1)
+    assert not {"first_token_ms", "fallbacks"} & set(second)
+    assert ledger.metrics.fallbacks == 1
+    assert x.target.meter.first_token.sum == pytest.approx(0.025)
+
+
+async def test_a_flood_of_strangers_is_a_hundred_rows_a_second_and_the_next_says_how_many_more(ledger, make, tmp_path: Path) -> None:
+    stranger = {"principal": None, "status": 401, "fault": Fault(Kind.UNAUTHENTICATED, "Unknown API key."), "body": b""}
+    for wall in (1_764_000_000.0,) * 130 + (1_764_000_001.0,) * 2:
+        ledger.settle(make(wall=wall, **stranger), b"")
+    ledger.settle(make(wall=1_764_000_000.5), b"")
+    await tick()
+    assert [row.get("more", 0) for row in rows(tmp_path) if row["status"] == 401] == [0] * 100 + [30, 0]
+    assert sum(row["status"] == 200 for row in rows(tmp_path)) == 1
+    assert ledger.metrics.requests["/v1/chat/completions", b"POST", 401] == 132
 
 
 async def test_a_price_is_taken_at_the_requests_time(ledger, make) -> None:

@@ -45,6 +45,18 @@ def test_what_was_before_the_window_is_forgotten():
     assert not breaker.fail(131.0), "those nineteen were more than 30 s ago"
 
 
+def test_what_is_within_the_window_counts_in_both_its_halves():
+    breaker = failed(Breaker(Terms(consecutive=0)), 10, now=100.0)
+    assert [breaker.fail(116.0) for _ in range(10)] == [False] * 9 + [True]
+
+
+def test_good_calls_after_a_pause_count_too():
+    breaker = Breaker(Terms(consecutive=0))
+    for _ in range(30):
+        breaker.succeed(140.0)
+    assert [breaker.fail(141.0) for _ in range(30)] == [False] * 29 + [True]
+
+
 def test_one_probe_decides():
     breaker = failed(Breaker(Terms()), 5)
     assert breaker.admit(10.0, HALF)
@@ -85,6 +97,16 @@ def test_it_is_never_left_alone_for_longer_than_the_cap():
     assert breaker.until - now == 300.0
 
 
+def test_what_another_process_found_is_an_ejection_too_however_often_it_is_told():
+    breaker = Breaker(Terms())
+    breaker.trip(0.0, 10.0)
+    breaker.trip(1.0, 9.0)
+    assert not breaker.admit(9.9, HALF)
+    assert breaker.admit(10.0, HALF)
+    assert breaker.fail(10.5)
+    assert breaker.until == 30.5
+
+
 def test_calls_that_were_under_way_when_it_opened_change_nothing():
     breaker = failed(Breaker(Terms()), 5)
     until = breaker.until
@@ -99,6 +121,28 @@ def test_with_nobody_else_one_call_a_second_finds_out():
     breaker.fail(1.2)
     assert [breaker.knock(at) for at in (1.3, 2.3)] == [False, True]
     assert breaker.succeed(2.4)
+
+
+def test_while_that_one_is_under_way_no_other_is_sent_however_long_it_takes():
+    breaker = failed(Breaker(Terms()), 5)
+    assert [breaker.knock(at) for at in (1.0, 2.5, 60.0)] == [True, False, False]
+
+
+def test_so_it_is_where_something_else_stands_against_it():
+    breaker = Breaker(Terms())
+    assert [breaker.knock(at, held=False) for at in (5.0, 5.1)] == [True, True]
+    assert [breaker.knock(at, held=True) for at in (5.2, 5.3, 6.3)] == [True, False, False]
+    breaker.fail(6.4)
+    assert breaker.knock(6.5, held=True)
+    breaker.succeed(6.6)
+    assert [breaker.knock(at, held=True) for at in (7.0, 7.6)] == [False, True]
+
+
+def test_without_a_time_to_recover_all_calls_go_there_again_at_once():
+    breaker = failed(Breaker(Terms(recovery=0.0)), 5)
+    breaker.admit(10.0, HALF)
+    breaker.succeed(10.0)
+    assert breaker.admit(10.0, 0.99)
 
 
 def test_a_probe_without_a_verdict_is_forgotten():

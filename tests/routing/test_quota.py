@@ -87,6 +87,13 @@ def test_the_tightest_limits_are_told_as_openai_does(table: Callable[..., Table]
     assert int(said(x, "x-ratelimit-remaining-tokens") or "") == 10_000 - 40 - size(x)
 
 
+@pytest.mark.parametrize(("limit", "reset"), [(100, "600ms"), (70, "858ms"), (7, "9s"), (1, "1m0s")])
+def test_when_a_limit_is_whole_again_is_never_told_too_soon(table: Callable[..., Table], limit: int, reset: str) -> None:
+    x = asked("m", principal=who(limits=Limits(requests=limit)))
+    reserved(Quota(Memory()), table(PRICED), x)
+    assert said(x, "x-ratelimit-reset-requests") == reset
+
+
 def test_which_limit_refused_is_said_with_the_time_to_wait(table: Callable[..., Table]) -> None:
     quota, made = Quota(Memory()), table(PRICED)
     principal = who(by_model={"m": Limits(requests=1)})
@@ -179,6 +186,14 @@ def test_a_model_whose_longest_reply_is_not_known_is_bound_to_what_was_reserved(
     assert x.peek.max_tokens == bounds.UNKNOWN_LONGEST
 
 
+def test_so_is_one_that_only_its_fallback_does_not_know_the_longest_reply_of(table: Callable[..., Table]) -> None:
+    text = PRICED.replace("  b/dear: {input", "  a/other: {input: 1, output: 1}\n  b/dear: {input")
+    text = text.replace("unbounded: {targets: [", "unbounded: {targets: [a/cheap, ")
+    x = asked("unbounded", principal=who(budgets=money(USD)))
+    reserved(Quota(Memory()), table(text), x)
+    assert x.peek.max_tokens == bounds.UNKNOWN_LONGEST
+
+
 def test_below_the_least_a_reply_is_refused(table: Callable[..., Table]) -> None:
     quota, made = Quota(Memory(), least_output=256), table(PRICED)
     x = asked("m", principal=who(budgets=money(2_000_000)))
@@ -248,6 +263,29 @@ def test_a_cap_cuts_what_is_asked_for(table: Callable[..., Table]) -> None:
         reserved(quota, made, x)
         assert x.peek.max_tokens == most
         assert said(x, "x-gateway-adjusted-params") == (f"max_tokens={most}" if wish != 299 else None)
+
+
+def test_a_cap_holds_for_what_goes_to_whoever_sealed_the_thoughts_too_and_is_no_matter_where_nothing_is_written(table: Callable[..., Table]) -> None:
+    made, quota, principal = table(PRICED), Quota(Memory()), who(cap=300)
+    x = asked("m", principal=principal)
+    x.marked = x.peek
+    reserved(quota, made, x)
+    assert (x.marked.max_tokens, msgspec.json.decode(x.marked.members["max_tokens"])) == (300, 300)
+    x = asked("a/places", "embeddings", principal=principal)
+    x.route = replace(x.route, format="openai_embeddings")
+    reserved(quota, made, x)
+    assert (x.peek.max_tokens, x.extra) == (None, b"")
+
+
+@pytest.mark.parametrize(("limit", "served"), [(10, 2), (3, 1), (0, 0)])
+def test_each_of_several_workers_has_its_share_of_a_limit_and_where_there_is_one_at_least_one(
+    table: Callable[..., Table], limit: int, served: int
+) -> None:
+    quota, made, principal = Quota(Memory(), shares=4), table(PRICED), who(limits=Limits(requests=limit))
+    for _ in range(served):
+        reserved(quota, made, asked("m", principal=principal))
+    with pytest.raises(Fault, match="requests a minute"):
+        reserved(quota, made, asked("m", principal=principal))
 
 
 class Slow:
