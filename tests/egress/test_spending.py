@@ -112,6 +112,13 @@ def test_a_read_of_many_thousand_tokens_asks_for_all_of_them_at_once(made: Table
     assert scene.hold.ask.cost > 10_000 * TOKEN
 
 
+def test_a_prompt_that_the_provider_counts_as_longer_is_reserved_for_as_soon_as_that_is_told(made: Table) -> None:
+    scene = Scene(made, 10**9)
+    assert scene.say(10, usage={"prompt_tokens": 5000, "completion_tokens": 1, "total_tokens": 5001})
+    assert scene.tally.granted == 1
+    assert scene.hold.ask.cost > 5000 * 1000
+
+
 def test_refused_it_goes_on_until_the_reservation_is_surely_used_up(made: Table) -> None:
     scene = Scene(made, 2 * MOST * TOKEN)
     said = 0
@@ -125,6 +132,18 @@ def test_refused_it_goes_on_until_the_reservation_is_surely_used_up(made: Table)
     assert (usage.output, usage.estimated) == ((said + 10 + 3) // 4, True)
     assert b'"finish_reason":"length"' in scene.passage.tail(None)
     assert repr(scene.spending) == "<Spending of x: ended>"
+
+
+def test_a_count_that_was_told_at_the_beginning_only_does_not_make_the_rest_free(made: Table) -> None:
+    """As Anthropic's streams do: one token at first, and all of them at the end."""
+    scene = Scene(made, 2 * MOST * TOKEN)
+    said = 10
+    assert scene.say(10, **told(1))
+    while scene.say(10):
+        said += 10
+    usage = scene.passage.usage
+    assert usage is not None
+    assert (usage.input, usage.output, usage.estimated) == (10, (said + 10 + 3) // 4, True)
 
 
 def test_what_others_give_back_meanwhile_is_taken(made: Table) -> None:
