@@ -48,6 +48,7 @@ def test_five_failures_open_it_and_a_good_probe_closes_it(known):
     target.good(10.5)
     assert said(known) == ["breaker_opened k/m", "breaker_closed k/m"]
     assert target.why(10.5) == "recovering for 10.0 s"
+    assert target.troubled, "what comes of its next calls is looked at"
     assert target.admit(21.0, 0.99)
     assert not target.until
     for at in range(60):
@@ -248,3 +249,35 @@ def test_no_prompt_takes_more_than_a_bucket(known):
     assert target.full(1.0, 5_000_000) == 0.0
     assert target.take(1.0, 5_000_000) == 600
     assert target.full(1.0, 10) == pytest.approx(1.0), "a second, not a week"
+
+
+def test_what_a_call_did_not_use_of_a_providers_limits_is_there_for_others(known):
+    """Of every limit it counts against: here the provider's and its own."""
+    target, other = one(known), one(known, "other")
+    all_of_it, its_own = known.allowance(("p",), Rate(tokens=100)), known.allowance(("p", "m"), Rate(requests=2, tokens=80))
+    target.allowances, other.allowances = (all_of_it, its_own), (all_of_it,)
+    assert target.take(1.0, 90) == 80
+    assert other.full(1.0, 30) == pytest.approx(6.0)
+    target.correct(-70)
+    assert other.full(1.0, 90) == 0.0
+    assert target.full(1.0, 70) == 0.0
+    target.take(1.0, 70)
+    assert target.full(1.0, 0) == pytest.approx(30.0), "two requests"
+    target.give_back(70)
+    assert (target.full(1.0, 70), other.full(1.0, 90)) == (0.0, 0.0)
+
+
+def test_a_good_call_to_whom_probes_do_not_reach_says_that_it_is_there(known):
+    target = one(known)
+    known.hear(Change("p", "", "", "provider_down"), 5.0)
+    assert target.why(6.0) == "down"
+    assert target.knock(6.0)
+    target.good(6.5)
+    assert not target.until
+
+
+def test_refused_keys_and_429s_stand_against_nobody_where_the_configuration_says_so(known):
+    target = one(known, key_ejection=0.0, cooling=False)
+    target.bad(1.0, Fault(Kind.UPSTREAM_AUTH, "who are you", status=401))
+    target.bad(1.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "slow down", retry_after=30.0))
+    assert (target.until, target.holds) == (0.0, {})
