@@ -143,7 +143,8 @@ def test_bounds_are_found_per_target(known):
     limit = target.gradient.limit
     target.bad(0.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "full"))
     assert target.gradient.limit <= limit
-    assert known.of(("p", "k", "m"), (), Terms()).gradient is None, "a reload may turn it off"
+    assert known.of(("p", "k", "m"), (), Terms(), Bounds(initial=8)).gradient.limit == 8, "a reload may change it"
+    assert known.of(("p", "k", "m"), (), Terms()).gradient is None, "or turn it off"
 
 
 def test_names_that_clients_choose_cannot_fill_memory(known, monkeypatch):
@@ -281,3 +282,20 @@ def test_refused_keys_and_429s_stand_against_nobody_where_the_configuration_says
     target.bad(1.0, Fault(Kind.UPSTREAM_AUTH, "who are you", status=401))
     target.bad(1.0, Fault(Kind.UPSTREAM_RATE_LIMIT, "slow down", retry_after=30.0))
     assert (target.until, target.holds) == (0.0, {})
+
+
+def test_a_refused_key_is_refused_for_models_that_nobody_asked_for_yet(known):
+    one(known).bad(perf_counter(), Fault(Kind.UPSTREAM_AUTH, "who are you", status=401))
+    fresh, other = one(known, "fresh"), one(known, "fresh", key="other")
+    assert fresh.until > perf_counter()
+    assert not other.until
+
+
+@pytest.mark.parametrize("model", ["", "m"])
+def test_a_key_that_another_worker_lost_is_back_when_that_is_told(known, model):
+    target, beside = one(known), one(known, "beside")
+    known.hear(Change("p", "k", model, "key_disabled"), 5.0)
+    assert [bool(each.until) for each in (target, beside)] == [True, not model]
+    assert not target.admit(1e9, 0.0), "whenever"
+    known.hear(Change("p", "k", model, "key_restored"), 6.0)
+    assert [each.until for each in (target, beside)] == [0.0, 0.0]
