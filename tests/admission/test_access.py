@@ -8,14 +8,16 @@ import pytest
 
 from llm_gateway import wiring
 from llm_gateway.admission.access import Admission
-from llm_gateway.admission.auth import Keys
+from llm_gateway.admission.auth import Keys, aws_secret
 from llm_gateway.admission.holders import Everybody, Holders
 from llm_gateway.admission.seals import Opened, Seals
 from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange, Pin, Route
+from llm_gateway.core.sigv4 import Credentials, Request, Scope, body_hash, sign
 from llm_gateway.core.tenancy import Grant, Key
 
 SECRET = b"pepper"
+SIGNER, NOON = "AKGWSIGNER2222222222", 1_764_000_000.0
 CHAT = Route("chat", "openai_chat", "/v1/chat/completions", body=True)
 MODELS = Route("models", "openai_chat", "/v1/models")
 HEALTH = Route("health", "openai_chat", "/health", open=True)
@@ -36,6 +38,7 @@ def admission(journal: Journal) -> Admission:
         Key(id="all", name="all", digest=hmac.digest(SECRET, b"sk-all", "sha256")),
         Key(id="one", name="one", digest=hmac.digest(SECRET, b"sk-one", "sha256"), grant=Grant(models=("gpt-4",))),
         Key(id="reads", name="reads", digest=hmac.digest(SECRET, b"sk-reads", "sha256"), scopes=("read",)),
+        Key(id="signs", name="signs", aws=SIGNER),
         Key(id="administers", name="administers", digest=hmac.digest(SECRET, b"sk-administers", "sha256"), scopes=("admin",)),
     ]
     return Admission(Keys(SECRET, written, Holders({}, Everybody())), wiring.formats(), journal, Seals(SECRET))
@@ -88,6 +91,37 @@ def test_a_full_journal_tells_strangers_nothing(admission: Admission, journal: J
     with pytest.raises(Fault) as caught:
         admission.identify(ask(key=b"sk-guess"))
     assert caught.value.kind is Kind.UNAUTHENTICATED
+
+
+def signed(route: Route, body: bytes, *, secret: str = "", said: bytes | None = None) -> Exchange:
+    """said: the body that was signed, where another came."""
+    request = Request("POST", "/v1/x", "", {b"host": b"gw"}, body_hash(body if said is None else said))
+    added = sign(request, Credentials(SIGNER, secret or aws_secret(SECRET, SIGNER)), Scope("us-east-1"), NOON)
+    headers = {**request.headers, **dict(added)}
+    return Exchange(id="1", client=None, route=route, method=b"POST", path=b"/v1/x", headers=headers, body=body, wall=NOON)  # type: ignore[arg-type]
+
+
+async def test_who_signs_is_known_by_the_signature_not_by_the_name_of_the_key(admission: Admission) -> None:
+    """Where there is a body it is a part of what was signed; one who only names somebody else's key is nobody, also in the row."""
+    body = b'{"model":"gpt-4","messages":[{"role":"user","content":"hi"}]}'
+    for hashed in (False, True):
+        good, changed, forged = signed(CHAT, body), signed(CHAT, body, said=b"{}"), signed(CHAT, body, secret="guess")
+        for x in (good, changed, forged):
+            admission.identify(x)
+            if hashed:
+                await admission.hash(x)
+        admission.read(good)
+        assert good.principal is not None
+        assert (good.principal.key, good.model) == ("signs", "gpt-4")
+        for x in (changed, forged):
+            with pytest.raises(Fault) as caught:
+                admission.read(x)
+            assert (caught.value.kind, x.principal, x.model) == (Kind.UNAUTHENTICATED, None, "")
+    admission.identify(signed(MODELS, b""))
+    stranger = signed(MODELS, b"", secret="guess")
+    with pytest.raises(Fault) as caught:
+        admission.identify(stranger)
+    assert (caught.value.kind, stranger.principal) == (Kind.UNAUTHENTICATED, None)
 
 
 def read(admission: Admission, key: bytes, model: str) -> Exchange:

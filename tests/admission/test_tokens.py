@@ -345,6 +345,23 @@ def test_a_good_token_that_says_nobody_is_told_so(more: dict[str, Any], words: s
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize(("sub", "fits"), [("", False), ("x" * 200, True), ("x" * 201, False)])
+def test_a_users_name_has_its_length(sub: str, fits: bool) -> None:
+    said = {**SAID, "sub": sub}
+    if fits:
+        assert record(issuer(tenant="acme"), said).user == sub
+        return
+    with pytest.raises(Fault, match="names no user"):
+        record(issuer(tenant="acme"), said)
+
+
+def test_a_key_of_an_issuer_that_is_none_is_not_taken_for_one() -> None:
+    broken = ({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "ec"}, {"kty": "RSA", "n": "!", "e": "AQAB", "kid": "rsa"})
+    for signer in (EC, RSA):
+        fault = refused(tokens(issuer(jwks=jwks(more=broken))), signer.token())
+        assert (fault.kind, fault.code) == (Kind.UNAUTHENTICATED, "invalid_token")
+
+
 def test_what_is_required_may_be_one_of_several() -> None:
     required = {"scope": "llm.read", "https://example.com/roles": "dev", "email_verified": "true"}
     assert record(issuer(tenant="acme", required=required), SAID)

@@ -126,3 +126,15 @@ async def test_a_key_without_sense_is_refused(key: str) -> None:
     with pytest.raises(Fault) as caught:
         await Once().join(request(key))
     assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "Idempotency-Key")
+
+
+async def test_so_many_keys_are_remembered_and_no_more_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once, "MOST_KEYS", 10)
+    store = Once()
+    for number in range(25):
+        x = request(str(number))
+        assert await store.join(x) == b""
+        answered(x)
+    assert store.report()["llm_gateway_idempotent_keys"] == {"": 10.0}
+    assert await store.join(request("24"))
+    assert await store.join(request("14")) == b""
