@@ -80,6 +80,20 @@ async def test_replies_go_first_where_there_is_no_room_and_keys_stay() -> None:
     assert store.bytes <= 3000
 
 
+async def test_room_is_counted_right_whatever_was_not_kept_or_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, now = Once(room=3000), 100.0
+    monkeypatch.setattr(once, "perf_counter", lambda: now)
+    for key, length in (("long", MOST + 1), ("a", 9), ("b", 9), ("c", 9)):
+        x = request(key)
+        await store.join(x)
+        answered(x, b"x" * length)
+    assert 0 < store.bytes <= 3000
+    now += KEPT_SECONDS
+    assert await store.join(request("b")) == b""
+    store.sweep(now)
+    assert (store.bytes, repr(store)) == (0, "<Once 1 keys, 1 under way>")
+
+
 async def test_the_oldest_key_goes_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(once, "MOST_KEYS", 2)
     store = Once()
@@ -119,6 +133,14 @@ async def test_a_large_body_is_told_apart_too() -> None:
     with pytest.raises(Fault) as caught:
         await store.join(y)
     assert caught.value.kind is Kind.UNPROCESSABLE
+
+
+async def test_a_stream_that_ends_by_close_cannot_be_kept() -> None:
+    x = request("a", http10=True, stream=True)
+    with pytest.raises(Fault) as caught:
+        await Once().join(x)
+    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "Idempotency-Key")
+    assert await Once().join(request("a", http10=True)) == b""
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
