@@ -43,8 +43,17 @@ def test_who_comes_later_starts_behind_who_was_served():
     first = [line.join(f"a{n}", "a", 0) for n in range(4)]
     line.serve(first[0])
     line.serve(first[1])
-    line.join("b1", "b", 0)
-    assert names(line) in {"b1 a2 a3", "a2 b1 a3"}, "a newcomer does not get what it did not ask for before"
+    for item in ("b1", "b2", "b3"):
+        line.join(item, "b", 0)
+    assert names(line) == "b1 a2 b2 a3 b3", "a newcomer does not get what it did not ask for before"
+
+
+def test_who_has_left_is_passed_over_wherever_it_stood():
+    line = Line()
+    tickets = [line.join(f"a{n}", "a", 0) for n in range(4)]
+    line.leave(tickets[2])
+    line.serve(tickets[1])
+    assert (names(line), len(line)) == ("a0 a3", 2)
 
 
 def test_with_nobody_left_all_is_forgotten():

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import pytest
 
-from llm_gateway.core.errors import Fault
+from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.egress.tape import MOST
 from llm_gateway.routing.once import Once
 from llm_gateway.stores.memory import Place
@@ -72,6 +72,28 @@ async def test_a_redis_that_hung_up_just_now_is_waited_for(tmp_path: Path) -> No
             begun = perf_counter()
             assert await here.join(request("b", started=begun)) == b""
             assert perf_counter() - begun < 0.5, "nobody waits for one that stays away"
+
+
+async def test_what_fails_at_one_is_sent_by_who_waits_at_the_other_and_waiting_has_an_end(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as (url, _):
+        async with store(url) as one, store(url) as two:
+            here, there = Once(), Once()
+            here.claims, there.claims = Claims(one.shared), Claims(two.shared)
+            x = request("a", started=perf_counter())
+            assert await here.join(x) == b""
+            there.whole_request = 0.3
+            with pytest.raises(Fault) as caught:
+                await asyncio.wait_for(there.join(request("a", started=perf_counter())), 5)
+            assert caught.value.kind is Kind.TIMEOUT
+            there.whole_request = 590.0
+            left, other = (asyncio.ensure_future(there.join(request("a", started=perf_counter()))) for _ in range(2))
+            await asyncio.sleep(0.2)
+            left.cancel()
+            await asyncio.sleep(0.2)
+            assert not other.done()
+            answered(x, b"{}", 502)
+            assert await asyncio.wait_for(other, 5) == b""
+            assert (here.running, there.running) == (0, 1)
 
 
 @pytest.mark.parametrize("form", ["redis", "redis+cluster"])
