@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from llm_gateway.formats.contract import Peek
 from llm_gateway.models.catalogue import Catalogue, load_catalogue
 from llm_gateway.routing.table import Table
 from llm_gateway.telemetry.metrics import Metrics
+from llm_gateway.upstream import pool
 from llm_gateway.upstream.pool import Pool
 
+CONTEXT = cache(pool.tls_context)  # reading the system's certificates takes 20 ms for each provider of each table, and nobody is connected to here
 BOTH = """
 providers:
   openai: {base_url: "https://api.openai.com", api_key: sk-o}
@@ -65,7 +68,11 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def table(snapshot: Callable[[str], Snapshot], catalogue: Catalogue, metrics: Metrics) -> Callable[..., Table]:
+def table(
+    snapshot: Callable[[str], Snapshot], catalogue: Catalogue, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Table]:
+    monkeypatch.setattr(pool, "tls_context", CONTEXT)
+
     def made(text: str = BOTH, fetched: dict[str, str] | None = None) -> Table:
         return wiring.table(snapshot(text), catalogue, metrics, Pool(memoryview(bytearray(1024))), fetched)
 
