@@ -72,6 +72,7 @@ REQUEST_LINE = [  # RFC 9112 section 3
     sent("path without slash", LENGTH, line="POST v1/chat/completions HTTP/1.1"),
     sent("fragment", LENGTH, line=f"POST {PATH}#x HTTP/1.1"),
     sent("fragment after query", LENGTH, line=f"POST {PATH}?a=b#x HTTP/1.1"),
+    sent("fragment of an absolute target", LENGTH, line=f"POST http://gw{PATH}#x HTTP/1.1"),
     sent("query", LENGTH, line=f"POST {PATH}?a=b&c HTTP/1.1", status=OK),
     sent("raw UTF-8 in the path", LENGTH, line=f"POST {PATH}\xc3\xa4 HTTP/1.1"),
     sent("NUL in the path", LENGTH, line=f"POST {PATH}\0 HTTP/1.1"),
