@@ -134,6 +134,17 @@ def test_a_zero_at_the_end_of_a_message_takes_nothing_off_the_bill(more: dict[st
         assert (usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output) == (180, 50, 0, 30, 12)
 
 
+def test_every_pass_over_a_message_is_billed() -> None:
+    """`iterations` lists each, where the usage above tells of the last alone: https://platform.claude.com/docs/en/build-with-claude/compaction-threshold"""
+    passes = [COUNTED, {"input_tokens": 7, "output_tokens": 20}, "odd"]
+    for given, billed in ((passes, (187, 50, 30, 21)), (["odd"], (7, 0, 0, 20)), ("odd", (7, 0, 0, 20)), ([], (7, 0, 0, 20))):
+        body = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn",
+                "usage": {"input_tokens": 7, "output_tokens": 20, "iterations": given}}  # fmt: skip
+        usage = ANTHROPIC.summarise(json.dumps(body).encode()).usage
+        assert usage is not None
+        assert (usage.input, usage.cache_read, usage.cache_write_1h, usage.output) == billed
+
+
 @pytest.mark.parametrize("said", [b"", b'{"a":1}'], ids=["nothing", "something"])
 def test_a_call_whose_block_never_stops_is_told_whole(said: bytes) -> None:
     block = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
