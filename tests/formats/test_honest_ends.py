@@ -145,6 +145,21 @@ def test_every_pass_over_a_message_is_billed() -> None:
         assert (usage.input, usage.cache_read, usage.cache_write_1h, usage.output) == billed
 
 
+@pytest.mark.parametrize(("output", "total", "thought", "billed"), [(60, 70, 50, 60), (60, 120, 50, 110), (5, 65, 50, 55), (5, 15, 50, 55), (60, 70, None, 60)])
+def test_thoughts_that_a_service_counts_apart_are_billed_and_others_once(output: int, total: int, thought: int | None, billed: int) -> None:
+    """xAI leaves them out of completion_tokens, OpenAI does not: docs.x.ai "Reasoning", platform.openai.com "Reasoning models"."""
+    details = {"reasoning_tokens": thought, "audio_tokens": 2, "accepted_prediction_tokens": 3, "rejected_prediction_tokens": 4}
+    counted = {
+        "prompt_tokens": 10, "completion_tokens": output, "total_tokens": total, "prompt_tokens_details": {"cached_tokens": 6, "audio_tokens": 1},
+        "completion_tokens_details": details,
+    }  # fmt: skip
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    usage = OPENAI.summarise(json.dumps({"id": "c", "object": "chat.completion", "model": "m", "choices": [choice], "usage": counted}).encode()).usage
+    assert usage is not None
+    assert (usage.input, usage.output, usage.reasoning, usage.cache_read) == (10, billed, thought or 0, 6)
+    assert (usage.audio_input, usage.audio_output, usage.accepted_prediction, usage.rejected_prediction) == (1, 2, 3, 4)
+
+
 @pytest.mark.parametrize("said", [b"", b'{"a":1}'], ids=["nothing", "something"])
 def test_a_call_whose_block_never_stops_is_told_whole(said: bytes) -> None:
     block = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
