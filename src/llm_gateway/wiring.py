@@ -117,8 +117,8 @@ def table(
     )
 
 
-def quota(snapshot: Snapshot, gauges: Gauges) -> Quota:
-    return Quota(gauges, least_output=snapshot.tenancy.least_output, shares=snapshot.tenancy.shares)
+def quota(snapshot: Snapshot, gauges: Gauges, metrics: Metrics) -> Quota:
+    return Quota(gauges, least_output=snapshot.tenancy.least_output, shares=snapshot.tenancy.shares, on_limit=metrics.limit)
 
 
 def replay(snapshot: Snapshot, shapes: Mapping[str, Format], before: Replay | None, shared: Shared | None = None) -> Replay | None:

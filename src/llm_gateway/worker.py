@@ -127,7 +127,10 @@ class Worker:
         active = self.line.routing.active
         after = {each.name: each for each in snapshot.providers}
         self.conditions.forget(each.name for each in self.snapshot.providers if after.get(each.name) != each)
-        self.line = self._adopt(snapshot, self.line.egress.relays)
+        before = self.line
+        self.line = self._adopt(snapshot, before.egress.relays)
+        self.line.quota.inherit(before.quota)
+        self.line.routing.queue.refused += before.routing.queue.refused
         self.line.routing.probed(active)  # of providers that are gone too: nobody asks for those
 
     def _adopt(self, snapshot: Snapshot, relays: set[Relay]) -> Line:
@@ -145,7 +148,7 @@ class Worker:
         admission = Admission(wiring.keys(snapshot, self.directory, self.tokens), self.formats, self.journal, self.seals)
         cors = snapshot.server.cors
         self.replay = wiring.replay(snapshot, self.formats, self.replay, self._shared)
-        quota = wiring.quota(snapshot, gauges)
+        quota = wiring.quota(snapshot, gauges, self.metrics)
         self.once.whole_request = snapshot.server.timeout
         line = Line(admission, table, egress, self.ledger, cors.origins, cors.max_age, quota=quota, once=self.once, replay=self.replay)
         line.repeats = self.replay if self._shared is None else None

@@ -7,6 +7,8 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -98,6 +100,49 @@ def test_requests_a_minute_are_counted_down_and_then_refused(limited: Limited) -
         anthropic.Anthropic(base_url=limited.gateway.url, api_key=KEY, max_retries=0, timeout=20).messages.create(model="up/m", messages=ASK, max_tokens=9)
     limited.openai(OTHER_KEY).chat.completions.create(model="up/m", messages=ASK)
     assert eventually(lambda: re.search(r'^llm_gateway_limit_refused_total{holder="user",limit="requests"} 2', limited.metrics(), re.MULTILINE))
+    assert 'llm_rate_limit_exceeded_total{scope="user"} 2' in limited.metrics()
+
+
+def test_what_was_refused_is_still_counted_after_a_reload(tmp_path: Path) -> None:
+    metrics_port = free_port()
+    config: dict[str, Any] = {
+        "server": {"host": "127.0.0.1", "port": free_port(), "metrics_port": metrics_port},
+        "data_dir": str(tmp_path / "data"),
+        "providers": {"echo": {}, "full": {"type": "echo", "rate_limit": {"requests_per_minute": 1}}},
+        "resilience": {"queue": {"max_wait": 120, "max_length": 1}},
+        "keys": [{"name": "e2e", "key": KEY, "limits": {"models": {"echo/m": {"requests_per_minute": 1}}}}],
+    }
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as reply:
+            return str(reply.read().decode())
+
+    with running(tmp_path, config) as gateway:
+        client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=20)
+        for model in ("echo/m", "full/m"):
+            client.chat.completions.create(model=model, messages=ASK)
+        with pytest.raises(openai.RateLimitError):
+            client.chat.completions.create(model="echo/m", messages=ASK)
+        with ThreadPoolExecutor() as pool:  # of two, one waits in the queue until its client leaves; it has no room for the other
+            impatient = client.with_options(timeout=2)
+            both = [pool.submit(impatient.chat.completions.create, model="full/m", messages=ASK) for _ in range(2)]
+            assert {type(each.exception()) for each in both} == {openai.APITimeoutError, openai.RateLimitError}
+        counted = ('llm_gateway_limit_refused_total{holder="key",limit="requests"} 1', "llm_gateway_queue_refused_total 1")
+        assert eventually(lambda: all(each in metrics() for each in counted))
+        config["keys"].append({"name": "other", "key": OTHER_KEY})
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        other = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=OTHER_KEY, max_retries=0, timeout=20)
+
+        def reloaded() -> bool:
+            try:
+                return bool(other.models.list())
+            except openai.AuthenticationError:
+                return False
+
+        assert eventually(reloaded)
+        other.chat.completions.create(model="echo/m", messages=ASK)
+        assert eventually(lambda: 'path="/v1/chat/completions",method="POST",status="200"} 3' in metrics())
+        assert [each for each in counted if each not in metrics()] == []
 
 
 def test_the_upstream_s_own_rate_limit_headers_are_nobodys_business(limited: Limited) -> None:

@@ -8,7 +8,7 @@ limit it was and when to try again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from math import ceil, isfinite
 from time import perf_counter
 
@@ -72,14 +72,16 @@ class Hold(Struct, eq=False):
 
 
 class Quota:
-    """`least_output`: tokens; a budget that affords no reply as long as that refuses. `shares`: by how many each limit is divided."""
+    """`least_output`: tokens; a budget that affords no reply as long as that refuses. `shares`: by how many each limit is divided. `on_limit`:
+    told whose limit was reached; a budget is none."""
 
-    def __init__(self, gauges: Gauges, *, least_output: int = 256, shares: int = 1) -> None:
+    def __init__(self, gauges: Gauges, *, least_output: int = 256, shares: int = 1, on_limit: Callable[[str], None] | None = None) -> None:
         self.gauges = gauges
         self.refused: dict[tuple[str, str], int] = {}  # by holder and measure, for /metrics
         self.topups = TopUps()
         self._least = least_output
         self._shares = shares
+        self._on_limit = on_limit
         self._kept: dict[tuple[int, str], Kept] = {}
 
     def reserve(self, x: Exchange, plan: Plan | None, course: Course | None) -> Awaitable[None] | None:
@@ -132,6 +134,10 @@ class Quota:
             self._extended(hold, verdict)
             return None
         return self._extended_later(hold, verdict)
+
+    def inherit(self, before: Quota) -> None:
+        """Counts go on where a reload puts this one in the other's place; what is under way there counts here, too."""
+        self.refused, self.topups = before.refused, before.topups
 
     def rest(self, wall: float) -> None:
         """What was looked up is forgotten, and with it what counts nothing at present. wall: Unix seconds."""
@@ -201,8 +207,10 @@ class Quota:
     def _refuse(self, verdict: Verdict) -> None:
         claim = verdict.refused
         if claim is not None:
-            at = claim.gauge.partition(":")[0], claim.measure
-            self.refused[at] = self.refused.get(at, 0) + 1
+            holder = claim.gauge.partition(":")[0]
+            self.refused[holder, claim.measure] = self.refused.get((holder, claim.measure), 0) + 1
+            if self._on_limit is not None and claim.measure in _NAMES:
+                self._on_limit(holder)
             raise refusal(claim, verdict)
 
 

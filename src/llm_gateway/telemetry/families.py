@@ -31,7 +31,7 @@ FAMILIES: dict[str, Family] = {
     "llm_provider_latency_seconds": Family(
         "histogram", "Provider's time: whole reply, or a stream's head to end.", SECONDS
     ),
-    "llm_rate_limit_exceeded_total": Family("counter", "Rate limits hit, by scope (provider: the provider's own)."),
+    "llm_rate_limit_exceeded_total": Family("counter", "Rate limits hit, by scope: provider, its own; key, user, project or tenant, a caller's."),
     "redis_operations_total": Family("counter", "Redis operations that were answered.", bare=True),
     "cache_hit_ratio": Family("gauge", "Share of cacheable requests answered from the cache.", bare=True),
     "llm_time_to_first_token_seconds": Family(
