@@ -170,6 +170,21 @@ def test_the_admin_api_wants_the_token(calm):
     assert calm.ask("/admin/v1/config", TOKEN)[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/admin/v1/nothing", 404, "not_found"), ("POST", "/nothing", 404, "not_found"),
+        ("PUT", "/admin/v1/keys", 405, "method_not_allowed"), ("GET", "/admin/v1/reload", 405, "method_not_allowed"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_said_as_any_other_error(calm, method, path, status, code):
+    """Clients read `error.code` of every answer that is none of success."""
+    found, body = calm.ask(path, TOKEN, method)
+    error = json.loads(body)["error"]
+    assert (found, error["code"], error["param"]) == (status, code, None)
+    assert "GET, HEAD, POST" in error["message"] or path != "/admin/v1/keys"
+
+
 def test_nobody_says_for_himself_where_he_comes_from(calm):
     """What stands in the audit log, and what a key's own networks are compared with, is who really connected."""
     for said in ("203.0.113.9", "forged"):

@@ -67,6 +67,12 @@ async def usage(tmp_path) -> AsyncIterator[Ask]:
     await database.close()
 
 
+async def test_an_error_names_the_parameter_that_is_none(usage):
+    found = await usage("?shoe=1", status=400)
+    assert found["error"]["param"] == "shoe"
+    assert "no parameter" in found["error"]["message"]
+
+
 async def test_sums_by_what_was_asked(usage):
     told = await usage("?since=2026-11-01&until=2026-12-01&group_by=tenant,model")
     assert (told["since"], told["until"], told["group_by"]) == ("2026-11-01T00:00:00.000Z", "2026-12-01T00:00:00.000Z", ["tenant", "model"])

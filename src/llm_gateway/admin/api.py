@@ -15,9 +15,10 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from llm_gateway import __version__
+from llm_gateway.admin.answers import Refusal
 from llm_gateway.admin.books import Books
 from llm_gateway.admin.credentials import Keyring
 from llm_gateway.admin.dependencies import Dependencies, disk_space_gb
@@ -169,8 +170,22 @@ def application(api: Api, *more: Route) -> Starlette:
             Route("/admin/v1/config", api.guarded(api.config)),
             Route("/admin/v1/events", api.guarded(api.events)),
             Route("/admin/v1/cache/purge", api.guarded(api.purge), methods=["POST"]),
-        ]
+        ],
+        exception_handlers={404: missing, 405: misused},
     )
+
+
+async def missing(request: Request, _error: Exception) -> Response:
+    return Refusal(404, "not_found", f"There is nothing at {request.url.path[:200]}.").response()
+
+
+async def misused(request: Request, _error: Exception) -> Response:
+    """A path has a route for each of its methods: Starlette's own answer would name those of the first."""
+    routes: list[Route] = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
+    allowed = ", ".join(sorted({method for each in routes for method in each.methods or ()}))
+    refused = Refusal(405, "method_not_allowed", f"{request.method[:20]} is not allowed here; use {allowed}.").response()
+    refused.headers["allow"] = allowed
+    return refused
 
 
 def redacted(snapshot: Snapshot) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def question(said: Mapping[str, list[str]], now: float, usage_days: int, *, page
     known = {*_TABLED, *FILTERS, *{"offset": ("group_by", "offset"), "cursor": ("cursor",)}.get(paged, ("format",))}
     unknown = [name for name in said if name not in known]
     if unknown:
-        raise ValueError(f"`{unknown[0]}` is no parameter; these there are: {', '.join(sorted(known))}")
+        raise ValueError(f"{unknown[0][:100]}: is no parameter; these there are: {', '.join(sorted(known))}")
     by = tuple(dict.fromkeys(words(said.get("group_by", ()))))
     wrong = [each for each in by if each not in BY]
     if wrong:
