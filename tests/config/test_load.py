@@ -210,6 +210,32 @@ def test_any_setting_is_reachable_by_variable(compile_text):
     assert snapshot.heartbeat == 3.0
 
 
+def test_variables_alone_make_a_list(compile_text):
+    """In a container there may be no file."""
+    environ = {
+        "LLM_GATEWAY__KEYS__0__NAME": "a", "LLM_GATEWAY__KEYS__0__KEY": "sk-12345678", "LLM_GATEWAY__KEYS__1__KEY": "sk-23456789",
+        "LLM_GATEWAY__KEYS__1__NAME": "b", "LLM_GATEWAY__PROVIDERS__OPENAI__KEYS__0__KEY": "sk-up", "LLM_GATEWAY__MODELS__4": "openai/gpt-4o",
+    }  # fmt: skip
+    snapshot = compile_text(None, **environ).snapshot
+    assert [key.name for key in snapshot.keys] == ["a", "b"]
+    assert [key.value for key in snapshot.providers[0].keys] == ["sk-up"]
+    assert [alias.name for alias in snapshot.aliases] == ["4"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("LLM_GATEWAY__SERVR__PORT", "servr: unknown option (did you mean `server`?)"),
+        ("LLM_GATEWAY__PROVIDERS__NEW__BASE_URL", "providers.new: needs a `type`"),
+        ("LLM_GATEWAY__KEYS__0__NAME", "keys[0]: expected exactly one of"),
+        ("LLM_GATEWAY__KEYS__4000000000__NAME", "keys: expected a list"),
+    ],
+)
+def test_what_a_variable_said_is_not_laid_to_the_file(problems_of, variable, said):
+    found = problems_of("server: {port: 1}", **{variable: "http://h"})
+    assert any(problem.startswith(f"${variable}: {said}") for problem in found), found
+
+
 def test_references_are_followed(compile_text, tmp_path):
     (tmp_path / "key").write_text("sk-from-file\n")
     text = """
@@ -411,3 +437,15 @@ providers:
     replicas = text.replace("workers: 4", "workers: 1\nreplicas: 4")
     assert len(problems_of(replicas)) == 3
     assert compile_text(replicas + "state: per_worker\n").snapshot.providers == (provider,)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("limits: {each_key: {concurrent: 1}}", "limits.each_key"), ("budgets: {each_user: [{usd: 5}]}", "budgets.each_user"),
+        ("tenants: {a: {limits: {concurrent: 1}}}", "tenants.a.limits"),
+    ],
+)  # fmt: skip
+def test_what_workers_cannot_share_is_named_as_the_file_does(problems_of, text, path):
+    (problem,) = problems_of(f"workers: 2\n{text}\n")
+    assert f": {path}: would be counted by each worker alone" in problem

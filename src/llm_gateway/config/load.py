@@ -26,7 +26,7 @@ import yaml
 from msgspec import Struct
 from pydantic import ValidationError
 
-from llm_gateway.config.problems import ConfigError, Path, Problem, dotted, explain, place
+from llm_gateway.config.problems import ConfigError, Path, Problem, dotted, explain, is_list, place
 from llm_gateway.config.schema import Root
 from llm_gateway.config.source import Source, parse
 from llm_gateway.providers.table import SERVICES
@@ -49,6 +49,7 @@ VARIABLES: tuple[tuple[str, Path], ...] = (
     ("GOOGLE_API_KEY", ("providers", "google", "api_key")),
 )
 ROUNDS = 50
+LONGEST_INDEX = 3  # digits of a list's entry in a variable's name
 
 
 class Loaded(Struct):
@@ -208,7 +209,7 @@ class _Merge:
         path: Path = ()
         here: Any = self._source.data
         for step in steps:
-            if isinstance(here, list) and step.isdigit():
+            if step.isdecimal() and len(step) <= LONGEST_INDEX and (isinstance(here, list) or (here is None and is_list(path))):
                 chosen: str | int = int(step)
             else:
                 known = here if isinstance(here, dict) else {}
@@ -228,6 +229,7 @@ class _Merge:
                 # `true` is short for a section that says nothing but that it is there.
                 inner = [] if isinstance(following, int) else {"enabled": True} if inner and step == "cache" else {}
                 _put(here, step, inner)
+                self._source.where.setdefault(path[:depth], f"${variable}")
             here = inner
         _put(here, path[-1], value)
         # Nothing below keeps the place it had in the file.

@@ -157,11 +157,21 @@ def _matches_later(path: Path) -> bool:
 
 def fields(path: Path, root: type[BaseModel] = Root) -> list[str]:
     """The options of the section at `path`."""
+    model = _model(_kind(path, root))
+    return list(model.model_fields) if model else []
+
+
+def is_list(path: Path) -> bool:
+    """Whether a list belongs at `path`."""
+    kind = _kind(path, Root)
+    return any(get_origin(each) is tuple for each in (kind, *get_args(kind)))
+
+
+def _kind(path: Path, root: type[BaseModel]) -> Any:
     kind: Any = root
     for step in path:
         kind = _step(kind, step)
-    model = _model(kind)
-    return list(model.model_fields) if model else []
+    return kind
 
 
 def _step(kind: Any, step: str | int) -> Any:

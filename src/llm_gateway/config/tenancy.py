@@ -132,11 +132,16 @@ def unshareable(loaded: Loaded) -> list[Problem]:
     for path, each in _grants(loaded) if kinds else ():
         if each.budgets:
             hint = "set redis.url (REDIS_URL), or run one worker, no replica, and SQLite"
-            problems.append(_problem(loaded, (*path, "budgets"), "would be counted by each worker alone, and overspent", hint))
+            problems.append(_problem(loaded, _at(path, "budgets"), "would be counted by each worker alone, and overspent", hint))
         if "limits" in kinds and (each.limits != Limits() or each.by_model):
             hint = "set redis.url (REDIS_URL), or `state: per_worker`, which divides it by the number of workers and replicas"
-            problems.append(_problem(loaded, (*path, "limits"), "would be counted by each worker alone", hint))
+            problems.append(_problem(loaded, _at(path, "limits"), "would be counted by each worker alone", hint))
     return problems
+
+
+def _at(path: OptionPath, what: str) -> OptionPath:
+    """`limits.each_key` holds limits itself."""
+    return path if path[0] == what else (*path, what)
 
 
 def _grants(loaded: Loaded) -> Iterator[tuple[OptionPath, Grant]]:
