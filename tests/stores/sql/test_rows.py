@@ -52,6 +52,12 @@ def test_attempts_that_cost_money_are_rows_of_their_own_and_the_sum_is_the_lines
     assert (given_up.id, given_up.estimated, given_up.outcome, given_up.tenant) == ("a.1", True, "timeout", "acme")
 
 
+def test_nobody_was_asked_for_a_reply_from_the_cache():
+    """As its `x-gateway-attempts` says."""
+    (kept,), (asked,), (refused,) = rows(line(cached=True, cost=0)), rows(line()), rows(line(provider=""))
+    assert (kept.attempts, asked.attempts, refused.attempts) == (0, 1, 0)
+
+
 def test_a_request_that_failed_in_the_end_is_unpriced_and_its_attempts_are_not():
     lost = {"provider": "slow", "model": "x", "key": "0", "outcome": "timeout", "status": 0, "ms": 9.0, "input": 20, "cost": 50}
     request, attempt = rows(line(attempts=[lost], cost=None, status=504, outcome="timeout"))

@@ -173,7 +173,8 @@ def _columns(said: dict[str, list[Any]], parents: list[str]) -> Rows:
     columns |= {name: [value or "" for value in said[name]] for name in _OR_NOTHING if any(said[name])}
     columns |= {name: said[name] for name in _UNKNOWN_OR_COUNTED if said[name].count(None) < count}
     columns["at"] = list(map(moment, said["ts"]))
-    columns["attempts"] = [(len(tries) or 1) if provider else 0 for provider, tries in zip(said["provider"], said["attempts"], strict=True)]
+    asked = zip(said["provider"], said["attempts"], said["cached"], strict=True)
+    columns["attempts"] = [(len(tries) or int(not cached)) if provider else 0 for provider, tries, cached in asked]
     if any(said["tags"]):
         columns["tags"] = list(map(",".join, said["tags"]))
     if any(said["cache_write"]):
