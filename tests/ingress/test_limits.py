@@ -73,6 +73,36 @@ def _late(client: Peer, began: float) -> None:
     assert client.all() == b""
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"Content-Length: 10\r\n\r\n12345", 408), (b"Transfer-Encoding: chunked\r\n\r\nno size\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-A: trailer\r\n\r\n", 400),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/v1/messages", ["type", "error", "request_id"]), ("/model/m/converse", ["message"]), ("/v1/chat/completions", ["error"]),
+        ("/v1beta/models/m:generateContent", ["error"]),
+    ],
+)  # fmt: skip
+def test_a_body_that_does_not_come_is_told_in_the_shape_of_the_api_and_to_whom_it_belongs(gateway: Gateway, path, shape, body, status):
+    """Its head was read, so that it is known who asks for what."""
+    asked = f"late{path}{len(body)}".replace("/", "-").replace(":", "-")
+    reply = gateway.ask(f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nX-Request-ID: {asked}\r\n".encode() + body)
+    assert (reply.status, list(reply.json()), reply.headers["x-request-id"], reply.headers["connection"]) == (status, shape, asked, "close")
+    if "v1beta" in path:
+        assert reply.json()["error"]["code"] == status
+    row = gateway.row(asked)
+    assert (row["method"], row["status"], row["route"] != "other", row["tenant"]) == ("POST", status, True, "default")
+
+
+def test_what_is_no_http_is_told_in_the_shape_of_its_path(gateway: Gateway):
+    reply = gateway.ask(b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert (reply.status, list(reply.json())) == (400, ["type", "error", "request_id"])
+
+
 def test_a_dripped_head_is_408_and_a_dripped_body_is_not(gateway: Gateway):
     data = request("good")
     cut = data.index(b"\r\n\r\n") + 10

@@ -263,7 +263,7 @@ class Connection(asyncio.BufferedProtocol):
             self._keep(body)
 
     def on_message_complete(self) -> None:
-        x, self.incoming = self.incoming, None
+        x = self.incoming
         if self.phase is BODY:
             self.phase, self.mark = IDLE, 0.0
             self.resting[None] = None
@@ -273,6 +273,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.trailers:
             self.refuse(Fault(Kind.INVALID, "Trailer fields are not accepted."))
             return
+        self.incoming = None
         if self.wanted:  # its head was known, and such are kept alive
             self.wanted = 0
         elif not self.parser.should_keep_alive():
@@ -336,14 +337,14 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.close()
 
     def refuse(self, fault: Fault) -> None:
-        """Answers what could not be parsed, after whatever is being served, and closes."""
-        self.incoming = None
+        """Answers what could not be read, after whatever is being served, and closes; whose head is known is told as what it asked for."""
+        x, self.incoming = self.incoming, None
         self._release()
         self._linger()
-        x = Exchange(id=self.server.next_id(), client=self, route=routes.UNKNOWN, peer=self.peer, attempts=[],
-                     started=perf_counter(), keep_alive=False, fault=fault, headers={})  # fmt: skip
-        x.request_id = x.id
-        x.wall = x.started + self.server.epoch
+        if x is None:
+            id_, route, now = self.server.next_id(), routes.unknown(self.url), perf_counter()
+            x = Exchange(id=id_, client=self, route=route, peer=self.peer, attempts=[], started=now, wall=now + self.server.epoch, request_id=id_, headers={})
+        x.fault, x.keep_alive = fault, False
         self._enqueue(x)
 
     # -- heads that come again ---------------------------------------------------------------------------------------
