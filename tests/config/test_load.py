@@ -449,3 +449,16 @@ providers:
 def test_what_workers_cannot_share_is_named_as_the_file_does(problems_of, text, path):
     (problem,) = problems_of(f"workers: 2\n{text}\n")
     assert f": {path}: would be counted by each worker alone" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("server: {tls: {cert: 5, key: /x}}", ["server.tls.cert: expected text; put it in quotes"]),
+        ("models: {a: {targets: []}}", ["models.a.targets: expected at least one entry"]),
+        ("models: {a: {targets: [{target: x}]}}", ["models.a.targets[0].target: expected `provider/model`"]),
+        ("budgets: {each_key: [{usd: lots}]}", ["budgets.each_key[0].usd: expected a number"]),
+    ],
+)
+def test_what_is_there_and_wrong_is_not_said_to_be_missing(problems_of, text, said):
+    assert [problem.partition(": ")[2] for problem in problems_of(text)] == said

@@ -26,7 +26,7 @@ import yaml
 from msgspec import Struct
 from pydantic import ValidationError
 
-from llm_gateway.config.problems import ConfigError, Path, Problem, dotted, explain, is_list, place
+from llm_gateway.config.problems import WORDS, ConfigError, Path, Problem, dotted, explain, is_list, place
 from llm_gateway.config.schema import Root
 from llm_gateway.config.source import Source, parse
 from llm_gateway.providers.table import SERVICES
@@ -49,6 +49,7 @@ VARIABLES: tuple[tuple[str, Path], ...] = (
     ("GOOGLE_API_KEY", ("providers", "google", "api_key")),
 )
 ROUNDS = 50
+MISSING = WORDS["missing"]
 LONGEST_INDEX = 3  # digits of a list's entry in a variable's name
 
 
@@ -264,12 +265,16 @@ def _validate(source: Source) -> tuple[Root, list[Problem]]:
     """Takes out what the schema refuses until it accepts the rest, so that the rest is checked too."""
     data = deepcopy(source.data)
     problems: list[Problem] = []
+    wrong: list[Path] = []
     for _ in range(ROUNDS):
         try:
             return Root.model_validate(data), problems
         except ValidationError as error:
             found = list(explain(error, source.where))
-            problems += [problem for _, problem in found if problem not in problems]
+            # What was taken out is not missing: it was there, and wrong.
+            gone = {path for path, new in found if new.message == MISSING and any(each[: len(path)] == path for each in wrong)}
+            problems += [new for path, new in found if new not in problems and path not in gone]
+            wrong += [path for path, _ in found]
             for path in sorted((path for path, _ in found), key=len, reverse=True):
                 _remove(data, path)
     return Root(), problems
