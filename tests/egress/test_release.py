@@ -115,8 +115,10 @@ async def test_a_short_body_stays() -> None:
     assert x.body
 
 
-class Gone(Client):
-    alive = False
+def gone() -> Connection:
+    connection = Line().connect()
+    connection.connection_lost(None)
+    return connection
 
 
 async def unheard(_x: Exchange, _target: object) -> bytes:
@@ -127,6 +129,6 @@ async def unheard(_x: Exchange, _target: object) -> bytes:
 async def test_what_bore_marks_of_accounts_is_released_whoever_listens(through: str) -> None:
     x = Exchange(id="1", client=Client(), route=Route("chat", "openai_chat", "/"), body=b"long", attempts=[])
     x.peek = x.marked = x.call = x.filled = {"input": "what holds the body's bytes"}
-    client = {"hedge": lambda: Lane(Race(x, unheard), x), "idempotent": lambda: Detached(Gone()), "shadow": Void}[through]()
+    client = {"hedge": lambda: Lane(Race(x, unheard), x), "idempotent": lambda: Detached(gone()), "shadow": Void}[through]()
     client.release(x)
     assert not any((x.body, x.peek, x.marked, x.call, x.filled))

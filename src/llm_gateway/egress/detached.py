@@ -1,6 +1,7 @@
 """A client that may leave without its request noticing: what is still to be sent is thrown away, and nobody waits for it.
 
-Law: while the client is there it gets its bytes exactly as without.
+Law: while the client is there it gets its bytes exactly as without. Its body counts in memory for as long as it is held, whether or not
+somebody is there: clients that send much and leave would else have a worker hold any amount of it.
 """
 
 from __future__ import annotations
@@ -35,20 +36,19 @@ class Detached:
             self._client.send(data)
 
     def hold(self, x: Exchange, size: int) -> bool:
-        """Of a connection that was lost nothing is counted any more: neither is the body."""
-        return not self._client.alive or self._client.hold(x, size)
+        return self._client.hold(x, size)
 
     def release(self, x: Exchange) -> None:
-        """A connection that was lost has given its memory back already."""
-        if self._client.alive:
-            self._client.release(x)
-        else:
-            x.body, x.peek, x.marked, x.call, x.filled = b"", None, None, None, None
+        self._client.release(x)
 
     def finish(self, x: Exchange, data: bytes) -> None:
         if self._client.alive:
             self._client.finish(x, data)
+        else:
+            self._client.release(x)
 
     def abort(self, x: Exchange) -> None:
         if self._client.alive:
             self._client.abort(x)
+        else:
+            self._client.release(x)

@@ -110,12 +110,13 @@ class Connection(asyncio.BufferedProtocol):
         self.active = self.incoming = self.queue = self.sink = None
         for waiting in queue or ():
             self.server.body_bytes -= waiting.held
-        if x is not None:
+        if x is not None and x.detached:  # it goes on, and holds its body
+            if sink is not None:
+                sink.resume()  # nobody is slow any more
+        elif x is not None:
             self.server.body_bytes -= x.held
             x.held = 0  # its upstream may have its first word in this very turn, and release it
-            if x.detached and sink is not None:
-                sink.resume()  # nobody is slow any more
-            elif x.task is not None and not x.detached:
+            if x.task is not None:
                 x.task.cancel()
         del self.parser  # it holds our callbacks, we hold it: a cycle for each connection there ever was
 
@@ -292,7 +293,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def hold(self, x: Exchange, size: int) -> bool:
         """Counts bytes that a request brought along by address like those of its body."""
-        room = x is self.active and self.alive and self.server.body_bytes + size <= self.server.body_memory
+        room = ((x is self.active and self.alive) or x.detached) and self.server.body_bytes + size <= self.server.body_memory
         if room:
             self.server.body_bytes += size
             x.held += size
