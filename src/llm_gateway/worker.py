@@ -54,7 +54,6 @@ from llm_gateway.routing.once import Once
 from llm_gateway.routing.replay import Replay
 from llm_gateway.stores.gauges import Memory
 from llm_gateway.stores.redis.buckets import Line as Buckets
-from llm_gateway.stores.redis.claims import Claims
 from llm_gateway.stores.redis.client import Turn
 from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.stores.redis.terms import Terms
@@ -342,13 +341,15 @@ class Worker:
         """Where limits are counted: in Redis, if there is one; the present place, if nothing about it has changed."""
         tenancy, terms = snapshot.tenancy, snapshot.redis
         if terms != self._redis_terms or self._gauges is None:
-            if self._shared is not None:
-                self._closing.add(closing := self.loop.create_task(self._shared.close()))
-                closing.add_done_callback(self._closing.discard)
-            memory = Memory(self.spend, self._alert)
+            memory, before = Memory(self.spend, self._alert), self._shared
             self._shared = Shared(terms, memory, self.spend, self._turned, alert=self._alert) if terms is not None else None
+            if before is not None:
+                if self._shared is not None:
+                    before.bequeath(self._shared)
+                self._closing.add(closing := self.loop.create_task(before.close()))
+                closing.add_done_callback(self._closing.discard)
             self._gauges = self._shared if self._shared is not None else memory
-            self.once.claims = Claims(self._shared) if self._shared is not None else None
+            self.once.share(self._shared)
             self._redis_terms = terms
         if self._shared is not None:
             policy = self._shared.policy

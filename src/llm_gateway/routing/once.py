@@ -31,6 +31,7 @@ from llm_gateway.egress.tape import Reply, Tape, play
 from llm_gateway.formats._multipart import Form
 from llm_gateway.stores.memory import Kept, Place
 from llm_gateway.stores.redis.claims import LEASE, Claim, Claims, Word
+from llm_gateway.stores.redis.gauges import Shared
 from llm_gateway.telemetry.metrics import TargetMeter
 
 HEADER = b"idempotency-key"
@@ -107,6 +108,13 @@ class Once:
         last = play(x, outcome, self._meter, perf_counter(), REPLAYED)
         x.saved = None
         return last
+
+    def share(self, shared: Shared | None) -> None:
+        """Keys are claimed there from now on; those that are claimed are renewed there, too, and what became of them is told there."""
+        if shared is None or self.claims is None:
+            self.claims = Claims(shared) if shared is not None else None
+        else:
+            self.claims.shared = shared
 
     def sweep(self, now: float) -> None:
         """Forgets what is over, from the oldest on; renews what is claimed."""

@@ -88,6 +88,11 @@ class Settlement:
             if self.cost:
                 self._outbox.remember(self)
 
+    def move(self, outbox: Outbox) -> None:
+        """To another one, which keeps it."""
+        self._outbox = outbox
+        outbox.keep(self)
+
     def again(self) -> None:
         """Redis has forgotten it."""
         self.done_ = self._asked = False
@@ -110,6 +115,7 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
         self.under_way = 0  # of those that were kept
         self._passed = 0  # in a row, of those whose server is away
+        self._heir: Outbox | None = None
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -125,10 +131,22 @@ class Outbox:
 
     def keep(self, settlement: Settlement) -> None:
         """Until Redis is back."""
-        if len(self._kept) < MOST:
+        if self._heir is not None:
+            settlement.move(self._heir)
+        elif len(self._kept) < MOST:
             self._kept.append(settlement)
         elif settlement.cost:
-            self._owed[settlement.teller] = self._owed.get(settlement.teller, (0, 0.0))[0] + settlement.cost, settlement.wall
+            self._owe(settlement.teller, settlement.cost, settlement.wall)
+        self.wake(EVERY)
+
+    def inherit(self, other: Outbox) -> None:
+        """Takes over what another one keeps, and what comes back to it yet."""
+        other._heir = self
+        while other._kept:
+            other._kept.popleft().move(self)
+        for teller, (cost, wall) in other._owed.items():
+            self._owe(teller, cost, wall)
+        other._owed = {}
         self.wake(EVERY)
 
     def remember(self, settlement: Settlement) -> None:
@@ -160,6 +178,9 @@ class Outbox:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _owe(self, teller: Teller, cost: int, wall: float) -> None:
+        self._owed[teller] = self._owed.get(teller, (0, 0.0))[0] + cost, wall
 
     def _deliver(self) -> None:
         self._timer = None
