@@ -114,7 +114,7 @@ async def serve(x: Exchange, line: Line) -> None:
     except Fault as fault:
         last = line.egress.refuse(x, fault)
     except asyncio.CancelledError:
-        line.egress.abandon(x)
+        last = line.egress.abandon(x)
     except Exception as error:  # noqa: BLE001  a bug of ours: told as a 500 and in the log, and the row is kept
         last = line.egress.crash(x, error)
     finally:

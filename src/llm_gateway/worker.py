@@ -35,7 +35,6 @@ from llm_gateway.admission.spend import Spend
 from llm_gateway.admission.tokens import Tokens
 from llm_gateway.config.snapshot import Snapshot
 from llm_gateway.core.changes import Change
-from llm_gateway.core.errors import Fault, Kind
 from llm_gateway.core.exchange import Exchange
 from llm_gateway.core.gauges import Gauges
 from llm_gateway.core.happenings import Kind as Event
@@ -44,6 +43,7 @@ from llm_gateway.egress.deliver import Egress, Timing
 from llm_gateway.egress.local import Facts, Local
 from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.shadow import Shadows
+from llm_gateway.egress.telling import ending
 from llm_gateway.explaining import Asked, explained
 from llm_gateway.ingress.early import unheard
 from llm_gateway.ingress.server import Server
@@ -67,6 +67,7 @@ from llm_gateway.upstream.fetch import Fetcher
 from llm_gateway.upstream.pool import Pool
 
 TICK = 0.25
+REQUEST = "request"  # every request's task
 FAST_DRAIN = 5.0
 PATIENCE, PATIENCE_AT_FIRST = 0.25, 5.0
 MOST_FILES = 1 << 20
@@ -209,7 +210,7 @@ class Worker:
         if line.repeats is not None and x.known is not None and repeat(x, line, line.repeats):
             return None
         # Not create_task: with a name given, none is formatted; half a microsecond a request.
-        return asyncio.Task(serve(x, line), loop=self.loop, name="request")
+        return asyncio.Task(serve(x, line), loop=self.loop, name=REQUEST)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -239,9 +240,11 @@ class Worker:
             self.server.close_idle()
             await asyncio.sleep(0.05)
         for relay in list(self.line.egress.relays):
-            relay.fail(
-                Fault(Kind.INTERNAL, "The gateway is shutting down; send the request again.", code="shutting_down")
-            )
+            relay.fail(ending())
+        await asyncio.sleep(0.05)
+        for task in asyncio.all_tasks():  # of requests that nobody is asked for just now: they wait for a turn, another attempt, media
+            if task.get_name() == REQUEST:
+                task.cancel()
         await asyncio.sleep(0.05)
         self.stopped.set()
 

@@ -90,6 +90,7 @@ async def test_cancelled_after_any_number_of_steps(tmp_path: Path, model: str, s
             if steps >= ENOUGH - 3:  # these come to their end
                 await asyncio.wait([x.task], timeout=2.0)
             through += x.task.done()
+            client.alive = False
             x.task.cancel()
             await asyncio.gather(x.task, return_exceptions=True)
             await asyncio.sleep(0)
@@ -174,6 +175,7 @@ async def test_a_race_cancelled_after_any_number_of_steps_leaves_no_runner(tmp_p
             task = asyncio.create_task(serve(x, worker.line))
             for _ in range(steps):
                 await asyncio.sleep(0)
+            client.alive = False
             task.cancel()
             await asyncio.sleep(0)
             task.cancel()  # twice, as a drain's end after a client that left: also while the runners are being ended

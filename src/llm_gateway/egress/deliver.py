@@ -35,7 +35,7 @@ from llm_gateway.egress.relay import Relay
 from llm_gateway.egress.respond import plain, refusal, whole
 from llm_gateway.egress.slices import LARGE, sliced
 from llm_gateway.egress.spending import Spending
-from llm_gateway.egress.telling import told
+from llm_gateway.egress.telling import ending, gone, told
 from llm_gateway.formats import addressed, by_value, crossings
 from llm_gateway.formats.contract import Format, Outgoing, Passage, Stepwise
 from llm_gateway.formats.counting import Count
@@ -241,16 +241,17 @@ class Egress:
         traceback.print_exception(error, file=sys.stderr)
         return self.refuse(x, Fault(Kind.INTERNAL, f"The gateway failed; tell its operator request id {x.request_id}."))
 
-    def abandon(self, x: Exchange) -> None:
-        """The client is gone, or the worker is ending."""
-        x.status = 499
-        x.fault = Fault(Kind.CLIENT_GONE, "The client closed the connection before its reply was complete.")
-        if x.target is not None and x.upstream_started:
-            ms = (perf_counter() - x.upstream_started) * 1e3
-            t = x.target
+    def abandon(self, x: Exchange) -> bytes:
+        """The client is gone; or the worker is ending, which one that is there is told: the last bytes of its reply."""
+        fault = ending() if (there := x.client.alive) else gone()
+        if (t := x.target) is not None and x.upstream_started and x.tries > len(x.attempts):  # else it waited before another
             if x.later and x.committed:  # it is made all the same, and can be asked for
                 x.partial = expected(x, t)
-            x.attempts.append(Attempt(t.provider, t.model, t.key_id, x.fault.code, 0, round(ms, 3)))
+            ms = (perf_counter() - x.upstream_started) * 1e3
+            x.attempts.append(Attempt(t.provider, t.model, t.key_id, fault.code, 0, round(ms, 3)))
+        if not there:
+            x.status, x.fault = 499, fault
+        return self.refuse(x, fault) if there else b""
 
     def tick(self, now: float) -> None:
         """Every 250 ms. `now`: perf_counter."""

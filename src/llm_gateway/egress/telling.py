@@ -25,3 +25,13 @@ def told(fault: Fault) -> Fault:
     heard = Fault(fault.kind, message, code=fault.code, status=fault.status, retry_after=fault.retry_after)
     heard.headers = fault.headers
     return heard
+
+
+def gone() -> Fault:
+    """Nobody hears it: it is the row's."""
+    return Fault(Kind.CLIENT_GONE, "The client closed the connection before its reply was complete.")
+
+
+def ending() -> Fault:
+    """A drain is over."""
+    return Fault(Kind.INTERNAL, "The gateway is shutting down; send the request again.", code="shutting_down")
