@@ -132,6 +132,8 @@ def replay(snapshot: Snapshot, shapes: Mapping[str, Format], before: Replay | No
     made = before
     if made is None or (made.store.shared if isinstance(made.store, Replies) else None) is not place:
         made = Replay(Replies(place) if place is not None else Memory(room), shapes)
+        if before is not None and isinstance(before.store, Replies) and isinstance(made.store, Replies):
+            made.store.inherit(before.store)
     made.adopt(room, everybody, by_alias, snapshot.server.timeout)
     return made
 

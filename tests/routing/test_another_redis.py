@@ -12,15 +12,19 @@ import pytest
 from msgspec.structs import replace
 
 from ingress.gateway import provider, snapshot
+from llm_gateway.config.snapshot import Caching
 from llm_gateway.core.gauges import Verdict
 from llm_gateway.core.tenancy import Claim
 from llm_gateway.routing.once import Once
 from llm_gateway.stores.redis.claims import LEASE, Claims
+from llm_gateway.stores.redis.replies import Replies
 from llm_gateway.stores.redis.terms import Terms, parse
 from llm_gateway.worker import Worker
 from redis_server import Process, redis_server
+from replay.faulty import refused_port
 from routing.test_once import answered, request
 from stores.redis.conftest import DOLLAR, ask, budget, store, until
+from stores.redis.test_replies import found, kept
 
 CLOSED = 1.2  # seconds until what is left behind has been closed
 
@@ -38,7 +42,7 @@ def url(server: tuple[str, Process]) -> str:
 
 @pytest.fixture
 async def worker(url: str, tmp_path: Path) -> AsyncIterator[Worker]:
-    told = snapshot(tmp_path / "data", (provider("up", "http://127.0.0.1:1"),), redis=terms(url))
+    told = snapshot(tmp_path / "data", (provider("up", "http://127.0.0.1:1"),), redis=terms(url), cache=Caching(enabled=True), cache_shared=True)
     made = Worker(0, told, asyncio.get_running_loop())
     await ready(made)
     yield made
@@ -109,6 +113,22 @@ async def test_what_waited_for_one_that_is_gone_is_booked_at_the_next(worker: Wo
         await moved(worker, url)
         verdict = await reserved(worker._gauges.bind("acme", (claim,)), "b", DOLLAR // 2)
         assert (verdict.refused, verdict.held) == (claim, False)
+
+
+async def test_a_purge_that_redis_has_not_heard_of_is_told_to_it_once_it_is_reached(worker: Worker, url: str) -> None:
+    """Its password was changed; what is purged before the gateway knows the new one must not be found after."""
+    assert worker.replay is not None
+    store = worker.replay.store
+    assert isinstance(store, Replies)
+    await kept(store)
+    worker.adopt(replace(worker.snapshot, redis=terms(f"redis://127.0.0.1:{refused_port()}/0")))
+    worker.replay.store.purge("acme", None, None)
+    await asyncio.sleep(0.1)
+    await moved(worker, url, wait=0.0)
+    worker.replay.store.sweep(perf_counter())
+    await asyncio.sleep(0.1)
+    assert isinstance(worker.replay.store, Replies)
+    assert not await found(worker.replay.store)
 
 
 async def test_a_key_under_way_is_not_sent_by_another_worker(worker: Worker, url: str) -> None:

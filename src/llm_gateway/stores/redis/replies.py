@@ -50,6 +50,10 @@ class Replies:
     def __repr__(self) -> str:
         return f"<Replies in {self.shared.client}, {len(self._numbers)} purges>"
 
+    def inherit(self, other: Replies) -> None:
+        """Tells the Redis that is reached from now on what the one before has not heard of: it may be the same."""
+        self._pending = dict(other._pending)
+
     async def get(self, place: Place, now: float) -> Kept | None:
         key = _key(place)
         found, rest, number = self._ask("GET", key), self._ask("PTTL", key), self._ask("HGET", PURGED, LAST)
