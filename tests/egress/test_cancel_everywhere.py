@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ingress.gateway import DONE, FINISH, STREAM_HEAD, alias, completion, event, provider, request, snapshot
-from llm_gateway.config.snapshot import Hedge, Media, RateLimit, Retry
+from llm_gateway.config.snapshot import Caching, Cascade, Hedge, Media, RateLimit, Retry, Shadow, Target, Tenancy
+from llm_gateway.core.tenancy import Grant, Limits
 from llm_gateway.ingress.http1 import Connection
 from llm_gateway.worker import Worker
 from upstream.origin import serving
@@ -102,6 +103,8 @@ KINDS: dict[str, Callable[[int, int], bytes]] = {
     "crossing large": lambda _port, _number: request("claude/m", messages=[{"role": "user", "content": LONG}]),
     "idempotent": lambda _port, n: request("up/m", stream=n % 2 == 0, text=LONG, headers=(f"Idempotency-Key: k{n}",)),
     "idempotent media": lambda port, n: request("local/m", messages=image(port), headers=(f"Idempotency-Key: k{n}",)),
+    "cascade": lambda _port, _number: request("judged"),
+    "shadow": lambda _port, _number: request("copied", text=LONG),
     "queue": lambda _port, _number: request("slow/m"),
 }
 
@@ -115,7 +118,10 @@ def told(folder: Path, port: int) -> Any:
             provider("claude", url, type="anthropic"), provider("local", url, type="ollama"),
             provider("slow", url, rate_limit=RateLimit(requests=60.0)),
         ),
-        aliases=(alias("again", "retries/fails"), alias("last", "up/fails", "up/m"), alias("twice", "up/m", "two/m", hedge=Hedge(0.0, budget=1.0))),
+        aliases=(alias("again", "retries/fails"), alias("last", "up/fails", "up/m"), alias("twice", "up/m", "two/m", hedge=Hedge(0.0, budget=1.0)),
+                 alias("judged", "up/m", "two/m", cascade=Cascade(under=5)), alias("copied", "up/m", shadow=Shadow(Target("two", "m"), 1.0)),
+                 alias("kept", "up/m", cache=Caching(enabled=True, ttl=0.001))),
+        tenancy=Tenancy(each_key=Grant(limits=Limits(concurrent=2))),
         retry=Retry(base=0.001, cap=0.001),
         media=Media(fetch=True, private=True, ports=(port,)),
         queue_wait=0.02,
@@ -173,19 +179,51 @@ async def test_left_after_any_number_of_steps(tmp_path: Path, kind: str):
             through += connection.active is None
             connection.connection_lost(None)
             async with asyncio.timeout(3):
-                while not x.settled and not x.task.cancelled():
+                while (not x.settled and not x.task.cancelled()) or len(worker.shadows):  # a copy goes on
                     await asyncio.sleep(0.0005)
             late += x.task.cancelled() and not x.settled
             for _ in range(4):
                 await asyncio.sleep(0)
             check(worker, kind, steps)
         assert through > 2, "the range of steps reaches from the first to the last"
+        await worker.shadows.close()
+        assert worker.shadows._bytes == 0
         worker.pool.close()
         worker.fetcher.close()
         worker.ledger.flush()
         worker.journal.close()
     rows = [json.loads(line) for path in (tmp_path / "journal").glob("*.jsonl") for line in path.read_text().splitlines()]
+    rows = [row for row in rows if not row["id"].endswith("-shadow")]
     assert len({row["id"] for row in rows}) == len(rows) == begun - late
+    assert not [row for row in rows if row.get("outcome") == "concurrency_limit_exceeded"], "slots are given back"
     gc.collect()
     await asyncio.sleep(0)
     assert not wrong
+
+
+async def test_whoever_waits_for_a_reply_gets_one_whenever_its_leader_leaves(tmp_path: Path):
+    async with serving(play) as port:
+        worker = Worker(0, told(tmp_path, port), asyncio.get_running_loop())
+        for steps in range(60):
+            leader, follower = connect(worker), connect(worker)
+            data = request("kept", seed=steps)
+            read(leader, data)
+            first = leader.active
+            read(follower, data)
+            second = follower.active
+            for step in range(steps + 1):
+                await asyncio.sleep(0)
+                if step == steps // 2:
+                    leader.connection_lost(None)
+            async with asyncio.timeout(3):
+                while follower.active is not None:
+                    await asyncio.sleep(0.0005)
+            assert second is not None
+            assert (second.status, second.fault) == (200, None), steps
+            assert first is not None
+            follower.connection_lost(None)
+            assert worker.line.replay is not None
+            assert not worker.line.replay._flights, steps
+            check(worker, "kept", steps)
+        worker.pool.close()
+        worker.journal.close()
