@@ -86,6 +86,19 @@ async def test_a_slot_that_was_taken_before_is_given_back_after(worker: Worker) 
     assert (await reserved(after, "c")).refused is None
 
 
+async def test_a_stream_is_granted_more_after_a_second_change_too(worker: Worker, url: str) -> None:
+    """It is ended else, as if its money were spent."""
+    claim = budget()
+    worker.spend.spent = lambda claim, wall: 0  # type: ignore[method-assign]
+    before = worker._gauges.bind("acme", (claim,))
+    assert (await before.reserve(ask("a", cost=DOLLAR // 4))).refused is None
+    for patience in (1.5, 2.5):
+        worker.adopt(replace(worker.snapshot, redis=terms(url, patience)))
+        await ready(worker)
+    await asyncio.sleep(CLOSED)
+    assert (await before.extend(ask("a", cost=DOLLAR // 4))).refused is None
+
+
 async def test_what_a_stream_costs_that_began_before_is_booked(worker: Worker) -> None:
     claim = budget()
     worker.spend.spent = lambda claim, wall: 0  # type: ignore[method-assign]  nothing, before

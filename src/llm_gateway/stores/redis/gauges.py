@@ -247,6 +247,7 @@ class Shared:
         self.client = Client(terms, self.scripts.all, self.meter, self._turned, self._emptied)
         self.outbox = Outbox(self.client.post, self.client.reaches, self.meter, self.client.send)
         self._ties = Ties(self.client, self.outbox, self.meter, self.scripts, fallback, self.policy, seeds, alert)
+        self._all_ties = [self._ties]  # also of those whose heir this is: one for each change of the terms
         self._heir: Shared | None = None
 
     def __repr__(self) -> str:
@@ -262,8 +263,9 @@ class Shared:
 
     def bequeath(self, heir: Shared) -> None:
         """Redis is reached in another way from now on: what was reserved by this one is extended and settled by that one, as is what still waits."""
-        ties = self._ties
-        ties.client, ties.outbox, ties.meter, ties.policy = heir.client, heir.outbox, heir.meter, heir.policy
+        for ties in self._all_ties:
+            ties.client, ties.outbox, ties.meter, ties.policy = heir.client, heir.outbox, heir.meter, heir.policy
+        heir._all_ties += self._all_ties
         self._heir = heir
 
     def rest(self, now: float, wall: float) -> None:
