@@ -108,8 +108,7 @@ class Connection(asyncio.BufferedProtocol):
         self.server.connections.discard(self)
         x, queue, sink = self.active, self.queue, self.sink
         self.active = self.incoming = self.queue = self.sink = None
-        for waiting in queue or ():
-            self.server.body_bytes -= waiting.held
+        self.server.body_bytes -= sum(waiting.held for waiting in queue or ())
         if x is not None and x.detached:  # it goes on, and holds its body
             if sink is not None:
                 sink.resume()  # nobody is slow any more
