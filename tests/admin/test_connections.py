@@ -54,6 +54,7 @@ def resident(plane: Plane) -> int:
     return int(text.partition("VmRSS:")[2].split()[0]) << 10
 
 
+@pytest.mark.slow
 def test_idle_and_dripping_strangers_take_no_more_than_their_share_and_go(plane: Plane) -> None:
     idle, dripping = [connect(plane) for _ in range(MOST - 2)], [connect(plane) for _ in range(2)]
     begun = time.monotonic()

@@ -144,6 +144,7 @@ async def test_a_purge_that_redis_has_not_heard_of_is_told_to_it_once_it_is_reac
     assert not await found(worker.replay.store)
 
 
+@pytest.mark.slow
 async def test_a_key_under_way_is_not_sent_by_another_worker(worker: Worker, url: str) -> None:
     async with store(url, patient=True) as other:
         there = Once()

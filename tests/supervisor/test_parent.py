@@ -114,7 +114,7 @@ def test_who_had_no_descriptor_for_its_link_gets_another(supervise, who: str):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
-@pytest.mark.parametrize("who", ["worker", "operator"])
+@pytest.mark.parametrize("who", ["worker", pytest.param("operator", marks=pytest.mark.slow)])
 def test_a_link_that_the_supervisor_has_no_descriptors_for_is_made_when_it_has(supervise, who: str):
     """Whoever is not linked hears of no reload, no key and no credential, however long it lives."""
     gateway = supervise()
@@ -131,6 +131,7 @@ def test_a_link_that_the_supervisor_has_no_descriptors_for_is_made_when_it_has(s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+@pytest.mark.slow
 def test_who_asks_for_a_link_that_there_are_no_descriptors_for_ends_nobody(supervise):
     gateway = supervise("FULL worker")
     eventually(lambda: gateway.ask(-1).links == ["0"])
