@@ -16,12 +16,14 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 # What pytest and the SDKs compile is kept for the next run, also where Python is told to keep nothing: it is half a minute of each worker's.
 unset PYTHONDONTWRITEBYTECODE
-# Two at a time, a file at a time: most tests wait for processes and sockets, and a file may share a gateway.
-# The slow ones are `make slow` and `make faults`: MARK=slow.
+# One more at a time than there are cores, a file at a time: most tests wait for processes and sockets, and a file may share a gateway.
+# The slow ones are `make slow` and `make faults`: MARK=slow; more of them is about time.
+workers=auto
+[ -n "${MARK:-}" ] || workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
 status=0
 FAILED_TESTS=$(mktemp)
 export FAILED_TESTS
-.venv/bin/python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist loadfile --max-worker-restart=0 -m "${MARK:-not slow}" "$@" || status=$?
+.venv/bin/python -m pytest -n "${PYTEST_WORKERS:-$workers}" --dist loadfile --max-worker-restart=0 -m "${MARK:-not slow}" "$@" || status=$?
 failed=$(sort -u "$FAILED_TESTS" | wc -l)
 if [ "$status" = 1 ] && [ "$failed" -gt 0 ] && [ "$failed" -le 5 ]; then
     # Tests with real processes and real time wait for a core that others are using. What is broken fails alone, too.

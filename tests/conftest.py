@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from databases import Migrated
 from postgres import Postgres, postgres_server
@@ -19,6 +20,9 @@ from schedule import FromBothEnds
 
 # Processes that tests start keep their bytecode, as those of users do: an operator that compiles all it imports takes 3 s more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# How long an example takes is the machine's affair, and what others do on it.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 collect_ignore = [] if find_spec("litellm") else ["clients"]  # `make clients` has them, in an environment of their own
 
 
