@@ -140,8 +140,7 @@ def test_who_asks_for_a_link_that_there_are_no_descriptors_for_ends_nobody(super
     time.sleep(0.5)
     assert gateway.process.poll() is None
     resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, whole)
-    operator = gateway.ask(-1)
-    eventually(lambda: gateway.ask().said[-1:] == [f"operator {operator.pid}"], 10)
+    eventually(lambda: gateway.ask().said[-1:] == [f"operator {gateway.ask(-1).pid}"])
 
 
 def _leave_descriptors(pid: int, spare: int) -> tuple[int, int]:
