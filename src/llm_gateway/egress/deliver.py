@@ -228,8 +228,7 @@ class Egress:
             with contextlib.suppress(Fault, UnicodeDecodeError):
                 kept.resume(x)
                 return self._whole(x, kept.target, kept, kept.form, kept.spoken)
-        x.fault = fault
-        fault = told(fault)
+        x.fault, fault = fault, told(fault)
         if x.status == 200 and x.passage is not None:
             x.broken = True
             event = x.passage.fail(fault) if x.passage.between else b""  # inside an event nothing can be said

@@ -109,14 +109,13 @@ class Connection(asyncio.BufferedProtocol):
         x, queue, sink = self.active, self.queue, self.sink
         self.active = self.incoming = self.queue = self.sink = None
         self.server.body_bytes -= sum(waiting.held for waiting in queue or ())
-        if x is not None and x.detached:  # it goes on, and holds its body
-            if sink is not None:
-                sink.resume()  # nobody is slow any more
-        elif x is not None:
+        if x is not None and not x.detached:
             self.server.body_bytes -= x.held
             x.held = 0  # its upstream may have its first word in this very turn, and release it
             if x.task is not None:
                 x.task.cancel()
+        elif x is not None and sink is not None:  # it goes on, and holds its body
+            sink.resume()  # nobody is slow any more
         del self.parser  # it holds our callbacks, we hold it: a cycle for each connection there ever was
 
     def eof_received(self) -> bool:
