@@ -42,7 +42,8 @@ MOST_KEYS = 200_000
 REPLAYED = b"idempotent-replayed: true\r\n"
 
 AGAIN = 0.1
-MOST_UNTOLD, TOLD_AT_ONCE = 50_000, 200  # answered while Redis was away; of them with each sweep
+MOST_UNTOLD = 50_000  # answered while Redis was away
+TOLD_AT_ONCE, BYTES_AT_ONCE = 200, 1 << 20  # of them with each sweep: more would not be taken in in time, and be sent again for ever
 
 
 class Turn(Enum):
@@ -121,8 +122,7 @@ class Once:
         for run in self._claimed:
             if run.claims is not None and run.claim is not None:
                 run.claims.renew(run.claim, now)
-        for _ in range(min(TOLD_AT_ONCE, len(self._untold))):
-            self._end(*self._untold.popitem(last=False), now)
+        self._tell_again(now)
         while self._known:
             place, known = next(iter(self._known.items()))
             if isinstance(known, Run) or now < known.until:
@@ -243,6 +243,15 @@ class Once:
             self._untold.popitem(last=False)
         if run.claims.reaches(run.claim):
             run.claims.end(run.claim, done.kept, done.until - now, partial(self._untold.pop, run, None), KEPT_SECONDS - (done.until - now))
+
+    def _tell_again(self, now: float) -> None:
+        room = BYTES_AT_ONCE
+        for _ in range(min(TOLD_AT_ONCE, len(self._untold))):
+            run, done = self._untold.popitem(last=False)
+            self._end(run, done, now)
+            room -= done.kept.size if done.kept is not None else 0
+            if room <= 0:
+                break
 
     def _keep(self, place: Place, run: Run, kept: Kept | None) -> Done:
         done = Done(run.mark, kept.until if kept is not None else perf_counter() + KEPT_SECONDS, kept)

@@ -112,3 +112,24 @@ async def test_a_redis_that_is_not_connected_yet_is_waited_for(cluster, form: st
             assert not other.done()
             answered(x)
             assert (await asyncio.wait_for(other, 5)).endswith(b'{"ok":1}')
+
+
+async def test_large_answers_are_told_a_few_at_a_time(tmp_path: Path) -> None:
+    """All at once they would not be taken in in time, and be sent again with each sweep, in the way of everything else."""
+    with redis_server(tmp_path) as (url, process):
+        async with store(url) as one:
+            here = Once()
+            here.claims = Claims(one.shared)
+            under_way = [request(f"large {number}", started=perf_counter()) for number in range(4)]
+            for x in under_way:
+                assert await here.join(x) == b""
+            process.send_signal(signal.SIGSTOP)
+            await here.claims.look(here.claims.claim(Place("t", b"other"), b""))
+            for x in under_way:
+                answered(x, b"x" * 600_000)
+            process.send_signal(signal.SIGCONT)
+            await one.ready()
+            for left in (2, 0):
+                here.sweep(perf_counter())
+                await until(lambda: not one.shared.client.waiting)
+                assert len(here._untold) == left
